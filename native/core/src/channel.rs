@@ -1,0 +1,266 @@
+//! The Fiat-Shamir transcript, the prover's channel, and the reading context that the verifier is written over.
+//!
+//! `state' = derive(state || len(label) || label || len(data) || data)`, lengths 8 bytes little endian; label and count are absorbed
+//! before each challenge; challenges come from the XOF, 16 bytes for each base coordinate, reduced modulo `p`.
+//!
+//! The verifier is generic over [`Reader`], so that one code path serves plain proofs, masked ones (messages are affine forms and
+//! equations are recorded) and counting (how many messages a key's proofs have).
+
+use p3_field::PrimeCharacteristicRing;
+
+use crate::field::{Ext, F, K, P};
+use crate::reject::{Reject, Verdict};
+
+const TRANSCRIPT: &str = "nexus-edge v1 transcript";
+const CHALLENGE: &str = "nexus-edge v1 challenge";
+
+/// The hash state shared by prover and verifier.
+#[derive(Clone)]
+pub struct Transcript {
+    state: [u8; 32],
+}
+
+impl Default for Transcript {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Transcript {
+    /// The empty transcript.
+    pub fn new() -> Self {
+        Transcript { state: [0; 32] }
+    }
+
+    /// Binds `data` under `label`.
+    pub fn absorb(&mut self, label: &str, data: &[u8]) {
+        let mut h = blake3::Hasher::new_derive_key(TRANSCRIPT);
+        h.update(&self.state);
+        h.update(&(label.len() as u64).to_le_bytes());
+        h.update(label.as_bytes());
+        h.update(&(data.len() as u64).to_le_bytes());
+        h.update(data);
+        self.state = *h.finalize().as_bytes();
+    }
+
+    fn stream(&mut self, label: &str, count: usize) -> blake3::OutputReader {
+        self.absorb("challenge", label.as_bytes());
+        self.absorb("count", &(count as u64).to_le_bytes());
+        blake3::Hasher::new_derive_key(CHALLENGE).update(&self.state).finalize_xof()
+    }
+
+    /// `n` uniform elements of `K` (bias below 2^-63 each coordinate).
+    pub fn challenge<const D: usize>(&mut self, label: &str, n: usize) -> Vec<K<D>> {
+        let mut xof = self.stream(label, n);
+        let mut buf = [0u8; 16];
+        (0..n)
+            .map(|_| {
+                Ext(core::array::from_fn(|_| {
+                    xof.fill(&mut buf);
+                    F::from_u64((u128::from_le_bytes(buf) % P as u128) as u64)
+                }))
+            })
+            .collect()
+    }
+
+    /// `n` uniform indices below `2^bits`, with replacement, in the order drawn.
+    pub fn indices(&mut self, label: &str, n: usize, bits: usize) -> Vec<usize> {
+        let mut xof = self.stream(label, n);
+        let mut buf = [0u8; 8];
+        (0..n)
+            .map(|_| {
+                xof.fill(&mut buf);
+                (u64::from_le_bytes(buf) & ((1u64 << bits) - 1)) as usize
+            })
+            .collect()
+    }
+}
+
+/// The prover's side: appends each message to the proof and absorbs it.
+pub struct Prover {
+    /// The transcript; public so that the statement can be absorbed.
+    pub transcript: Transcript,
+    proof: Vec<u8>,
+}
+
+impl Default for Prover {
+    fn default() -> Self {
+        Self::new(Transcript::new())
+    }
+}
+
+impl Prover {
+    /// Starts after what `transcript` has absorbed.
+    pub fn new(transcript: Transcript) -> Self {
+        Prover { transcript, proof: Vec::new() }
+    }
+
+    /// Sends elements that depend on the witness (masked in zero-knowledge mode).
+    pub fn send<const D: usize>(&mut self, label: &'static str, values: &[K<D>]) {
+        self.send_clear(label, values);
+    }
+
+    /// Sends elements that stay clear in every mode.
+    pub fn send_clear<const D: usize>(&mut self, label: &'static str, values: &[K<D>]) {
+        let start = self.proof.len();
+        for v in values {
+            v.to_bytes(&mut self.proof);
+        }
+        self.transcript.absorb(label, &self.proof[start..]);
+    }
+
+    /// Sends bytes (a root).
+    pub fn send_bytes(&mut self, label: &'static str, bytes: &[u8]) {
+        self.proof.extend_from_slice(bytes);
+        self.transcript.absorb(label, bytes);
+    }
+
+    /// Appends openings, which follow the last challenge that depends on them and need no absorption.
+    pub fn append(&mut self, bytes: &[u8]) {
+        self.proof.extend_from_slice(bytes);
+    }
+
+    /// One challenge.
+    pub fn challenge<const D: usize>(&mut self, label: &'static str) -> K<D> {
+        self.transcript.challenge(label, 1)[0]
+    }
+
+    /// `n` challenges.
+    pub fn challenges<const D: usize>(&mut self, label: &'static str, n: usize) -> Vec<K<D>> {
+        self.transcript.challenge(label, n)
+    }
+
+    /// The proof bytes.
+    pub fn finish(self) -> Vec<u8> {
+        self.proof
+    }
+}
+
+/// What a verifier reads from: a value is whatever the context makes of a message.
+///
+/// Values add, subtract and scale; [`Reader::product`] of two values may be taken once (equations have degree at most 2 in messages).
+/// They can be neither compared nor branched on: [`Reader::assert_zero`] is the only test.
+pub trait Reader<const D: usize> {
+    /// A message, or an affine form in messages, or a quadratic one after a product.
+    type Value: Clone;
+
+    /// Binds public data.
+    fn absorb(&mut self, label: &str, data: &[u8]);
+    /// Reads `n` elements that the prover sent with [`Prover::send`].
+    fn receive(&mut self, label: &'static str, n: usize) -> Verdict<Vec<Self::Value>>;
+    /// Reads `n` elements that are clear in every mode.
+    fn receive_clear(&mut self, label: &'static str, n: usize) -> Verdict<Vec<K<D>>>;
+    /// Reads exactly `n` bytes and absorbs them.
+    fn receive_bytes(&mut self, label: &'static str, n: usize) -> Verdict<Vec<u8>>;
+    /// Takes exactly `n` bytes of openings without absorbing them.
+    fn take(&mut self, label: &'static str, n: usize) -> Verdict<&[u8]>;
+    /// `n` challenges.
+    fn challenges(&mut self, label: &'static str, n: usize) -> Vec<K<D>>;
+    /// `n` indices below `2^bits`.
+    fn indices(&mut self, label: &'static str, n: usize, bits: usize) -> Vec<usize>;
+
+    /// A public constant as a value.
+    fn constant(&self, x: K<D>) -> Self::Value;
+    /// Sum.
+    fn add(&self, a: &Self::Value, b: &Self::Value) -> Self::Value;
+    /// Product with a public element.
+    fn scale(&self, a: &Self::Value, x: K<D>) -> Self::Value;
+    /// Product of two values of degree at most 1.
+    fn product(&self, a: &Self::Value, b: &Self::Value) -> Self::Value;
+    /// Requires the value to be 0.
+    fn assert_zero(&mut self, a: &Self::Value, what: &'static str) -> Verdict<()>;
+
+    /// One challenge.
+    fn challenge(&mut self, label: &'static str) -> K<D> {
+        self.challenges(label, 1)[0]
+    }
+    /// Difference.
+    fn sub(&self, a: &Self::Value, b: &Self::Value) -> Self::Value {
+        self.add(a, &self.scale(b, -K::ONE))
+    }
+    /// `a + x b`.
+    fn add_scaled(&self, a: &Self::Value, b: &Self::Value, x: K<D>) -> Self::Value {
+        self.add(a, &self.scale(b, x))
+    }
+}
+
+/// Reads a plain proof: values are the elements themselves and equations are tested at once.
+pub struct PlainReader<'a> {
+    transcript: Transcript,
+    rest: &'a [u8],
+}
+
+impl<'a> PlainReader<'a> {
+    /// Reads `proof` after what `transcript` has absorbed.
+    pub fn new(transcript: Transcript, proof: &'a [u8]) -> Self {
+        PlainReader { transcript, rest: proof }
+    }
+
+    /// Refuses leftover bytes.
+    pub fn finish(self) -> Verdict<()> {
+        if self.rest.is_empty() { Ok(()) } else { Err(Reject::Trailing { extra: self.rest.len() }) }
+    }
+
+    fn split(&mut self, label: &'static str, n: usize) -> Verdict<&'a [u8]> {
+        let (head, rest) = self.rest.split_at_checked(n).ok_or(Reject::Truncated { at: label })?;
+        self.rest = rest;
+        Ok(head)
+    }
+}
+
+impl<const D: usize> Reader<D> for PlainReader<'_> {
+    type Value = K<D>;
+
+    fn absorb(&mut self, label: &str, data: &[u8]) {
+        self.transcript.absorb(label, data);
+    }
+
+    fn receive(&mut self, label: &'static str, n: usize) -> Verdict<Vec<K<D>>> {
+        self.receive_clear(label, n)
+    }
+
+    fn receive_clear(&mut self, label: &'static str, n: usize) -> Verdict<Vec<K<D>>> {
+        let bytes = n.checked_mul(8 * D).ok_or(Reject::Truncated { at: label })?;
+        let data = self.split(label, bytes)?;
+        self.transcript.absorb(label, data);
+        data.chunks_exact(8 * D).map(|c| K::from_bytes(c).ok_or(Reject::NotCanonical { at: label })).collect()
+    }
+
+    fn receive_bytes(&mut self, label: &'static str, n: usize) -> Verdict<Vec<u8>> {
+        let data = self.split(label, n)?;
+        self.transcript.absorb(label, data);
+        Ok(data.to_vec())
+    }
+
+    fn take(&mut self, label: &'static str, n: usize) -> Verdict<&[u8]> {
+        self.split(label, n)
+    }
+
+    fn challenges(&mut self, label: &'static str, n: usize) -> Vec<K<D>> {
+        self.transcript.challenge(label, n)
+    }
+
+    fn indices(&mut self, label: &'static str, n: usize, bits: usize) -> Vec<usize> {
+        self.transcript.indices(label, n, bits)
+    }
+
+    fn constant(&self, x: K<D>) -> K<D> {
+        x
+    }
+
+    fn add(&self, a: &K<D>, b: &K<D>) -> K<D> {
+        *a + *b
+    }
+
+    fn scale(&self, a: &K<D>, x: K<D>) -> K<D> {
+        *a * x
+    }
+
+    fn product(&self, a: &K<D>, b: &K<D>) -> K<D> {
+        *a * *b
+    }
+
+    fn assert_zero(&mut self, a: &K<D>, what: &'static str) -> Verdict<()> {
+        if *a == K::ZERO { Ok(()) } else { Err(Reject::Equation(what)) }
+    }
+}

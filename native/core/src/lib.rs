@@ -1,0 +1,8 @@
+//! Proofs that an exact integer program was run: `docs/protocol.md` is the specification of the bytes.
+
+pub mod blocks;
+pub mod channel;
+pub mod eq;
+pub mod field;
+pub mod program;
+pub mod reject;

@@ -1,0 +1,165 @@
+"""The native module: programs, the executor, the prover and the verifier."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+__version__: str
+build_features: list[str]
+"""CPU features this build was compiled for; empty for the portable baseline."""
+
+class NativeError(Exception):
+    """Base of the errors below. `kind` is a stable word for programs, the message is for people."""
+
+    kind: str
+
+class ProgramError(NativeError):
+    """The program cannot be checked, built or run: names the operator and tensor."""
+
+class InputError(NativeError):
+    """An array does not fit: dtype, shape, number of inputs, or values for which the model is undefined."""
+
+class Rejected(NativeError):
+    """The proof is not accepted; `kind` is one of malformed, truncated, trailing, not-canonical, statement, equation, merkle, row, degenerate."""
+
+class Cancelled(NativeError):
+    """The progress callback asked to stop."""
+
+Window = tuple[
+    tuple[int, int],  # input height, width
+    tuple[int, int],  # output height, width
+    tuple[int, int],  # kernel
+    tuple[int, int],  # stride
+    tuple[int, int],  # padding at the top, at the left
+    tuple[int, int],  # dilation
+]
+Multiplier = tuple[int, int]
+"""`(M, e)`: M in [2^30, 2^31) or 0, right shift e."""
+
+@final
+class ProgramBuilder:
+    """Adds operators in order, then `finish` finds the digital lines, checks everything and returns the model.
+
+    `dtype` is "int8" or "uint8"; `semantics` one of "tflm", "tflite-2.14", "litert-2.3-ref". Every method raises `ProgramError`.
+    `label` names the operator in errors.
+    """
+
+    def __init__(self, name: str, semantics: str) -> None: ...
+    def tensor(self, name: str, dtype: str, dims: Sequence[int], scale: float | None, zero_point: int) -> int: ...
+    def input(self, tensor: int, float_edge: bool = False) -> None: ...
+    def output(self, tensor: int, float_edge: bool = False) -> None: ...
+    def conv(
+        self,
+        label: str,
+        x: int,
+        out: int,
+        window: Window,
+        weights: NDArray[np.int32],
+        bias: NDArray[np.int32] | None,
+        x_zero: int,
+        multipliers: Sequence[Multiplier],
+        clamp: tuple[int, int],
+        depthwise: bool = False,
+        single_rounding: bool = False,
+    ) -> None:
+        """weights: (O, KH, KW, C), or (KH, KW, C * m) for depthwise, zero point already subtracted. The output's zero point is its tensor's."""
+
+    def mean(self, label: str, x: int, out: int, window: Window, x_zero: int, multiplier: Multiplier, clamp: tuple[int, int]) -> None:
+        """Sum over the window (1/N folded into the multiplier), then requantise."""
+
+    def average_pool(self, label: str, x: int, out: int, window: Window, clamp: tuple[int, int]) -> None: ...
+    def max_pool(self, label: str, x: int, out: int, window: Window, clamp: tuple[int, int]) -> None: ...
+    def add(
+        self,
+        label: str,
+        first: int,
+        second: int,
+        out: int,
+        multipliers: tuple[Multiplier, Multiplier, Multiplier],
+        clamp: tuple[int, int],
+        subtract: bool = False,
+    ) -> None:
+        """ADD / SUB: multipliers of the first input, the second and the output. An exact plane where there is one, else a 65,536-row table."""
+
+    def lookup(self, label: str, inputs: Sequence[int], out: int, table: NDArray[np.int16]) -> None:
+        """256 values, or 65,536 for two inputs (first input major); row i belongs to min(dtype) + i."""
+
+    def softmax(self, label: str, x: int, out: int, multiplier: int, shift: int) -> None: ...
+    def view(self, label: str, out: int, pieces: Sequence[tuple[int, Sequence[tuple[int, int, int, int]]]], fill: int = 0) -> None:
+        """pieces: (source, per dimension (dst_start, length, src_start, step)); cells outside all pieces are `fill`."""
+
+    def permute(self, label: str, x: int, out: int, dims: Sequence[int], perm: Sequence[int]) -> None: ...
+    def finish(self, range_bits: int | None = None) -> Model: ...
+
+@final
+class Model:
+    """A checked program with its weights."""
+
+    program_bytes: bytes
+    """Canonical encoding of the program, without weights."""
+    @staticmethod
+    def load(program: bytes, weights: bytes) -> Model:
+        """Checks everything again. The only way from bytes to a model."""
+
+    def weights_bytes(self) -> bytes: ...
+    def run(self, inputs: Sequence[NDArray[Any]], threads: int = 0) -> list[NDArray[Any]]:
+        """Exact outputs, int8 or uint8. The GIL is released; threads 0 means all."""
+
+    def describe(self) -> dict[str, Any]:
+        """Ports, operators, shapes, semantics, cells, lookups, constants and weights, for `model inspect`."""
+
+    def commit(self, weights_inside: bool = False, security: int = 100) -> ProvingKey: ...
+
+@final
+class VerifyingKey:
+    """All that a verifier needs."""
+
+    digest: bytes
+    """The model digest, 32 bytes."""
+    @staticmethod
+    def load(data: bytes) -> VerifyingKey: ...
+    def to_bytes(self) -> bytes: ...
+    def describe(self) -> dict[str, Any]: ...
+    def soundness(self) -> dict[str, Any]:
+        """Every error term in bits, and `bits` of the sum."""
+
+    def commit_input(self, index: int, array: NDArray[Any]) -> bytes:
+        """The 32-byte tensor commitment of an input (or of any array for that port)."""
+
+    def commit_output(self, index: int, array: NDArray[Any]) -> bytes: ...
+
+@final
+class Statement:
+    """What a proof says: model digest, context, one clear or committed tensor for each port."""
+
+    @staticmethod
+    def load(data: bytes) -> Statement: ...
+    def to_bytes(self) -> bytes: ...
+    digest: bytes
+    context: bytes
+    inputs: list[bytes | NDArray[Any]]
+    """A 32-byte commitment, or the clear array."""
+    outputs: list[bytes | NDArray[Any]]
+
+@final
+class ProvingKey:
+    verifying_key: VerifyingKey
+
+    def prove(
+        self,
+        inputs: Sequence[NDArray[Any]],
+        context: bytes,
+        clear_inputs: bool = False,
+        commit_outputs: bool = False,
+        threads: int = 0,
+        progress: Callable[[str, float], bool] | None = None,
+    ) -> tuple[list[NDArray[Any]], Statement, bytes, dict[str, Any]]:
+        """Outputs, statement, proof, and figures: `phases_ms`, `cells`, `lookups`, `security_bits`.
+
+        `progress(phase, fraction)` is called between steps; returning False raises `Cancelled`.
+        """
+
+def verify(key: VerifyingKey, statement: Statement, proof: bytes) -> None:
+    """Raises `Rejected` unless the proof shows the statement."""
