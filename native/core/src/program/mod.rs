@@ -5,6 +5,15 @@
 //!
 //! A tensor's *positions* are all its dimensions but the last, flattened row-major; its *channels* are the last dimension.
 
+pub mod check;
+pub mod codec;
+pub mod error;
+pub mod interval;
+pub mod limits;
+pub mod lines;
+pub mod quantize;
+pub mod softmax;
+
 /// Index into [`Program::tensors`].
 pub type TensorId = u32;
 /// Index into [`Program::accumulators`].
@@ -225,7 +234,7 @@ pub struct Rescale {
     pub acc: AccId,
     /// Output tensor.
     pub out: TensorId,
-    /// Output zero point.
+    /// Output zero point; 0 for an average pool, which averages raw values.
     pub zero: i32,
     /// Clamp.
     pub clamp: (i32, i32),
