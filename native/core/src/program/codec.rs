@@ -365,7 +365,8 @@ impl Code for Rule {
             // Most lines have one offset: the second is written as a (wrapping) difference, 0 in one byte.
             Rule::Line { low, high, line } => {
                 out.push(1);
-                [*low, *high, line.a, line.b_pos, line.b_neg.wrapping_sub(line.b_pos), line.d].map(|v| Varint(v).write(out));
+                let numbers = [*low, *high, line.a, line.b_pos, line.b_neg.wrapping_sub(line.b_pos), line.d];
+                numbers.into_iter().for_each(|v| Varint(v).write(out));
             }
         }
     }

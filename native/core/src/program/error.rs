@@ -59,12 +59,14 @@ pub struct ProgramError {
     pub place: String,
     /// What is wrong.
     pub detail: String,
+    /// Index of the operator, if one is at fault.
+    pub op: Option<usize>,
 }
 
 impl ProgramError {
     /// A fault at a place.
     pub fn new(fault: Fault, place: impl Into<String>, detail: impl Into<String>) -> Self {
-        ProgramError { fault, place: place.into(), detail: detail.into() }
+        ProgramError { fault, place: place.into(), detail: detail.into(), op: None }
     }
 }
 

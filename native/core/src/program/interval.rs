@@ -1,7 +1,7 @@
 //! Reachable accumulators: exact bounds over all inputs of the input's dtype.
 
 use super::lines::Interval;
-use super::{Contract, DType, Program, Tensor, Weights, Window};
+use super::{Constant, Contract, DType, Tensor, Weights, Window};
 
 /// Bounds of `sum w_i x_i + bias` for `x_i` in `[low, high]`, `low <= 0 <= high`; a missing tap is `x_i = 0`.
 ///
@@ -31,13 +31,13 @@ pub fn centred(dtype: DType, x_zero: i32) -> Interval {
 
 /// Reachable accumulators of each channel of a convolution, from its weights; `None` for other contractions, whose bounds need no
 /// weights, and where the arrays do not have the declared sizes.
-pub fn of_weights(program: &Program, contract: &Contract, weights: &Weights) -> Option<Vec<Interval>> {
+pub fn of_weights(tensors: &[Tensor], constants: &[Constant], contract: &Contract, weights: &Weights) -> Option<Vec<Interval>> {
     let (x, constant, bias, x_zero, depthwise) = match *contract {
         Contract::Conv { x, weights, bias, x_zero, .. } => (x, weights, bias, x_zero, false),
         Contract::Depthwise { x, weights, bias, x_zero, .. } => (x, weights, bias, x_zero, true),
         _ => return None,
     };
-    let dims = &program.constants.get(constant as usize)?.dims;
+    let dims = &constants.get(constant as usize)?.dims;
     let values = weights.values.get(constant as usize)?;
     let channels = if depthwise { *dims.last()? } else { *dims.first()? } as usize;
     if channels == 0 || values.is_empty() || !values.len().is_multiple_of(channels) {
@@ -53,7 +53,7 @@ pub fn of_weights(program: &Program, contract: &Contract, weights: &Weights) -> 
             row.iter().for_each(|&w| s.add(w));
         }
     }
-    let range = centred(program.tensors.get(x as usize)?.dtype, x_zero);
+    let range = centred(tensors.get(x as usize)?.dtype, x_zero);
     let bias = match bias {
         Some(id) => Some(weights.values.get(id as usize).filter(|b| b.len() == channels)?),
         None => None,

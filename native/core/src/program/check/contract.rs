@@ -9,7 +9,7 @@ const EXTENT: u32 = 1 << 16;
 
 /// Checks that a window is inside its input: shapes positive, every output's window starts inside the padded input and padding alone
 /// fills no window.
-pub(super) fn window(w: &Window, x: &Tensor) -> Step {
+pub(in super::super) fn window(w: &Window, x: &Tensor) -> Step {
     let axis = |input: u32, output: u32, kernel: u32, stride: u32, pad: u32, dilation: u32| {
         let small = [kernel, stride, dilation].into_iter().all(|v| (1..=EXTENT).contains(&v));
         if !small || input == 0 || output == 0 || input > limits::DIMENSION || output > limits::DIMENSION {

@@ -4,7 +4,7 @@
 //! reachable accumulators, and no equation that could wrap modulo the field's characteristic. Without weights the accumulators'
 //! intervals are taken as declared.
 
-mod contract;
+pub(super) mod contract;
 mod layout;
 mod rescale;
 
@@ -77,15 +77,15 @@ pub fn load_weights(program: &CheckedProgram, weights: &Weights) -> Checked<()> 
 
 /// A fault whose operator the caller knows.
 #[derive(Debug)]
-struct Refused(Fault, String);
+pub(super) struct Refused(pub(super) Fault, pub(super) String);
 
 impl Refused {
     fn at(self, program: &Program, op: usize) -> ProgramError {
-        ProgramError::new(self.0, place(program, op), self.1)
+        ProgramError { op: Some(op), ..ProgramError::new(self.0, place(program, op), self.1) }
     }
 }
 
-type Step<T = ()> = Result<T, Refused>;
+pub(super) type Step<T = ()> = Result<T, Refused>;
 
 fn require(condition: bool, fault: Fault, detail: impl FnOnce() -> String) -> Step {
     if condition { Ok(()) } else { Err(Refused(fault, detail())) }
@@ -93,20 +93,6 @@ fn require(condition: bool, fault: Fault, detail: impl FnOnce() -> String) -> St
 
 fn refuse<T>(fault: Fault, detail: impl Into<String>) -> Step<T> {
     Err(Refused(fault, detail.into()))
-}
-
-/// The tensor that an operator, or the rescale of its accumulator, defines.
-fn output_of(program: &Program, op: usize) -> Option<TensorId> {
-    match program.ops.get(op)? {
-        Op::Contract { acc, .. } => program.ops.iter().find_map(|o| match o {
-            Op::Rescale(r) if r.acc == *acc => Some(r.out),
-            _ => None,
-        }),
-        Op::Rescale(r) => Some(r.out),
-        Op::Lookup { out, .. } | Op::Softmax { out, .. } | Op::MaxPool { out, .. } | Op::View { out, .. } | Op::Permute { out, .. } => {
-            Some(*out)
-        }
-    }
 }
 
 /// The field's word for an operator.
@@ -125,10 +111,25 @@ pub fn kind(op: &Op) -> &'static str {
     }
 }
 
+/// The tensors that an operator reads.
+pub fn inputs_of(op: &Op) -> Vec<TensorId> {
+    match op {
+        Op::Contract { contract, .. } => match contract {
+            Contract::Conv { x, .. } | Contract::Depthwise { x, .. } | Contract::Sum { x, .. } => vec![*x],
+            Contract::Mix { terms } => terms.iter().map(|t| t.1).collect(),
+        },
+        Op::Rescale(_) => Vec::new(),
+        Op::Lookup { inputs, .. } => inputs.clone(),
+        Op::Softmax { x, .. } | Op::MaxPool { x, .. } | Op::Permute { x, .. } => vec![*x],
+        Op::View { pieces, .. } => pieces.iter().map(|p| p.source).collect(),
+    }
+}
+
 /// Kind, index and output of an operator, for people.
 pub fn place(program: &Program, op: usize) -> String {
-    let name = output_of(program, op).and_then(|t| program.tensors.get(t as usize)).map_or("?", |t| t.name.as_str());
-    program.ops.get(op).map_or_else(|| "program".into(), |o| format!("operator {op} ({} of {name:?})", kind(o)))
+    let Some(o) = program.ops.get(op) else { return "program".into() };
+    let name = program.output_of(o).and_then(|t| program.tensors.get(t as usize)).map_or("?", |t| t.name.as_str());
+    format!("operator {op} ({} of {name:?})", kind(o))
 }
 
 fn counts(p: &Program) -> Checked<()> {

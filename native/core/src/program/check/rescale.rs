@@ -75,7 +75,7 @@ impl<'a> Checker<'a> {
     fn reach(&self, r: &Rescale, contract: &Contract) -> Step<Option<Vec<Interval>>> {
         match contract {
             Contract::Conv { .. } | Contract::Depthwise { .. } => match self.weights {
-                Some(w) => interval::of_weights(self.program, contract, w)
+                Some(w) => interval::of_weights(&self.program.tensors, &self.program.constants, contract, w)
                     .map_or_else(|| refuse(Fault::Weights, "weights have another shape"), |reach| Ok(Some(reach))),
                 None => Ok(None),
             },
