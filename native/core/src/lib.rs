@@ -4,6 +4,7 @@ pub mod blocks;
 pub mod channel;
 pub mod contraction;
 pub mod eq;
+pub mod exec;
 pub mod field;
 pub mod extvec;
 pub mod layout;
