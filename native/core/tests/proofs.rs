@@ -5,7 +5,7 @@ mod support;
 use std::sync::Arc;
 
 use nexus_edge_core::exec::Executor;
-use nexus_edge_core::proof::{Made, ProvingKey, Request, Statement, StatementTensor, VerifyingKey, prove, verify};
+use nexus_edge_core::proof::{Content, Made, ProvingKey, Request, Statement, VerifyingKey, prove, verify};
 use nexus_edge_core::program::check::CheckedProgram;
 use nexus_edge_core::program::{Program, Weights};
 use nexus_edge_core::reject::Reject;
@@ -59,13 +59,13 @@ fn a_statement_is_bound_item_by_item() {
     assert!(matches!(change(&|s| s.context[31] ^= 128), Reject::Equation(_) | Reject::Row { .. } | Reject::Merkle { .. } | Reject::NotCanonical { .. }));
     for port in 0..2 {
         change(&|s| {
-            if let StatementTensor::Clear(b) = &mut s.tensors[port] {
+            if let Content::Clear(b) = &mut s.tensors[port].content {
                 b[1] ^= 1;
             }
         });
     }
     assert!(matches!(change(&|s| s.tensors.swap(0, 1)), Reject::Statement(_)));
-    assert!(matches!(change(&|s| s.tensors[0] = StatementTensor::Committed([0; 32])), Reject::Statement(_)));
+    assert!(matches!(change(&|s| s.tensors[0].content = Content::Committed([0; 32])), Reject::Statement(_)));
     assert!(matches!(change(&|s| drop(s.tensors.pop())), Reject::Statement(_)));
 
     // The other weights, and the same program under the other parameter set, are other models.
@@ -87,6 +87,7 @@ fn the_output_commitment_of_one_proof_is_the_input_commitment_of_the_next() {
     let b = make(&k2, vec![&a.outputs[0]], vec![true, false]);
     verify(&k1.0.verifying, &a.statement, &a.proof).expect("first");
     verify(&k2.0.verifying, &b.statement, &b.proof).expect("second");
+    assert!(matches!(a.statement.tensors[1].content, Content::Committed(_)));
     assert_eq!(a.statement.tensors[1], b.statement.tensors[0]);
 }
 

@@ -3,11 +3,13 @@
 mod arrays;
 mod errors;
 mod program;
+mod proofs;
 
 use pyo3::prelude::*;
 
 #[pymodule]
 fn _native(m: &Bound<'_, PyModule>) -> PyResult<()> {
     errors::register(m)?;
-    program::register(m)
+    program::register(m)?;
+    proofs::register(m)
 }

@@ -1,7 +1,7 @@
 //! What prover and verifier derive alike: the transcript's start, and the forms that tie statement tensors and copies.
 
 use super::instance::{Compiled, variables};
-use super::statement::{Statement, StatementTensor};
+use super::statement::{Content, Statement};
 use crate::channel::Transcript;
 use crate::eq::{eq, log2_ceil};
 use crate::field::{K, from_i64};
@@ -47,8 +47,8 @@ pub(super) fn ties<const D: usize>(compiled: &Compiled, program: &Program, state
     for (i, (&id, entry)) in layout.ports.iter().zip(&statement.tensors).enumerate() {
         let tensor = &program.tensors[id as usize];
         let mut form = LinearForm::default();
-        match (entry, layout.port_storages[i]) {
-            (StatementTensor::Clear(bytes), _) => {
+        match (&entry.content, layout.port_storages[i]) {
+            (Content::Clear(bytes), _) => {
                 let (u, v) = sides(tensor, tau);
                 let row = |row: &[u8]| row.iter().zip(&v).map(|(&b, &x)| x.scale(from_i64(element(tensor.dtype, b)))).sum::<K<D>>();
                 let value = bytes.chunks_exact(tensor.channels()).zip(&u).map(|(bytes, &x)| x * row(bytes)).sum();
@@ -56,14 +56,14 @@ pub(super) fn ties<const D: usize>(compiled: &Compiled, program: &Program, state
                 out.push((form, value));
             }
             // A committed input is its oracle; a committed output has one beside the cells that the program computes.
-            (StatementTensor::Committed(_), Some(storage)) if i >= program.inputs.len() => {
+            (Content::Committed(_), Some(storage)) if i >= program.inputs.len() => {
                 let (u, v) = sides(tensor, tau);
                 let minus: Vec<K<D>> = u.iter().map(|&x| -x).collect();
                 form.tensor(layout, id, &minus, &v);
                 form.push(storage, u, v);
                 out.push((form, K::ZERO));
             }
-            (StatementTensor::Committed(_), _) => {}
+            (Content::Committed(_), _) => {}
         }
     }
     out

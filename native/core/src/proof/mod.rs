@@ -11,8 +11,8 @@ mod verify;
 pub use instance::Compiled;
 pub use key::{KeyError, KeyWeights, ProvingKey, VerifyingKey};
 pub use prove::{Figures, Made, Progress, ProveError, Request, Stop, prove, prove_witness};
-pub use statement::{Statement, StatementTensor, tensor_commitment};
-pub use terms::soundness;
+pub use statement::{Content, Statement, StatementTensor, tensor_commitment};
+pub use terms::{proof_bytes, soundness};
 pub use verify::verify;
 
 /// Protocol version, absorbed first.

@@ -7,7 +7,7 @@ use thiserror::Error;
 use super::conversation::{begin, copies, copy_variables, ties};
 use super::instance::Compiled;
 use super::key::{KeyError, ProvingKey};
-use super::statement::{Statement, StatementTensor, tensor_commitment};
+use super::statement::{Content, Statement, StatementTensor, tensor_commitment};
 use super::terms::soundness;
 use crate::channel::Prover;
 use crate::contraction;
@@ -171,12 +171,14 @@ impl Attempt<'_> {
         let key = &self.key.verifying;
         let tensors = self.compiled.layout.ports.iter().enumerate().map(|(i, &id)| {
             let oracle = self.compiled.ports.iter().position(|&p| p == Some(i)).and_then(|k| oracles[k].as_ref());
-            match oracle {
-                Some(o) => StatementTensor::Committed(tensor_commitment(&o.root, &key.program.tensors[id as usize], key.parameters())),
-                None => StatementTensor::Clear(self.ports[i].iter().map(|&x| x as u8).collect()),
-            }
+            let tensor = &key.program.tensors[id as usize];
+            let content = match oracle {
+                Some(o) => Content::Committed(tensor_commitment(&o.root, tensor, key.parameters())),
+                None => Content::Clear(self.ports[i].iter().map(|&x| x as u8).collect()),
+            };
+            StatementTensor::new(tensor, content)
         });
-        Statement { digest: key.digest(), context, tensors: tensors.collect() }
+        Statement { digest: key.digest(), context, inputs: key.program.inputs.len(), tensors: tensors.collect() }
     }
 
     fn run<const D: usize>(&self, context: [u8; 32], progress: Progress<'_>, figures: &mut Figures) -> Result<(Statement, Vec<u8>), Stop> {

@@ -4,7 +4,7 @@
 use super::conversation::{begin, copies, copy_variables, ties};
 use super::instance::Compiled;
 use super::key::{KeyWeights, VerifyingKey};
-use super::statement::{Statement, StatementTensor, tensor_commitment};
+use super::statement::{Content, Statement, tensor_commitment};
 use crate::channel::{PlainReader, Reader};
 use crate::contraction;
 use crate::field::K;
@@ -48,7 +48,7 @@ fn roots<'a>(key: &VerifyingKey, compiled: &Compiled, statement: &Statement, pro
         let root: [u8; 32] = head.try_into().expect("32 bytes");
         if let Some(port) = *port {
             let tensor = &key.program.tensors[compiled.layout.ports[port] as usize];
-            if statement.tensors[port] != StatementTensor::Committed(tensor_commitment(&root, tensor, key.parameters())) {
+            if statement.tensors[port].content != Content::Committed(tensor_commitment(&root, tensor, key.parameters())) {
                 return Err(Reject::Statement(format!("the proof is about another {} than the statement commits to", tensor.name)));
             }
         }
