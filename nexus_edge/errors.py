@@ -42,6 +42,10 @@ class BadInput(NexusEdgeError):
     """An array or file of arrays does not fit: format, dtype, shape, number, or values for which the model is undefined."""
 
 
+class UsageError(NexusEdgeError):
+    """The command line makes no sense."""
+
+
 class FileError(NexusEdgeError):
     """A file cannot be read or written."""
 
@@ -60,6 +64,10 @@ class Cancelled(NexusEdgeError):
 
 class ProverError(NexusEdgeError):
     """A proof could not be made although model and input are good."""
+
+
+class VerifierFailed(NexusEdgeError):
+    """A process that was asked to verify a proof did not: it refused, or could not run."""
 
 
 class RejectReason(StrEnum):
