@@ -21,21 +21,26 @@ class NexusEdgeError(Exception):
 
 
 class ModelError(NexusEdgeError):
-    """A model file cannot be used; names the operator (index and kind) and the tensor where there is one."""
+    """The model cannot be proved.
+
+    `operator` (index in the file), its `kind` and the `tensor`'s name say where, as far as there is a place.
+    """
 
     def __init__(
         self, what: str, why: str = "", hint: str = "", *, operator: int | None = None, kind: str | None = None, tensor: str | None = None
     ) -> None:
         super().__init__(what, why, hint)
-        self.operator, self.kind, self.tensor = operator, kind, tensor
+        self.operator = operator
+        self.kind = kind
+        self.tensor = tensor
 
 
 class UnsupportedModel(ModelError):
-    """The file is a model, but it has something that cannot be run and proved exactly."""
+    """A well-formed model holds something that has no exact integer meaning here: names the operator and tensor."""
 
 
 class MalformedModel(ModelError):
-    """The file is not a valid model."""
+    """The bytes are not a model."""
 
 
 class BadInput(NexusEdgeError):
