@@ -10,14 +10,19 @@ from nexus_edge.errors import FileError
 
 def read_bounded(path: Path, limit: int, noun: str) -> bytes:
     """The content of a file of at most `limit` bytes; `noun` says in errors what it should have been."""
-    try:
-        with path.open("rb") as file:
-            data = file.read(limit + 1)
-    except OSError as failed:
-        raise FileError(f"the {noun} cannot be read", _why(failed, path)) from failed
+    data = read_prefix(path, limit + 1, noun)
     if len(data) > limit:
         raise FileError(f"the {noun} cannot be read", f"{path} has more than {limit} bytes")
     return data
+
+
+def read_prefix(path: Path, length: int, noun: str) -> bytes:
+    """The first `length` bytes of a file, or all if it has fewer."""
+    try:
+        with path.open("rb") as file:
+            return file.read(length)
+    except OSError as failed:
+        raise FileError(f"the {noun} cannot be read", _why(failed, path)) from failed
 
 
 def write_whole(path: Path, data: bytes, noun: str) -> None:

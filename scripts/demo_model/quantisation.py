@@ -6,8 +6,9 @@ Elementwise float32 arithmetic only, so that every machine makes the same bytes 
 from dataclasses import dataclass
 
 import numpy as np
-from demo_model.network import Floats, Parameters
 from numpy.typing import NDArray
+
+from demo_model.network import Floats, Parameters
 
 
 @dataclass(frozen=True)

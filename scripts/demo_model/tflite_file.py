@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 import flatbuffers
 import numpy as np
 import tflite
+from numpy.typing import NDArray
+
 from demo_model.network import CLASSES, STRIDES
 from demo_model.quantisation import Layer, Quantised, Scale
-from numpy.typing import NDArray
 
 Integers = NDArray[np.int8] | NDArray[np.int32]
 _TYPES = {np.dtype(np.int8): tflite.TensorType.INT8, np.dtype(np.int32): tflite.TensorType.INT32}

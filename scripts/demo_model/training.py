@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 
 import numpy as np
-from demo_model.network import Activations, Floats, Parameters, forward, gradients
 from numpy.typing import NDArray
+
+from demo_model.network import Activations, Floats, Parameters, forward, gradients
 
 SEED = 1
 EPOCHS = 80
