@@ -156,8 +156,8 @@ def _multipliers(
 ) -> list[Multiplier]:
     """One multiplier for each output channel.
 
-    The product of the scales is a double, but a float32 in tflite-2.14 where the kernel takes one multiplier for all channels:
-    FULLY_CONNECTED with one scale, and legacy uint8.
+    The product of the scales is a double, but a float32 where the kernel takes one multiplier for all channels: in FULLY_CONNECTED with one
+    scale (until LiteRT), and in legacy uint8 convolutions. Only crafted accumulators tell them apart.
     """
     scales = weights.scales
     if len(scales) not in (1, channels):
@@ -169,7 +169,7 @@ def _multipliers(
     single = len(scales) == 1 and (op.kind == "FULLY_CONNECTED" or x.dtype == "uint8")
     if single:
         _check_bias_scale(low, op, x, scales[0], out)
-    in_float32 = single and low.semantics == "tflite-2.14"
+    in_float32 = single and (low.semantics == "tflite-2.14" or (low.semantics == "litert-2.3-ref" and op.kind != "FULLY_CONNECTED"))
     result = []
     for scale in scales:
         product = float(np.float32(x.scale) * np.float32(scale)) if in_float32 else x.scale * scale
