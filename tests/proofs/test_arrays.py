@@ -103,7 +103,7 @@ def test_a_claimed_giant_is_refused_by_its_header(file: Path) -> None:
 
 def test_a_file_larger_than_any_fitting_one_is_not_read_to_its_end(file: Path) -> None:
     file.write_bytes(saved(VALUES) + bytes(1 << 20))
-    with pytest.raises(BadInput, match="6 bytes of values were expected, found [0-9]{5}"):
+    with pytest.raises(BadInput, match=r"6 bytes of values were expected, found [0-9]{5}"):
         read(file)
 
 
@@ -165,7 +165,7 @@ def test_missing_and_additional_names_are_refused(file: Path) -> None:
 def test_a_compressed_giant_is_not_unpacked(file: Path) -> None:
     archive(file, ("image.npy", saved(VALUES) + bytes(1 << 22)))
     assert file.stat().st_size < 1 << 13
-    with pytest.raises(BadInput, match="6 bytes of values were expected, found 4"):
+    with pytest.raises(BadInput, match="6 bytes of values were expected, found 3975"):
         read(file)
 
 
