@@ -6,7 +6,6 @@ pub mod contraction;
 pub mod eq;
 pub mod exec;
 pub mod field;
-pub mod extvec;
 pub mod layout;
 pub mod logup;
 pub mod program;

@@ -4,9 +4,9 @@ use p3_field::{PackedValue, PrimeCharacteristicRing};
 use rayon::prelude::*;
 
 use super::LANE_BITS;
+use super::tree::GROUP;
 use crate::blocks::{Block, stack};
 use crate::eq::log2_ceil;
-use crate::extvec::{ExtVec, GROUP};
 use crate::field::{F, K, LANES, PackedF, from_i64};
 use crate::layout::Layout;
 use crate::prover::values::{Entry, Witness};
@@ -38,7 +38,7 @@ impl LeafBlocks {
 /// The fractions at the bottom of the tree: base-field numerators, denominators in `K`.
 pub struct Leaves<const D: usize> {
     pub(super) p: Vec<F>,
-    pub(super) q: ExtVec<D>,
+    pub(super) q: [Vec<F>; D],
 }
 
 /// One row of a block: where it starts in the arrays, and who fills it.
@@ -51,8 +51,8 @@ impl<const D: usize> Leaves<D> {
     /// `1 / (alpha - fingerprint)` and `-m / (alpha - fingerprint)`; `0 / 1` in padding.
     pub fn new(layout: &Layout, witness: &Witness, blocks: &LeafBlocks, alpha: K<D>, betas: &[K<D>]) -> Self {
         let groups = blocks.total.div_ceil(GROUP);
-        let mut out = Leaves { p: vec![F::ZERO; groups * GROUP], q: ExtVec::zeros(groups) };
-        out.q.c[0].fill(F::ONE);
+        let ones_and_zeros = core::array::from_fn(|j| vec![F::from_bool(j == 0); groups * GROUP]);
+        let mut out = Leaves { p: vec![F::ZERO; groups * GROUP], q: ones_and_zeros };
         for (lookup_or_table, of_owner) in by_owner(blocks, layout.lookups.len() + layout.tables.len()).into_iter().enumerate() {
             match layout.lookups.get(lookup_or_table) {
                 Some(lookup) => {
@@ -111,7 +111,7 @@ impl<const D: usize> Leaves<D> {
         let p = &mut self.p[range.clone()];
         let chunk = (1usize << 12).div_ceil(width) * width;
         let mut columns: Vec<Vec<&mut [F]>> = (0..p.len().div_ceil(chunk)).map(|_| Vec::with_capacity(D)).collect();
-        for column in self.q.c.iter_mut() {
+        for column in self.q.iter_mut() {
             column[range.clone()].chunks_mut(chunk).zip(&mut columns).for_each(|(c, out)| out.push(c));
         }
         p.par_chunks_mut(chunk).zip(columns).enumerate().for_each(|(task, (p, mut q))| {

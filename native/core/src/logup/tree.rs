@@ -1,229 +1,210 @@
 //! The prover's fractional-sum tree.
 
-use p3_field::PrimeCharacteristicRing;
+use p3_field::{PackedValue, PrimeCharacteristicRing};
 use rayon::prelude::*;
 
 use super::leaves::Leaves;
 use super::{LANE_BITS, by_index};
 use crate::channel::Prover;
-use crate::eq::{eq, log2_ceil};
-use crate::extvec::{ExtVec, GROUP, PER_GROUP, Packs};
-use crate::field::{F, K, LANES, PackedF, PackedK};
-use p3_field::PackedValue;
+use crate::eq::{below, eq, log2_ceil};
+use crate::field::{Ext, F, K, LANES, PackedF, PackedK};
 
-/// Groups that one task handles.
-const TASK: usize = 256;
+/// Elements that stay side by side until the last three layers: at least the lanes of every supported register.
+pub(super) const GROUP: usize = 1 << LANE_BITS;
+/// Packed registers in a group.
+const PER_GROUP: usize = GROUP / LANES;
+/// Packed elements that one task handles.
+const TASK: usize = 1 << 10;
 
-/// Numerators and denominators of one layer.
-struct Layer<const D: usize> {
-    p: Numerators<D>,
-    q: ExtVec<D>,
+/// Fractions by packed index; `0 / 1` beyond the end.
+trait Fractions<const D: usize>: Sync {
+    fn len(&self) -> usize;
+    fn get(&self, i: usize) -> (PackedK<D>, PackedK<D>);
 }
 
-enum Numerators<const D: usize> {
-    Base(Vec<F>),
-    Ext(ExtVec<D>),
+struct LeafFractions<'a, const D: usize> {
+    p: &'a [PackedF],
+    q: [&'a [PackedF]; D],
 }
 
-#[derive(Clone, Copy)]
-enum NumeratorPacks<'a, const D: usize> {
-    Base(&'a [PackedF]),
-    Ext(Packs<'a, D>),
+impl<'a, const D: usize> LeafFractions<'a, D> {
+    fn new(leaves: &'a Leaves<D>) -> Self {
+        LeafFractions { p: PackedF::pack_slice(&leaves.p), q: core::array::from_fn(|j| PackedF::pack_slice(&leaves.q[j])) }
+    }
 }
 
-impl<const D: usize> NumeratorPacks<'_, D> {
+impl<const D: usize> Fractions<D> for LeafFractions<'_, D> {
+    fn len(&self) -> usize {
+        self.p.len()
+    }
+
     #[inline(always)]
-    fn get(&self, i: usize) -> PackedK<D> {
-        match self {
-            NumeratorPacks::Base(p) => PackedK::from_base(p[i]),
-            NumeratorPacks::Ext(p) => p.get(i),
+    fn get(&self, i: usize) -> (PackedK<D>, PackedK<D>) {
+        if i < self.p.len() {
+            (PackedK::from_base(self.p[i]), Ext(core::array::from_fn(|j| self.q[j][i])))
+        } else {
+            (PackedK::ZERO, PackedK::ONE)
         }
     }
 }
 
-impl<const D: usize> Layer<D> {
-    fn groups(&self) -> usize {
-        self.q.groups()
+/// A layer above the leaves.
+struct Layer<const D: usize> {
+    p: Vec<PackedK<D>>,
+    q: Vec<PackedK<D>>,
+}
+
+impl<const D: usize> Fractions<D> for Layer<D> {
+    fn len(&self) -> usize {
+        self.p.len()
     }
 
-    fn numerators(&self) -> NumeratorPacks<'_, D> {
-        match &self.p {
-            Numerators::Base(p) => NumeratorPacks::Base(PackedF::pack_slice(p)),
-            Numerators::Ext(p) => NumeratorPacks::Ext(p.packs()),
-        }
-    }
-
-    /// Appends groups `0 / 1` up to a multiple of `n`.
-    fn pad(&mut self, n: usize) {
-        while self.groups() % n != 0 {
-            match &mut self.p {
-                Numerators::Base(p) => p.extend([F::ZERO; GROUP]),
-                Numerators::Ext(p) => p.push_group(K::ZERO),
-            }
-            self.q.push_group(K::ONE);
-        }
-    }
-
-    /// The layer above: sums of neighbouring groups.
-    fn parent(&mut self) -> Layer<D> {
-        self.pad(2);
-        let half = self.groups() / 2;
-        let (mut p_up, mut q_up) = (ExtVec::zeros(half), ExtVec::zeros(half));
-        let (p, q) = (self.numerators(), self.q.packs());
-        let chunks = p_up.packs_mut().chunks(TASK * PER_GROUP).into_par_iter().zip(q_up.packs_mut().chunks(TASK * PER_GROUP));
-        chunks.enumerate().for_each(|(task, (mut p_out, mut q_out))| {
-            let first = task * TASK;
-            for g in 0..TASK.min(half - first) {
-                for w in 0..PER_GROUP {
-                    let (i, j) = ((2 * (first + g)) * PER_GROUP + w, (2 * (first + g) + 1) * PER_GROUP + w);
-                    let (q0, q1) = (q.get(i), q.get(j));
-                    let sum = match p {
-                        NumeratorPacks::Base(p) => q1.scale(p[i]) + q0.scale(p[j]),
-                        NumeratorPacks::Ext(p) => p.get(i) * q1 + p.get(j) * q0,
-                    };
-                    p_out.set(g * PER_GROUP + w, sum);
-                    q_out.set(g * PER_GROUP + w, q0 * q1);
-                }
-            }
-        });
-        Layer { p: Numerators::Ext(p_up), q: q_up }
+    #[inline(always)]
+    fn get(&self, i: usize) -> (PackedK<D>, PackedK<D>) {
+        if i < self.p.len() { (self.p[i], self.q[i]) } else { (PackedK::ZERO, PackedK::ONE) }
     }
 }
 
-/// The four factors of a layer's summand `P0 q1 + p1 q0`, with `P0 = p0 + lambda q0`.
+/// Packed indices of the two children of packed node `i`.
+#[inline(always)]
+fn children(i: usize) -> (usize, usize) {
+    let (group, w) = (i / PER_GROUP, i % PER_GROUP);
+    (2 * group * PER_GROUP + w, (2 * group + 1) * PER_GROUP + w)
+}
+
+/// The layer above: sums of neighbouring groups.
+fn parent<const D: usize>(child: &impl Fractions<D>) -> Layer<D> {
+    let nodes = child.len().div_ceil(2 * PER_GROUP) * PER_GROUP;
+    let (mut p, mut q) = (Vec::new(), Vec::new());
+    (0..nodes)
+        .into_par_iter()
+        .with_min_len(TASK)
+        .map(|i| {
+            let (a, b) = children(i);
+            let ((p0, q0), (p1, q1)) = (child.get(a), child.get(b));
+            (p0 * q1 + p1 * q0, q0 * q1)
+        })
+        .unzip_into_vecs(&mut p, &mut q);
+    Layer { p, q }
+}
+
+/// The factors `[P0, q1, p1, q0]` of a layer's summand `P0 q1 + p1 q0`, with `P0 = p0 + lambda q0`.
 type Quad<const D: usize> = [PackedK<D>; 4];
 
-/// Where a round reads its arrays: from the child layer (first round) or from what the last round folded.
-trait Arrays<const D: usize>: Sync {
-    /// `[P0, q1, p1, q0]` at a packed index.
-    fn get(&self, group: usize, w: usize) -> Quad<D>;
+/// Quads by packed index, and what stands beyond the end: the leaves `0 / 1`.
+trait Quads<const D: usize>: Sync {
+    fn get(&self, i: usize) -> Quad<D>;
 }
 
-struct FromLayer<'a, const D: usize> {
-    p: NumeratorPacks<'a, D>,
-    q: Packs<'a, D>,
+struct FromFractions<'a, T, const D: usize> {
+    fractions: &'a T,
     lambda: PackedK<D>,
 }
 
-impl<const D: usize> Arrays<D> for FromLayer<'_, D> {
+impl<T: Fractions<D>, const D: usize> Quads<D> for FromFractions<'_, T, D> {
     #[inline(always)]
-    fn get(&self, group: usize, w: usize) -> Quad<D> {
-        let (i, j) = (2 * group * PER_GROUP + w, (2 * group + 1) * PER_GROUP + w);
-        let q0 = self.q.get(i);
-        [self.p.get(i) + self.lambda * q0, self.q.get(j), self.p.get(j), q0]
+    fn get(&self, i: usize) -> Quad<D> {
+        let (a, b) = children(i);
+        let ((p0, q0), (p1, q1)) = (self.fractions.get(a), self.fractions.get(b));
+        [p0 + self.lambda * q0, q1, p1, q0]
     }
 }
 
-struct Folded<const D: usize> {
-    arrays: [ExtVec<D>; 4],
+struct Folded<'a, const D: usize> {
+    quads: &'a [Quad<D>],
+    lambda: PackedK<D>,
 }
 
-struct FoldedPacks<'a, const D: usize>([Packs<'a, D>; 4]);
-
-impl<const D: usize> Arrays<D> for FoldedPacks<'_, D> {
+impl<const D: usize> Quads<D> for Folded<'_, D> {
     #[inline(always)]
-    fn get(&self, group: usize, w: usize) -> Quad<D> {
-        let i = group * PER_GROUP + w;
-        core::array::from_fn(|k| self.0[k].get(i))
+    fn get(&self, i: usize) -> Quad<D> {
+        self.quads.get(i).copied().unwrap_or([self.lambda, PackedK::ONE, PackedK::ZERO, PackedK::ONE])
     }
 }
 
-impl<const D: usize> Folded<D> {
-    fn packs(&self) -> FoldedPacks<'_, D> {
-        FoldedPacks(core::array::from_fn(|k| self.arrays[k].packs()))
-    }
+/// Sums of `t(0)` and `t2` by lane.
+type Sums<const D: usize> = (PackedK<D>, PackedK<D>);
 
-    /// To an even number of groups with what `0 / 1` leaves are.
-    fn pad(&mut self, lambda: K<D>) {
-        if self.arrays[0].groups() % 2 == 1 {
-            for (array, x) in self.arrays.iter_mut().zip([lambda, K::ONE, K::ZERO, K::ONE]) {
-                array.push_group(x);
-            }
-        }
-    }
+#[inline(always)]
+fn accumulate<const D: usize>(sums: &mut Sums<D>, low: &Quad<D>, high: &Quad<D>, weight: PackedK<D>) {
+    sums.0 += weight * (low[0] * low[1] + low[2] * low[3]);
+    let d: Quad<D> = core::array::from_fn(|k| high[k] - low[k]);
+    sums.1 += weight * (d[0] * d[1] + d[2] * d[3]);
 }
 
-/// `(t(0), t2)` over `pairs` pairs of groups, with the weights of the remaining variables.
-fn round<const D: usize, A: Arrays<D>>(arrays: &A, pairs: usize, weights: &ExtVec<D>) -> (K<D>, K<D>) {
-    let weights = weights.packs();
-    let (t0, t2) = (0..pairs.div_ceil(TASK))
-        .into_par_iter()
-        .map(|task| {
-            let (mut t0, mut t2) = (PackedK::<D>::ZERO, PackedK::<D>::ZERO);
-            for s in task * TASK..pairs.min((task + 1) * TASK) {
-                for w in 0..PER_GROUP {
-                    let (a, b) = (arrays.get(2 * s, w), arrays.get(2 * s + 1, w));
-                    let e = weights.get(s * PER_GROUP + w);
-                    t0 += e * (a[0] * a[1] + a[2] * a[3]);
-                    let d: Quad<D> = core::array::from_fn(|k| b[k] - a[k]);
-                    t2 += e * (d[0] * d[1] + d[2] * d[3]);
-                }
+fn add<const D: usize>(a: [Sums<D>; PER_GROUP], b: [Sums<D>; PER_GROUP]) -> [Sums<D>; PER_GROUP] {
+    core::array::from_fn(|w| (a[w].0 + b[w].0, a[w].1 + b[w].1))
+}
+
+fn no_sums<const D: usize>() -> [Sums<D>; PER_GROUP] {
+    [(PackedK::ZERO, PackedK::ZERO); PER_GROUP]
+}
+
+/// The first round of a layer: nothing is folded yet. `weights` has one element for each pair of groups.
+fn first_round<const D: usize>(quads: &impl Quads<D>, pairs: usize, weights: &[K<D>]) -> [Sums<D>; PER_GROUP] {
+    weights[..pairs]
+        .par_iter()
+        .with_min_len(TASK / PER_GROUP)
+        .enumerate()
+        .fold(no_sums, |mut sums, (s, weight)| {
+            let weight = weight.broadcast();
+            for (w, sum) in sums.iter_mut().enumerate() {
+                let (a, b) = children(s * PER_GROUP + w);
+                accumulate(sum, &quads.get(a), &quads.get(b), weight);
             }
-            (t0, t2)
+            sums
         })
-        .reduce(|| (PackedK::ZERO, PackedK::ZERO), |a, b| (a.0 + b.0, a.1 + b.1));
-    (t0.sum_lanes(), t2.sum_lanes())
+        .reduce(no_sums, add)
 }
 
-fn bind<const D: usize, A: Arrays<D>>(arrays: &A, pairs: usize, x: K<D>) -> Folded<D> {
-    let mut out = Folded { arrays: core::array::from_fn(|_| ExtVec::zeros(pairs)) };
+#[inline(always)]
+fn fold<const D: usize>(quads: &impl Quads<D>, i: usize, x: PackedK<D>) -> Quad<D> {
+    let (a, b) = children(i);
+    let (low, high) = (quads.get(a), quads.get(b));
+    core::array::from_fn(|k| low[k] + x * (high[k] - low[k]))
+}
+
+/// Binds a variable to `x`, writes the folded quads to `out`, and sums the next round on the way. Beyond `out` stands `beyond`.
+fn fold_and_sum<const D: usize>(quads: &impl Quads<D>, x: K<D>, out: &mut [Quad<D>], weights: &[K<D>], beyond: Quad<D>) -> [Sums<D>; PER_GROUP] {
     let x = x.broadcast();
-    let [a, b, c, d] = out.arrays.each_mut().map(|v| v.packs_mut().chunks(TASK * PER_GROUP));
-    let tasks: Vec<_> = a.into_iter().zip(b).zip(c).zip(d).map(|(((a, b), c), d)| [a, b, c, d]).collect();
-    tasks.into_par_iter().enumerate().for_each(|(task, mut chunk)| {
-        for (g, s) in (task * TASK..pairs.min((task + 1) * TASK)).enumerate() {
-            for w in 0..PER_GROUP {
-                let (low, high) = (arrays.get(2 * s, w), arrays.get(2 * s + 1, w));
-                for k in 0..4 {
-                    chunk[k].set(g * PER_GROUP + w, low[k] + x * (high[k] - low[k]));
+    let chunk = 2 * TASK;
+    out.par_chunks_mut(chunk)
+        .enumerate()
+        .map(|(task, out)| {
+            let (first, mut sums) = (task * chunk, no_sums());
+            for (pair, out) in out.chunks_mut(2 * PER_GROUP).enumerate() {
+                let weight = weights[first / (2 * PER_GROUP) + pair].broadcast();
+                for w in 0..PER_GROUP {
+                    let at = first + pair * 2 * PER_GROUP + w;
+                    let low = fold(quads, at, x);
+                    out[w] = low;
+                    let high = match out.get_mut(PER_GROUP + w) {
+                        Some(slot) => {
+                            *slot = fold(quads, at + PER_GROUP, x);
+                            *slot
+                        }
+                        None => beyond,
+                    };
+                    accumulate(&mut sums[w], &low, &high, weight);
                 }
             }
-        }
-    });
-    out
+            sums
+        })
+        .reduce(no_sums, add)
 }
 
-/// `eq` of the remaining variables for the first round of a layer, by groups; and the tables of later rounds by adding neighbours.
-fn weight_table<const D: usize>(r: &[K<D>], groups: usize) -> ExtVec<D> {
-    let (high, lanes) = r.split_at(r.len() - LANE_BITS);
-    let lanes = eq(lanes);
-    let mut out = ExtVec::zeros(groups);
-    let table = eq(high);
-    for j in 0..D {
-        out.c[j].par_chunks_mut(GROUP).enumerate().for_each(|(g, chunk)| {
-            for (x, &l) in chunk.iter_mut().zip(&lanes) {
-                *x = (table[g] * l).0[j];
-            }
-        });
-    }
-    out
+fn fold_only<const D: usize>(quads: &impl Quads<D>, x: K<D>, out: &mut [Quad<D>]) {
+    let x = x.broadcast();
+    out.par_iter_mut().with_min_len(TASK).enumerate().for_each(|(i, q)| *q = fold(quads, i, x));
 }
 
-fn halve<const D: usize>(weights: &ExtVec<D>, full: usize) -> ExtVec<D> {
-    let groups = full / 2;
-    let mut out = ExtVec::zeros(groups);
-    for j in 0..D {
-        let from = &weights.c[j];
-        out.c[j].par_chunks_mut(GROUP).with_min_len(1024).enumerate().for_each(|(g, chunk)| {
-            let (a, b) = (&from[2 * g * GROUP..][..GROUP], &from[(2 * g + 1) * GROUP..][..GROUP]);
-            for l in 0..GROUP {
-                chunk[l] = a[l] + b[l];
-            }
-        });
+/// Neighbours added: `eq` over one variable less.
+fn halve<const D: usize>(weights: &mut Vec<K<D>>) {
+    let n = weights.len() / 2;
+    for i in 0..n {
+        weights[i] = weights[2 * i] + weights[2 * i + 1];
     }
-    out
-}
-
-/// One scalar round over the lowest variable.
-fn scalar_round<const D: usize>(arrays: &[Vec<K<D>>; 4], weights: &[K<D>]) -> (K<D>, K<D>) {
-    let (mut t0, mut t2) = (K::ZERO, K::ZERO);
-    for (i, &e) in weights.iter().enumerate() {
-        let a: [K<D>; 4] = core::array::from_fn(|k| arrays[k][2 * i]);
-        let d: [K<D>; 4] = core::array::from_fn(|k| arrays[k][2 * i + 1] - a[k]);
-        t0 += e * (a[0] * a[1] + a[2] * a[3]);
-        t2 += e * (d[0] * d[1] + d[2] * d[3]);
-    }
-    (t0, t2)
+    weights.truncate(n);
 }
 
 struct Rounds<'a, const D: usize> {
@@ -239,54 +220,108 @@ impl<const D: usize> Rounds<'_, D> {
         x
     }
 
-    /// The rounds over the lanes, one group left.
+    /// The rounds over the lanes, one group left. Arrays are `[P0, q1, p1, q0]`.
     fn lanes(&mut self, mut arrays: [Vec<K<D>>; 4], r: &[K<D>]) -> [K<D>; 4] {
         for j in 0..r.len() {
-            let (t0, t2) = scalar_round(&arrays, &eq(&r[j + 1..]));
+            let (mut t0, mut t2) = (K::ZERO, K::ZERO);
+            for (i, e) in eq(&r[j + 1..]).into_iter().enumerate() {
+                let a: [K<D>; 4] = core::array::from_fn(|k| arrays[k][2 * i]);
+                let d: [K<D>; 4] = core::array::from_fn(|k| arrays[k][2 * i + 1] - a[k]);
+                t0 += e * (a[0] * a[1] + a[2] * a[3]);
+                t2 += e * (d[0] * d[1] + d[2] * d[3]);
+            }
             let x = self.exchange(t0, t2);
             arrays = arrays.map(|v| v.chunks_exact(2).map(|c| c[0] + x * (c[1] - c[0])).collect());
         }
         arrays.map(|v| v[0])
     }
+
+    /// Sums by lane -> a message: lanes weighted, and the leaves beyond the end, whose summand is `lambda`.
+    fn exchange_sums(&mut self, sums: [Sums<D>; PER_GROUP], lanes: &[K<D>], beyond: K<D>) -> K<D> {
+        let total = |f: &dyn Fn(&Sums<D>) -> PackedK<D>| (0..GROUP).map(|l| lanes[l] * f(&sums[l / LANES]).lane(l % LANES)).sum::<K<D>>();
+        self.exchange(total(&|s| s.0) + beyond, total(&|s| s.1))
+    }
+
+    /// The rounds of a layer whose parent has at least one whole group. `space` holds folded quads.
+    fn layer<T: Fractions<D>>(&mut self, fractions: &T, r: &[K<D>], lambda: K<D>, space: &mut [Vec<Quad<D>>; 2]) -> [K<D>; 4] {
+        let high = r.len() - LANE_BITS;
+        let source = FromFractions { fractions, lambda: lambda.broadcast() };
+        if high == 0 {
+            return self.lanes(unpack(&source), r);
+        }
+        let (outer, lane_point) = r.split_at(high);
+        let lanes = eq(lane_point);
+        let [mut to, mut from] = space.each_mut().map(|v| &mut v[..]);
+        let beyond: Quad<D> = [source.lambda, PackedK::ONE, PackedK::ZERO, PackedK::ONE];
+        // Groups of quads that are not `beyond`, and packed quads in `from`.
+        let (mut groups, mut folded) = (fractions.len().div_ceil(2 * PER_GROUP), 0);
+        let mut weights = eq(&outer[1..]);
+        let mut sums = first_round(&source, groups.div_ceil(2), &weights);
+        for j in 0..high {
+            groups = groups.div_ceil(2);
+            let used = below(&outer[j + 1..], groups).0;
+            let x = self.exchange_sums(sums, &lanes, lambda * (K::ONE - used));
+            let out = &mut to[..groups * PER_GROUP];
+            let previous = Folded { quads: &from[..folded], lambda: source.lambda };
+            if j + 1 < high {
+                halve(&mut weights);
+                sums = match j {
+                    0 => fold_and_sum(&source, x, out, &weights, beyond),
+                    _ => fold_and_sum(&previous, x, out, &weights, beyond),
+                };
+            } else if j == 0 {
+                fold_only(&source, x, out);
+            } else {
+                fold_only(&previous, x, out);
+            }
+            core::mem::swap(&mut to, &mut from);
+            folded = groups * PER_GROUP;
+        }
+        self.lanes(unpack(&Folded { quads: &from[..folded], lambda: source.lambda }), lane_point)
+    }
 }
 
 /// Proves the tree over `leaves`. -> the point, by index bit.
 pub fn prove<const D: usize>(prover: &mut Prover, leaves: Leaves<D>) -> Vec<K<D>> {
-    let mut layers = vec![Layer { p: Numerators::Base(leaves.p), q: leaves.q }];
-    let n = log2_ceil(layers[0].groups()) + LANE_BITS;
+    let n = log2_ceil(leaves.p.len().div_ceil(GROUP)) + LANE_BITS;
+    let mut layers: Vec<Layer<D>> = Vec::with_capacity(n);
     for k in 0..n - LANE_BITS {
-        let parent = layers[k].parent();
-        layers.push(parent);
+        let up = match k {
+            0 => parent(&LeafFractions::new(&leaves)),
+            _ => parent(&layers[k - 1]),
+        };
+        layers.push(up);
     }
-    let top = layers.pop().expect("there is at least one layer");
     // The last three layers merge neighbouring lanes.
-    let lift = |v: NumeratorPacks<'_, D>, q: bool| (0..GROUP).map(|i| if q { top.q.get(i) } else { v.get(i / LANES).lane(i % LANES) }).collect();
-    let mut small: Vec<(Vec<K<D>>, Vec<K<D>>)> = vec![(lift(top.numerators(), false), lift(top.numerators(), true))];
-    for _ in 0..LANE_BITS {
-        let (p, q) = small.last().expect("not empty");
+    let mut small = vec![match layers.pop() {
+        Some(top) => lanes_of(&top),
+        None => lanes_of(&LeafFractions::new(&leaves)),
+    }];
+    for k in 0..LANE_BITS {
+        let (p, q): &(Vec<K<D>>, Vec<K<D>>) = &small[k];
         let up = (0..p.len() / 2).map(|i| (p[2 * i] * q[2 * i + 1] + p[2 * i + 1] * q[2 * i], q[2 * i] * q[2 * i + 1])).unzip();
         small.push(up);
     }
-    let (_, root) = small.pop().expect("not empty");
+    let (_, root) = small.pop().expect("the loop pushed it");
     prover.send("root", &root);
 
+    let quads = leaves.p.len().div_ceil(4 * GROUP) * PER_GROUP;
+    let blank = [PackedK::ZERO; 4];
+    let mut space = [vec![blank; quads], vec![blank; quads.div_ceil(2 * PER_GROUP) * PER_GROUP]];
     let mut r: Vec<K<D>> = Vec::new();
-    for _ in 0..n {
+    for k in 0..n {
         let lambda: K<D> = prover.challenge("lambda");
-        let mut rounds = Rounds { prover: &mut *prover, point: Vec::with_capacity(r.len() + 1) };
-        let last = match small.pop() {
-            Some((p, q)) => {
-                let half = |f: &dyn Fn(usize) -> K<D>| (0..p.len() / 2).map(f).collect::<Vec<_>>();
-                let arrays =
-                    [half(&|i| p[2 * i] + lambda * q[2 * i]), half(&|i| q[2 * i + 1]), half(&|i| p[2 * i + 1]), half(&|i| q[2 * i])];
-                rounds.lanes(arrays, &r)
-            }
-            None => {
-                let layer = layers.pop().expect("a layer for each variable");
-                large_layer(&mut rounds, layer, &r, lambda)
-            }
+        let mut rounds = Rounds { prover: &mut *prover, point: Vec::with_capacity(n) };
+        let [big, q1, p1, q0] = if let Some((p, q)) = small.pop() {
+            let half = |f: &dyn Fn(usize) -> K<D>| (0..p.len() / 2).map(f).collect::<Vec<_>>();
+            let arrays = [half(&|i| p[2 * i] + lambda * q[2 * i]), half(&|i| q[2 * i + 1]), half(&|i| p[2 * i + 1]), half(&|i| q[2 * i])];
+            rounds.lanes(arrays, &r)
+        } else if k + 1 < n {
+            let layer = layers.pop().expect("a layer for each variable but the lanes' and the leaves'");
+            rounds.layer(&layer, &r, lambda, &mut space)
+        } else {
+            rounds.layer(&LeafFractions::new(&leaves), &r, lambda, &mut space)
         };
-        let [big, q1, p1, q0] = last;
         let point = rounds.point;
         prover.send("gkr layer", &[big - lambda * q0, p1, q0, q1]);
         r = vec![prover.challenge("gkr layer")];
@@ -295,60 +330,19 @@ pub fn prove<const D: usize>(prover: &mut Prover, leaves: Leaves<D>) -> Vec<K<D>
     by_index(&r)
 }
 
-/// The rounds of a layer whose parent has at least one whole group.
-fn large_layer<const D: usize>(rounds: &mut Rounds<'_, D>, mut layer: Layer<D>, r: &[K<D>], lambda: K<D>) -> [K<D>; 4] {
-    let high = r.len() - LANE_BITS;
-    if high == 0 {
-        let source = FromLayer { p: layer.numerators(), q: layer.q.packs(), lambda: lambda.broadcast() };
-        return rounds.lanes(unpack(&source), &r[high..]);
-    }
-    layer.pad(4);
-    let pairs = layer.groups() / 4;
-    let mut weights = weight_table(&r[1..], 1 << (high - 1));
-    let mut folded: Option<Folded<D>> = None;
-    let mut count = pairs;
-    for j in 0..high {
-        let full = 1usize << (high - 1 - j);
-        if j > 0 {
-            weights = halve(&weights, 2 * full);
-        }
-        let (t0, t2) = match &folded {
-            None => {
-                let source = FromLayer { p: layer.numerators(), q: layer.q.packs(), lambda: lambda.broadcast() };
-                round(&source, count, &weights)
-            }
-            Some(f) => round(&f.packs(), count, &weights),
-        };
-        let used: K<D> = (0..count * GROUP).into_par_iter().with_min_len(1 << 12).map(|i| weights.get(i)).reduce(|| K::ZERO, |a, b| a + b);
-        let x = rounds.exchange(t0 + lambda * (K::ONE - used), t2);
-        let mut next = match &folded {
-            None => {
-                let source = FromLayer { p: layer.numerators(), q: layer.q.packs(), lambda: lambda.broadcast() };
-                bind(&source, count, x)
-            }
-            Some(f) => bind(&f.packs(), count, x),
-        };
-        if j + 1 < high {
-            next.pad(lambda);
-        }
-        count = next.arrays[0].groups() / 2;
-        folded = Some(next);
-        if j == 0 {
-            layer = Layer { p: Numerators::Base(Vec::new()), q: ExtVec::zeros(0) };
-        }
-    }
-    let folded = folded.expect("at least one round");
-    rounds.lanes(unpack(&folded.packs()), &r[high..])
+/// The only group of a layer.
+fn lanes_of<const D: usize>(top: &impl Fractions<D>) -> (Vec<K<D>>, Vec<K<D>>) {
+    (0..GROUP)
+        .map(|l| {
+            let (p, q) = top.get(l / LANES);
+            (p.lane(l % LANES), q.lane(l % LANES))
+        })
+        .unzip()
 }
 
-fn unpack<const D: usize, A: Arrays<D>>(arrays: &A) -> [Vec<K<D>>; 4] {
-    let mut out: [Vec<K<D>>; 4] = core::array::from_fn(|_| Vec::with_capacity(GROUP));
-    for w in 0..PER_GROUP {
-        for (column, packed) in out.iter_mut().zip(arrays.get(0, w)) {
-            column.extend((0..LANES).map(|l| packed.lane(l)));
-        }
-    }
-    out
+/// The only group of quads.
+fn unpack<const D: usize>(quads: &impl Quads<D>) -> [Vec<K<D>>; 4] {
+    core::array::from_fn(|k| (0..GROUP).map(|l| quads.get(l / LANES)[k].lane(l % LANES)).collect())
 }
 
 #[cfg(test)]
@@ -364,13 +358,12 @@ mod tests {
     fn leaves<const D: usize>(total: usize, seed: u64) -> Leaves<D> {
         let alpha: K<D> = Ext(core::array::from_fn(|i| F::from_u64(seed + 77 + i as u64)));
         let groups = total.div_ceil(GROUP);
-        let mut out = Leaves { p: vec![F::ZERO; groups * GROUP], q: ExtVec::zeros(groups) };
-        out.q.c[0].fill(F::ONE);
+        let mut out = Leaves { p: vec![F::ZERO; groups * GROUP], q: core::array::from_fn(|j| vec![F::from_bool(j == 0); groups * GROUP]) };
         let mut counts = [0u64; 5];
         for i in 0..total {
             let value = if i < total - 5 { (i as u64 * 7 + seed) % 5 } else { (i + 5 - total) as u64 };
             let q = alpha - K::from_i64(value as i64);
-            (0..D).for_each(|j| out.q.c[j][i] = q.0[j]);
+            (0..D).for_each(|j| out.q[j][i] = q.0[j]);
             if i < total - 5 {
                 counts[value as usize] += 1;
                 out.p[i] = F::ONE;
@@ -383,8 +376,8 @@ mod tests {
 
     fn check<const D: usize>(total: usize, seed: u64) {
         let l = leaves::<D>(total, seed);
-        let (p, q): (Vec<F>, Vec<K<D>>) = (l.p.clone(), (0..l.p.len()).map(|i| l.q.get(i)).collect());
-        let n = log2_ceil(l.q.groups()) + LANE_BITS;
+        let (p, q): (Vec<F>, Vec<K<D>>) = (l.p.clone(), (0..l.p.len()).map(|i| Ext(core::array::from_fn(|j| l.q[j][i]))).collect());
+        let n = log2_ceil(l.p.len() / GROUP) + LANE_BITS;
         let mut prover = Prover::new(Transcript::new());
         let point = prove(&mut prover, l);
         let proof = prover.finish();
@@ -423,7 +416,7 @@ mod tests {
         for at in [0, 100, 995] {
             let mut l = leaves::<2>(1000, 3);
             l.p[at] += F::ONE;
-            let n = log2_ceil(l.q.groups()) + LANE_BITS;
+            let n = log2_ceil(l.p.len() / GROUP) + LANE_BITS;
             let mut prover = Prover::new(Transcript::new());
             prove(&mut prover, l);
             let proof = prover.finish();
