@@ -75,7 +75,7 @@ def model_inspect(arguments: argparse.Namespace) -> Result:
             quantised = f"scale {port.scale:.9g}, zero point {port.zero_point}" if port.scale is not None else "no scale"
             lines.append(f"{role:<10} {port.name}  {port.dtype.name} {list(port.shape)}  {quantised}")
     for index, operator in enumerate(described["operators"]):
-        lines.append(f"{index:>4}  {operator['kind']:<18} {list(operator['shape'])!s:<22} {operator['label']}")
+        lines.append(f"{index:>4}  {operator['kind']:<18} {list(operator['shape'])!s:<22} {operator['output']}")
     lines.append(f"size       {described['weights']:,} weights, {described['cells']:,} cells, {described['lookups']:,} lookups")
     lines.append(
         f"forecast   {_time(cost['prove_ms'])} on one core, {_size(cost['memory_bytes'])} of memory, a proof of about {_size(cost['proof_bytes'])}"
