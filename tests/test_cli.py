@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from nexus_edge import commands
 from nexus_edge.cli import ExitStatus, main
@@ -83,6 +84,10 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
     made.proved.update(json.loads(done.stdout))
     assert main(["model", "commit", str(model), "--key", str(made.key)]) == 0
     return made
+
+
+def save_npz(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
+    np.savez(path, allow_pickle=False, **arrays)
 
 
 def verify(files: Files, **replaced: Path | str) -> list[str]:
@@ -184,11 +189,11 @@ def test_several_inputs(run: Run, tmp_path: Path) -> None:
     model, x, y, proof, key = (tmp_path / name for name in ("m.tflite", "x.npz", "y.npy", "p", "vk"))
     model.write_bytes(models.two_inputs())
     first, second = np.arange(-3, 3, dtype=np.int8)[None], np.arange(6, 12, dtype=np.int8)[None]
-    np.savez(x, **{"second/value:0": second, "first": first})
+    save_npz(x, {"second/value:0": second, "first": first})
     assert run("model", "commit", model, "--key", key).status == 0
     assert run("prove", "--model", model, "--input", x, "--output", y, "--proof", proof).status == 0
     assert run("verify", "--key", key, "--proof", proof, "--input", x, "--output", y).data["verified"] is True
-    np.savez(x, **{"second/value:0": first, "first": second})
+    save_npz(x, {"second/value:0": first, "first": second})
     assert run("verify", "--key", key, "--proof", proof, "--input", x).data["reason"] == "input"
 
 
@@ -307,7 +312,7 @@ def test_models_that_cannot_be_proved(run: Run, tmp_path: Path, content: bytes, 
     ],
 )
 @pytest.mark.parametrize("command", ["infer", "prove", "verify"])
-def test_inputs_that_do_not_fit(run: Run, files: Files, tmp_path: Path, command: str, array: np.ndarray[Any, Any], why: str) -> None:
+def test_inputs_that_do_not_fit(run: Run, files: Files, tmp_path: Path, command: str, array: NDArray[Any], why: str) -> None:
     np.save(tmp_path / "bad.npy", array, allow_pickle=True)
     words = {
         "infer": ["infer", "--model", files.model, "--output", tmp_path / "y.npy"],

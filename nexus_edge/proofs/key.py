@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from nexus_edge.errors import ProofRejected, RejectReason
 from nexus_edge.proofs import _native
 from nexus_edge.proofs.container import MIB
 from nexus_edge.proofs.model import Model
@@ -25,8 +26,10 @@ class VerifyingKey:
     @classmethod
     def from_bytes(cls, data: bytes) -> "VerifyingKey":
         """Load and check a key. Raises `ProofRejected`: without a key there is nothing to accept."""
-        with translated():
+        try:
             return cls(_native.VerifyingKey.load(data))
+        except _native.NativeError as broken:
+            raise ProofRejected(RejectReason.MALFORMED, f"verifying key: {broken}") from broken
 
     def to_bytes(self) -> bytes:
         """The key as a file."""
