@@ -75,7 +75,7 @@ def _scale_channels(low: Lowering, op: Operator, x: Value, factors: np.ndarray, 
     weights = np.ascontiguousarray(factors.astype(np.int32).reshape(1, 1, -1))
     low.builder.conv(
         label(op),
-        low.as_rows(op, x),
+        low.as_rows(op, x).id,
         out.id,
         window,
         weights,
