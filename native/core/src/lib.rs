@@ -3,6 +3,7 @@
 pub mod blocks;
 pub mod channel;
 pub mod eq;
+pub mod exec;
 pub mod field;
 pub mod program;
 pub mod reject;

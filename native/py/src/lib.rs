@@ -1,8 +1,13 @@
 //! `nexus_edge.proofs._native`: glue only.
 
+mod arrays;
+mod errors;
+mod program;
+
 use pyo3::prelude::*;
 
 #[pymodule]
-fn _native(_m: &Bound<'_, PyModule>) -> PyResult<()> {
-    Ok(())
+fn _native(m: &Bound<'_, PyModule>) -> PyResult<()> {
+    errors::register(m)?;
+    program::register(m)
 }
