@@ -1,5 +1,7 @@
 """Errors that a user meets: each says what happened, why, and what to do."""
 
+from enum import StrEnum
+
 
 class NexusEdgeError(Exception):
     """Base of every error this package raises on purpose.
@@ -45,6 +47,10 @@ class BadInput(NexusEdgeError):
     """An array or file of arrays does not fit: format, dtype, shape, number, or values for which the model is undefined."""
 
 
+class UsageError(NexusEdgeError):
+    """The command line makes no sense."""
+
+
 class FileError(NexusEdgeError):
     """A file cannot be read or written."""
 
@@ -59,3 +65,36 @@ class NativeModuleMissing(NexusEdgeError, ImportError):
 
 class Cancelled(NexusEdgeError):
     """The caller asked to stop."""
+
+
+class ProverError(NexusEdgeError):
+    """A proof could not be made although model and input are good."""
+
+
+class VerifierFailed(NexusEdgeError):
+    """A process that was asked to verify a proof did not: it refused, or could not run."""
+
+
+class RejectReason(StrEnum):
+    """Why a proof is not accepted. The first nine come from the verifier, the others from comparing with what the caller expects."""
+
+    MALFORMED = "malformed"
+    TRUNCATED = "truncated"
+    TRAILING = "trailing"
+    NOT_CANONICAL = "not-canonical"
+    STATEMENT = "statement"
+    EQUATION = "equation"
+    MERKLE = "merkle"
+    ROW = "row"
+    DEGENERATE = "degenerate"
+    INPUT = "input"
+    OUTPUT = "output"
+    CONTEXT = "context"
+
+
+class ProofRejected(NexusEdgeError):
+    """The proof does not show what it was asked to show. There is no other way for a verification to fail."""
+
+    def __init__(self, reason: RejectReason, why: str) -> None:
+        super().__init__("the proof is rejected", why)
+        self.reason = reason
