@@ -60,7 +60,7 @@ def model_inspect(arguments: argparse.Namespace) -> Result:
     """`nexus-edge model inspect`."""
     watch = Stopwatch()
     model, key = _committed(arguments, watch)
-    described = model.describe()
+    described = key.verifying_key.describe()
     cost = forecast(described)
     data = {
         "digest": key.verifying_key.digest.hex(),
@@ -89,7 +89,12 @@ def model_commit(arguments: argparse.Namespace) -> Result:
     _, key = _committed(arguments, watch)
     content = key.verifying_key.to_bytes()
     write_whole(arguments.key, content, "verifying key")
-    data = {"digest": key.verifying_key.digest.hex(), "key_bytes": len(content), "weights": arguments.weights, **_times(watch)}
+    data = {
+        "digest": key.verifying_key.digest.hex(),
+        "key_bytes": len(content),
+        "committed_weights": arguments.weights == "committed",
+        **_times(watch),
+    }
     lines = [f"digest    {data['digest']}", f"key       {arguments.key}  {_size(len(content))}, weights {arguments.weights}"]
     return Result(data, lines)
 

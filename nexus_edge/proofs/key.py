@@ -40,6 +40,13 @@ class VerifyingKey:
         """The model digest."""
         return ModelDigest(self.native.digest)
 
+    def describe(self) -> dict[str, Any]:
+        """As `Model.describe`, and what a proof has: `cells`, `lookups`, `proof_bytes`."""
+        described = self.native.describe()
+        described["inputs"] = [port.describe() for port in self.inputs]
+        described["outputs"] = [port.describe() for port in self.outputs]
+        return described
+
     def soundness(self) -> dict[str, Any]:
         """Every error term of a proof in bits, and `bits` of their sum."""
         return self.native.soundness()

@@ -66,7 +66,7 @@ class Model:
         return [port.from_integers(output) for port, output in zip(self.outputs, outputs, strict=True)]
 
     def describe(self) -> dict[str, Any]:
-        """Ports, operators, shapes, semantics, cells, lookups and sizes."""
+        """Ports, operators, shapes, semantics and sizes."""
         described = self.native.describe()
         described["inputs"] = [port.describe() for port in self.inputs]
         described["outputs"] = [port.describe() for port in self.outputs]
