@@ -65,8 +65,8 @@ def measure(model: Path, runs: int, weights: str, threads: int) -> Measured:
         inspected = run("model", "inspect", model, *options)
         write_inputs(place / "x", inspected["inputs"])
         committed = run("model", "commit", model, "--key", place / "vk", *options)
-        files = ["--input", place / "x", "--output", place / "y"]
-        prove = ["prove", "--model", model, *files, "--proof", place / "p", "--threads", str(threads), *options]
+        files: list[str | Path] = ["--input", place / "x", "--output", place / "y"]
+        prove: list[str | Path] = ["prove", "--model", model, *files, "--proof", place / "p", "--threads", str(threads), *options]
         proved = [run(*prove) for _ in range(runs)]
         verified = [run("verify", "--key", place / "vk", "--proof", place / "p", *files) for _ in range(runs)]
         ran = [run("infer", "--model", model, "--input", place / "x", "--output", place / "z", "--threads", "1") for _ in range(runs)]
@@ -103,8 +103,8 @@ def write_inputs(file: Path, ports: Sequence[dict[str, Any]]) -> None:
             limits = np.iinfo(dtype)
             arrays[port["name"]] = generator.integers(limits.min, limits.max + 1, port["shape"]).astype(dtype)
     with file.open("wb") as opened:
-        if len(arrays) == 1:
-            np.save(opened, *arrays.values())
+        if len(ports) == 1:
+            np.save(opened, arrays[ports[0]["name"]])
         else:
             np.savez(opened, allow_pickle=False, **arrays)
 
