@@ -14,9 +14,10 @@ MODULES = sorted(
     if not module.name.endswith((".__main__", "._native")) and "._native_" not in module.name
 )
 
-# Each module is imported in a child of its own, forked from an interpreter that has imported nothing.
+# Each module is imported in a child of its own, forked from an interpreter that has imported nothing of ours.
 PROGRAM = """
 import os, sys
+import flatbuffers, numpy, tflite
 failed = []
 for name in sys.argv[1:]:
     child = os.fork()
