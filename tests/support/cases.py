@@ -319,7 +319,9 @@ def strided_slice(rng: Generator, dtype: str) -> Case:
                 begin[i] = rng.integers(-dim, dim)
                 index.append(int(begin[i]))
             else:
-                index.append(slice(None if begin_mask >> i & 1 else int(begin[i]), None if end_mask >> i & 1 else int(end[i]), int(strides[i])))
+                index.append(
+                    slice(None if begin_mask >> i & 1 else int(begin[i]), None if end_mask >> i & 1 else int(end[i]), int(strides[i]))
+                )
         dims = np.empty(shape)[tuple(index)].shape
         if 0 not in dims and dims:
             break
@@ -339,7 +341,9 @@ def softmax(rng: Generator, dtype: str) -> Case:
     return Case(m.finish(out), [inputs(rng, dtype, shape)])
 
 
-def _unary(kind: str, output: tuple[float, dict[str, int]] | None, low: float = 1e-3, high: float = 0.3) -> Callable[[Generator, str], Case]:
+def _unary(
+    kind: str, output: tuple[float, dict[str, int]] | None, low: float = 1e-3, high: float = 0.3
+) -> Callable[[Generator, str], Case]:
     """All 256 inputs; the output's scale and zero point are given, or those of the input."""
 
     def make(rng: Generator, dtype: str) -> Case:
@@ -420,8 +424,12 @@ def network(rng: Generator, dtype: str) -> Case:
     total = m.tensor(dtype, [1, 8, 8, 4], float(max(q[0][0], m.tensors[z].scales[0])), q[3][1])
     m.add("ADD", [x, z], total, fused_activation_function=1)
     pooled = m.tensor(dtype, [1, 2, 2, 4], m.tensors[total].scales[0], q[3][1])
-    m.add("AVERAGE_POOL_2D", [total], pooled, padding=1, stride_w=4, stride_h=4, filter_width=4, filter_height=4, fused_activation_function=0)
-    flat = m.add("RESHAPE", [pooled, m.constant(np.int32([1, 16]))], m.tensor(dtype, [1, 16], m.tensors[total].scales[0], q[3][1]), new_shape=[1, 16])
+    m.add(
+        "AVERAGE_POOL_2D", [total], pooled, padding=1, stride_w=4, stride_h=4, filter_width=4, filter_height=4, fused_activation_function=0
+    )
+    flat = m.add(
+        "RESHAPE", [pooled, m.constant(np.int32([1, 16]))], m.tensor(dtype, [1, 16], m.tensors[total].scales[0], q[3][1]), new_shape=[1, 16]
+    )
     f, scales, _ = weights(rng, m, dtype, (5, 16), 0)
     logits = m.tensor(dtype, [1, 5], float(m.tensors[total].scales[0] * scales.max() * 75 * 75 * 4 / 128), q[4][1])
     m.add("FULLY_CONNECTED", [flat, f], logits, fused_activation_function=0, keep_num_dims=False)

@@ -209,11 +209,11 @@ class Lowering:
             raise op.unsupported(f"constants computed at import exceed {MAX_FOLDED_TOTAL} elements", info)
         self.known[info.index] = Constant(array, info)
 
-    def as_rows(self, op: Operator, value: Value) -> int:
-        """The program tensor with the (positions, channels) of the value's shape."""
+    def as_rows(self, op: Operator, value: Value) -> Value:
+        """The value stored with the (positions, channels) of its shape."""
         if (positions(value.stored), value.stored[-1]) == value.rows:
-            return value.id
-        return self.as_shape(op, value, value.dims).id
+            return value
+        return self.as_shape(op, value, value.dims)
 
     def as_shape(self, op: Operator, value: Value, dims: Dims) -> Value:
         """The value stored as `dims`, which may also regroup its shape."""
@@ -263,7 +263,8 @@ class Lowering:
             window = ((1, 1), (1, 1), (1, 1), (1, 1), (0, 0), (1, 1))
             weights = np.zeros((size, 1, 1, 1), np.int32)
             clamp = RANGES[constant.info.dtype]
-            self.builder.conv(label(op), cell.id, flat.id, window, weights, biases, 0, [(1 << 30, -1)] * size, clamp)
+            cell_zero = anchor.info.zero_points[0] if len(anchor.info.scales) == 1 else 0
+            self.builder.conv(label(op), cell.id, flat.id, window, weights, biases, cell_zero, [(1 << 30, -1)] * size, clamp)
             self._constants[key] = replace(flat, dims=dims)
         return self._constants[key]
 

@@ -1,5 +1,6 @@
 """Integer arithmetic of quantised tensors, as the runtimes' reference kernels do it (all scales are float32 values)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import floor, frexp
 
@@ -63,6 +64,39 @@ def rescale(acc: NDArray[np.int64], multiplier: Multiplier) -> NDArray[np.int64]
         return high
     half = 1 << (e - 1)
     return np.where(high >= 0, (high + half) >> e, -((-high + half) >> e))
+
+
+def rescale_once(acc: NDArray[np.int64], multiplier: Multiplier) -> NDArray[np.int64]:
+    """MultiplyByQuantizedMultiplier with one rounding, ties up."""
+    m, e = multiplier
+    return (acc * m + (1 << (30 + e))) >> (31 + e)
+
+
+Rescaling = Callable[[NDArray[np.int64], Multiplier], NDArray[np.int64]]
+
+
+def is_float_rounding(rescaling: Rescaling, multiplier: Multiplier, real: float, values: tuple[int, int]) -> bool:
+    """Whether an integer formula equals `round(acc * real)` in doubles for every int32 `acc` that leads to one of `values`.
+
+    Both are staircases, so it is enough to compare them around each step of the second.
+    """
+    lowest, highest = INT32
+    v = np.arange(values[0], values[1] + 1)
+    steps = np.clip(np.ceil((v - 0.5) / real), lowest - 1, highest + 1).astype(np.int64)
+    for _ in range(4):  # the division is off by little
+        steps += _float_rounding(steps, real) < v
+        steps -= _float_rounding(steps - 1, real) >= v
+    never, always = steps > highest, steps <= lowest
+    there, before = np.clip(steps, lowest, highest), np.clip(steps - 1, lowest, highest)
+    reaches = (_float_rounding(there, real) >= v) | never
+    exact = (_float_rounding(before, real) < v) | always
+    return bool(np.all(reaches & exact & ((rescaling(there, multiplier) >= v) | never) & ((rescaling(before, multiplier) < v) | always)))
+
+
+def _float_rounding(acc: NDArray[np.int64], real: float) -> NDArray[np.float64]:
+    scaled = acc * real
+    size = np.floor(np.abs(scaled))
+    return np.copysign(size + (np.abs(scaled) - size >= 0.5), scaled)
 
 
 def round_half_away(value: np.float32) -> int:

@@ -29,6 +29,12 @@ class Window:
         """As the program builder takes it."""
         return self.input, self.output, self.kernel, self.stride, self.pad, self.dilation
 
+    @property
+    def reaches_input(self) -> bool:
+        """Whether no window lies before or behind the input: padding alone fills none."""
+        first = all(self.pad[i] <= (self.kernel[i] - 1) * self.dilation[i] for i in (0, 1))
+        return first and all((self.output[i] - 1) * self.stride[i] < self.input[i] + self.pad[i] for i in (0, 1))
+
 
 def positions(dims: Dims) -> int:
     """Product of all dimensions but the last."""

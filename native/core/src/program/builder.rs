@@ -6,7 +6,7 @@ use super::check::contract::window as check_window;
 use super::check::{self, CheckedProgram, Refused};
 use super::error::{Checked, Fault, ProgramError};
 use super::lines::{self, Channel, Interval, Plane};
-use super::quantize::{Addition, Multiplier, Staircase, is_multiplier};
+use super::quantize::{Addition, Multiplier, Staircase, is_mean_multiplier, is_multiplier};
 use super::{
     Accumulator, ConstId, Constant, Contract, DType, Edge, Formula, Line, Op, Piece, Port, Program, Rescale, Rule, Semantics, Table,
     TableId, Tensor, TensorId, Weights, Window, cost, interval, limits,
@@ -318,7 +318,8 @@ impl ProgramBuilder {
             Formula::SingleRounding(m) => (true, m),
             _ => return Ok(average_rules(contract, &self.tensors, &taps, out.channels(), clamp)),
         };
-        if let Some(m) = multipliers.iter().find(|m| !is_multiplier(**m)) {
+        let valid = if matches!(contract, Contract::Sum { .. }) { is_mean_multiplier } else { is_multiplier };
+        if let Some(m) = multipliers.iter().find(|m| !valid(**m)) {
             return Err(fault(label, Fault::Quantization, format!("multiplier {m:?} is out of range")));
         }
         let find = |(i, (&reach, &m)): (usize, (&Interval, &Multiplier))| {

@@ -1,7 +1,7 @@
 //! Requantisation: the integer formulas by which the named runtimes take an accumulator to a value.
 //!
 //! A *multiplier* is `(M, e)` with `M` in `[2^30, 2^31)` (or `(0, 0)` after underflow) and stands for the real number `M 2^-(31+e)`;
-//! a negative `e` is a left shift of the accumulator. All functions are exact; none rounds through a float.
+//! a negative `e` is a left shift of the accumulator. A mean folds `1/N` into `M`, which may then be smaller. All functions are exact; none rounds through a float.
 
 use super::{DType, Formula};
 
@@ -10,6 +10,11 @@ pub type Multiplier = (i32, i8);
 
 /// Smallest and largest supported exponent: the runtimes shift an `int32` by at most this much.
 pub const EXPONENTS: (i8, i8) = (-30, 31);
+
+/// Whether `(m, e)` is the multiplier of a mean: `1/N` is folded into a normalised one.
+pub fn is_mean_multiplier((m, e): Multiplier) -> bool {
+    is_multiplier((m, e)) || (m >= 1 && e >= EXPONENTS.0 && e <= EXPONENTS.1)
+}
 
 /// Inputs of ADD and SUB are shifted left by this before they are rescaled.
 pub const ADD_SHIFT: u32 = 20;
@@ -197,7 +202,11 @@ mod tests {
     }
 
     fn multiplier() -> impl Strategy<Value = Multiplier> {
-        (prop_oneof![Just(1 << 30), Just(i32::MAX), (1 << 30)..=i32::MAX], EXPONENTS.0..=EXPONENTS.1)
+        (prop_oneof![Just(1 << 30), Just(i32::MAX), (1 << 30)..=i32::MAX, (1 << 20)..1 << 30], EXPONENTS.0..=EXPONENTS.1)
+    }
+
+    fn normalised() -> impl Strategy<Value = Multiplier> {
+        multiplier().prop_map(|(m, e)| (m | 1 << 30, e))
     }
 
     fn staircase() -> impl Strategy<Value = Staircase> {
@@ -231,7 +240,7 @@ mod tests {
         }
 
         #[test]
-        fn addition_table_is_the_runtimes(a in multiplier(), b in multiplier(), o in multiplier(), zeros in (-128i32..128, -128i32..128),
+        fn addition_table_is_the_runtimes(a in normalised(), b in normalised(), o in normalised(), zeros in (-128i32..128, -128i32..128),
                                           x1 in -128i32..128, x2 in -128i32..128, subtract: bool) {
             let add = Addition { first: (a.0, a.1.abs()), second: (b.0, b.1.abs()), output: (o.0, o.1.abs()), zeros, subtract };
             let table = add.table((DType::Int8, DType::Int8), 3, (-100, 120));

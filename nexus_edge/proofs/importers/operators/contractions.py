@@ -9,7 +9,16 @@ from numpy.typing import NDArray
 from nexus_edge.proofs.importers.graph import Operator, TensorInfo
 from nexus_edge.proofs.importers.lowering import Lowering, Padded, Value, label, require_int32
 from nexus_edge.proofs.importers.operators.padding import PaddedInput, padded_input
-from nexus_edge.proofs.importers.quantization import INT32, Multiplier, Quantization, activation_range, quantize_multiplier
+from nexus_edge.proofs.importers.quantization import (
+    INT32,
+    Multiplier,
+    Quantization,
+    activation_range,
+    is_float_rounding,
+    quantize_multiplier,
+    rescale,
+    rescale_once,
+)
 from nexus_edge.proofs.importers.shapes import SAME, VALID, Window, positions, sliding
 
 MAX_STEP = 1 << 15
@@ -127,7 +136,7 @@ def _contract(
     _check_accumulators(op, centred, bias, q_x, multipliers, depthwise)
     low.builder.conv(
         label(op),
-        low.as_rows(op, x),
+        low.as_rows(op, x).id,
         out.id,
         source.window.native,
         np.ascontiguousarray(centred),
@@ -136,7 +145,7 @@ def _contract(
         multipliers,
         clamp(op, q_out),
         depthwise,
-        single_rounding=low.semantics == "litert-2.3-ref" and op.kind == "FULLY_CONNECTED",
+        single_rounding=_rounds_once(low, op, q_x, filter_info, q_out, multipliers),
     )
 
 
@@ -175,6 +184,23 @@ def _multipliers(
         product = float(np.float32(x.scale) * np.float32(scale)) if in_float32 else x.scale * scale
         result.append(quantize_multiplier(product / out.scale))
     return result * (channels if len(scales) == 1 else 1)
+
+
+def _rounds_once(
+    low: Lowering, op: Operator, x: Quantization, weights: TensorInfo, out: Quantization, multipliers: list[Multiplier]
+) -> bool:
+    """Whether the multipliers round once.
+
+    LiteRT computes FULLY_CONNECTED as `round(acc * scale)` in doubles: whichever integer formula equals that is taken.
+    """
+    if low.semantics != "litert-2.3-ref" or op.kind != "FULLY_CONNECTED":
+        return False
+    values = (out.range[0] - out.zero_point, out.range[1] - out.zero_point)
+    reals = [x.scale * scale / out.scale for scale in weights.scales]
+    for formula in (rescale_once, rescale):
+        if all(is_float_rounding(formula, m, real, values) for m, real in zip(multipliers, reals, strict=False)):
+            return formula is rescale_once
+    raise op.unsupported("LiteRT computes it in floating point, and no integer formula gives the same for these scales", weights)
 
 
 def _check_bias_scale(low: Lowering, op: Operator, x: Quantization, scale: float, out: Quantization) -> None:

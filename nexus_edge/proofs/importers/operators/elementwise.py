@@ -1,17 +1,17 @@
 """ADD, SUB and MUL."""
 
 import numpy as np
+from numpy.typing import NDArray
 
+from nexus_edge.proofs.importers.activations import Table, inputs
 from nexus_edge.proofs.importers.activations import clamp as clamp_table
-from nexus_edge.proofs.importers.activations import inputs
 from nexus_edge.proofs.importers.graph import Operator
 from nexus_edge.proofs.importers.lowering import Constant, Lowering, Value, label
 from nexus_edge.proofs.importers.operators.contractions import clamp
 from nexus_edge.proofs.importers.quantization import Multiplier, Quantization, quantize_multiplier, rescale
-from nexus_edge.proofs.importers.shapes import broadcast, padded, positions
+from nexus_edge.proofs.importers.shapes import Dims, broadcast, padded, positions
 
 ADD_SHIFT = 20
-Row = np.ndarray
 
 
 def lower_elementwise(low: Lowering, op: Operator) -> None:
@@ -50,7 +50,7 @@ def _with_constant(low: Lowering, op: Operator, place: int, q: list[Quantization
         low.builder.lookup(label(op), [source.id], out.id, _constant_table(low, op, q, place, int(values.reshape(-1)[0])))
         low.bind(op, out)
         return
-    if op.kind == "MUL" and dims == x.dims and padded(known.array.shape, len(dims))[:-1] == (1,) * (len(dims) - 1):
+    if op.kind == "MUL" and dims == x.dims and _scales_channels(known, dims, values, q[place]):
         low.bind(op, _scale_channels(low, op, x, values.reshape(-1), q, place))
         return
     tensor = low.synthesize(op, known, x, q[place].zero_point)
@@ -63,7 +63,14 @@ def _with_constant(low: Lowering, op: Operator, place: int, q: list[Quantization
     low.bind(op, out)
 
 
-def _scale_channels(low: Lowering, op: Operator, x: Value, factors: np.ndarray, q: list[Quantization], place: int) -> Value:
+def _scales_channels(known: Constant, dims: Dims, factors: NDArray[np.int64], q: Quantization) -> bool:
+    """Whether the constant is one factor for each channel that the program's weights can hold."""
+    low, high = (-128, 127) if q.dtype == "int8" else (-255, 255)
+    per_channel = padded(known.array.shape, len(dims))[:-1] == (1,) * (len(dims) - 1)
+    return per_channel and bool(low <= factors.min() <= factors.max() <= high)
+
+
+def _scale_channels(low: Lowering, op: Operator, x: Value, factors: NDArray[np.int64], q: list[Quantization], place: int) -> Value:
     """MUL by one factor for each channel is a depthwise convolution with a window of one cell."""
     info = low.output(op)
     multiplier = _product_multiplier(q)
@@ -75,7 +82,7 @@ def _scale_channels(low: Lowering, op: Operator, x: Value, factors: np.ndarray, 
     weights = np.ascontiguousarray(factors.astype(np.int32).reshape(1, 1, -1))
     low.builder.conv(
         label(op),
-        low.as_rows(op, x),
+        low.as_rows(op, x).id,
         out.id,
         window,
         weights,
@@ -88,7 +95,7 @@ def _scale_channels(low: Lowering, op: Operator, x: Value, factors: np.ndarray, 
     return out
 
 
-def _constant_table(low: Lowering, op: Operator, q: list[Quantization], place: int, value: int) -> np.ndarray:
+def _constant_table(low: Lowering, op: Operator, q: list[Quantization], place: int, value: int) -> Table:
     """The 256 outputs of an operator with one constant input (centred `value`)."""
     x = inputs(q[1 - place])
     if op.kind == "MUL":
@@ -105,7 +112,7 @@ def _product_multiplier(q: list[Quantization]) -> Multiplier:
     return quantize_multiplier(q[0].scale * q[1].scale / q[2].scale)
 
 
-def _product_table(op: Operator, q: list[Quantization], first: np.ndarray, second: np.ndarray | np.int64) -> np.ndarray:
+def _product_table(op: Operator, q: list[Quantization], first: NDArray[np.int64], second: NDArray[np.int64] | np.int64) -> Table:
     try:
         values = rescale(first * second, _product_multiplier(q))
     except OverflowError as error:

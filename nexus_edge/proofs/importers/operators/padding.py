@@ -50,12 +50,14 @@ def padded_input(low: Lowering, op: Operator, window: Window) -> PaddedInput:
     Reads through a PAD where the window can do the padding: cells of the zero point contribute nothing, like missing ones.
     """
     found = low.get(op, 0)
-    if not isinstance(found, Padded) or not _in_window(low, op, found):
-        return PaddedInput(low.value(op, 0), window)
-    pads = (window.pad[0] + found.before[1], window.pad[1] + found.before[2])
-    return PaddedInput(found.source, replace(window, input=found.source.dims[1:3], pad=pads))
+    if isinstance(found, Padded) and _is_zero_border(low, op, found):
+        pad = (window.pad[0] + found.before[1], window.pad[1] + found.before[2])
+        folded = replace(window, input=found.source.dims[1:3], pad=pad)
+        if folded.reaches_input:
+            return PaddedInput(found.source, folded)
+    return PaddedInput(low.value(op, 0), window)
 
 
-def _in_window(low: Lowering, op: Operator, padded: Padded) -> bool:
+def _is_zero_border(low: Lowering, op: Operator, padded: Padded) -> bool:
     outer = [(padded.before[i], padded.dims[i] - padded.source.dims[i]) for i in (0, 3)]
     return all(pair == (0, 0) for pair in outer) and padded.fill == low.quantization(op, padded.info).zero_point

@@ -19,7 +19,7 @@ def lower_pool(low: Lowering, op: Operator) -> None:
     geometry = window(op, image(op, x), kernel, stride)
     out = low.define(op, info, low.declared(op, info, (1, *geometry.output, x.dims[3])))
     add = low.builder.average_pool if op.kind == "AVERAGE_POOL_2D" else low.builder.max_pool
-    add(label(op), low.as_rows(op, x), out.id, geometry.native, clamp(op, q))
+    add(label(op), low.as_rows(op, x).id, out.id, geometry.native, clamp(op, q))
     low.bind(op, out)
 
 
@@ -39,7 +39,7 @@ def lower_mean(low: Lowering, op: Operator) -> None:
         raise op.unsupported("its sum can leave int32, where the reference kernels overflow", info)
     source, geometry, stored = _arrange(low, op, x, axes, kept)
     out = low.define(op, info, stored, low.declared(op, info, native_dims(dims)))
-    low.builder.mean(label(op), low.as_rows(op, source), out.id, geometry.native, q_x.zero_point, multiplier, q_out.range)
+    low.builder.mean(label(op), low.as_rows(op, source).id, out.id, geometry.native, q_x.zero_point, multiplier, q_out.range)
     low.bind(op, out)
 
 

@@ -42,7 +42,7 @@ def _lookup(low: Lowering, op: Operator, x: Value, table: activations.Table) -> 
 
 
 def lower_softmax(low: Lowering, op: Operator) -> None:
-    """SOFTMAX over the last dimension, to scale 1/256; uint8 goes through int8, which the kernel treats alike."""
+    """SOFTMAX over the last dimension, to scale 1/256."""
     x, info = low.value(op, 0), low.output(op)
     q_x, q_out = low.quantization(op, x.info), low.quantization(op, info)
     if q_x.dtype != q_out.dtype or q_out.scale != 1 / 256 or q_out.zero_point != q_out.range[0]:
@@ -54,8 +54,9 @@ def lower_softmax(low: Lowering, op: Operator) -> None:
     if real <= 1:
         raise op.unsupported("its input scale is too small for the kernel", x.info)
     m, e = quantize_multiplier(real)
-    out = low.define(op, info, low.declared(op, info, x.dims))
-    low.builder.softmax(label(op), low.as_rows(op, x), out.id, m, -e)
+    source = low.as_rows(op, x)
+    out = low.define(op, info, source.stored, low.declared(op, info, x.dims))
+    low.builder.softmax(label(op), source.id, out.id, m, -e)
     low.bind(op, out)
 
 

@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use super::super::error::Fault;
 use super::super::lines::{self, Channel, Interval, LineError};
-use super::super::quantize::{Addition, Multiplier, Staircase, is_multiplier};
+use super::super::quantize::{Addition, Multiplier, Staircase, is_mean_multiplier, is_multiplier};
 use super::super::{Contract, Formula, Program, Rescale, Rule, interval};
 use super::{Checker, Refused, Step, refuse, require};
 
@@ -142,7 +142,8 @@ fn staircases(r: &Rescale, contract: &Contract, program: &Program) -> Step<Vec<S
     let channels = program.accumulators[r.acc as usize].channels as usize;
     let multipliers = |all: &[Multiplier], of: fn(Multiplier) -> Staircase| {
         require(all.len() == channels, Fault::Shape, || format!("{} multipliers for {channels} channels", all.len()))?;
-        require(all.iter().all(|&m| is_multiplier(m)), Fault::Quantization, || "a multiplier is out of range".into())?;
+        let valid = if matches!(contract, Contract::Sum { .. }) { is_mean_multiplier } else { is_multiplier };
+        require(all.iter().all(|&m| valid(m)), Fault::Quantization, || "a multiplier is out of range".into())?;
         Ok(all.iter().map(|&m| of(m)).collect())
     };
     match (&r.formula, contract) {
