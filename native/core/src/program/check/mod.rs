@@ -378,3 +378,6 @@ fn centred(dtype: DType, x_zero: i32) -> Step<super::lines::Interval> {
     require(low <= 0 && high >= 0, Fault::Quantization, || format!("input zero point {x_zero} is outside its dtype"))?;
     Ok((low, high))
 }
+
+#[cfg(test)]
+mod tests;
