@@ -249,6 +249,7 @@ struct Checker<'a> {
     index: usize,
     macs: u64,
     rules: usize,
+    additions: usize,
     pieces: usize,
     two_offsets: bool,
 }
@@ -266,6 +267,7 @@ impl<'a> Checker<'a> {
             index: 0,
             macs: 0,
             rules: 0,
+            additions: 0,
             pieces: 0,
             two_offsets: false,
         }

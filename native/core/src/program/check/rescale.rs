@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use super::super::error::Fault;
 use super::super::lines::{self, Channel, Interval, LineError};
 use super::super::quantize::{Addition, Multiplier, Staircase, is_mean_multiplier, is_multiplier};
-use super::super::{Contract, Formula, Program, Rescale, Rule, interval};
+use super::super::{Contract, Formula, Program, Rescale, Rule, interval, limits};
 use super::{Checker, Refused, Step, refuse, require};
 
 /// Equations stay below this, a quarter of the field's characteristic.
@@ -98,6 +98,8 @@ impl<'a> Checker<'a> {
         let [(a, x1), (b, x2)] = terms[..] else {
             return refuse(Fault::Unsupported, "ADD of other than two tensors");
         };
+        self.additions += 1;
+        require(self.additions <= limits::ADDITIONS, Fault::Limit, || "too many additions".into())?;
         require(add.is_valid(), Fault::Quantization, || "a multiplier of ADD is out of range".into())?;
         let (x1, x2) = (&self.program.tensors[x1 as usize], &self.program.tensors[x2 as usize]);
         let dtypes = (x1.dtype, x2.dtype);
