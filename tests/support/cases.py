@@ -23,6 +23,11 @@ class Case:
     inputs: list[NDArray[Any]]
 
 
+def ints(values: Any) -> NDArray[np.int32]:
+    """A constant of shapes and indices."""
+    return np.array(values, np.int32)
+
+
 def scale(rng: Generator, low: float = 1e-3, high: float = 1.0) -> float:
     """A scale, uniform in its logarithm; sometimes a power of two."""
     value = float(np.exp(rng.uniform(np.log(low), np.log(high))))
@@ -32,7 +37,7 @@ def scale(rng: Generator, low: float = 1e-3, high: float = 1.0) -> float:
 def zero(rng: Generator, dtype: str) -> int:
     """A zero point, often at an end of the range."""
     low, high = LIMITS[dtype]
-    return int(rng.choice([low, high, (low + high + 1) // 2, rng.integers(low, high + 1)]))
+    return int(rng.choice([low, high, (low + high + 1) // 2, int(rng.integers(low, high + 1))]))
 
 
 def array(rng: Generator, dtype: str, shape: tuple[int, ...]) -> NDArray[Any]:
@@ -59,7 +64,7 @@ def weights(rng: Generator, m: ModelWriter, dtype: str, shape: tuple[int, ...], 
     scales = [scale(rng, 1e-3, 0.1) for _ in range(channels if per_channel else 1)]
     zero_point = 0 if dtype == "int8" else zero(rng, dtype)
     index = m.constant(array(rng, dtype, shape), scales, zero_point, axis=axis)
-    return index, np.float32(scales).astype(np.float64), zero_point
+    return index, np.array(scales, np.float32).astype(np.float64), zero_point
 
 
 def bias(rng: Generator, m: ModelWriter, channels: int, scales: NDArray[np.float64], size: float, optional: bool = True) -> int:
@@ -133,7 +138,7 @@ def flattened(rng: Generator, dtype: str) -> Case:
     x = m.input(dtype, [1, h, w, c], s_in, z_in)
     if rng.random() < 0.5:
         flat = m.tensor(dtype, [1, depth], s_in, z_in)
-        x = m.add("RESHAPE", [x, m.constant(np.int32([1, depth]))], flat, new_shape=[1, depth])
+        x = m.add("RESHAPE", [x, m.constant(ints([1, depth]))], flat, new_shape=[1, depth])
     f, scales, _ = weights(rng, m, dtype, (o, depth), 0)
     out = m.tensor(dtype, [1, o], float(s_in * scales.max() * 75 * 75 * np.sqrt(depth) / 128), zero(rng, dtype))
     m.add("FULLY_CONNECTED", [x, f], out, fused_activation_function=fused(rng), keep_num_dims=False)
@@ -215,7 +220,7 @@ def mean(rng: Generator, dtype: str) -> Case:
     s = scale(rng)
     x = m.input(dtype, shape, s, zero(rng, dtype))
     out = m.tensor(dtype, dims, float(s * rng.choice([1, 1, 0.37, 1.9])), zero(rng, dtype))
-    m.add("MEAN", [x, m.constant(np.int32([a - len(shape) * int(rng.integers(2)) for a in axes]))], out, keep_dims=keep)
+    m.add("MEAN", [x, m.constant(ints([a - len(shape) * int(rng.integers(2)) for a in axes]))], out, keep_dims=keep)
     return Case(m.finish(out), [inputs(rng, dtype, shape)])
 
 
@@ -265,7 +270,7 @@ def reshape(rng: Generator, dtype: str) -> Case:
     if kind == "RESHAPE":
         dims = [[int(np.prod(shape))], [shape[0] * shape[1], shape[2] * shape[3]], [shape[3], -1]][int(rng.integers(3))]
         done = [d if d > 0 else int(np.prod(shape)) // shape[3] for d in dims]
-        y = m.add(kind, [x, m.constant(np.int32(dims))], m.tensor(dtype, done, *q), new_shape=dims)
+        y = m.add(kind, [x, m.constant(ints(dims))], m.tensor(dtype, done, *q), new_shape=dims)
     elif kind == "SQUEEZE":
         axes = [i for i, d in enumerate(shape) if d == 1]
         done = [d for d in shape if d != 1]
@@ -273,7 +278,7 @@ def reshape(rng: Generator, dtype: str) -> Case:
     else:
         axis = int(rng.integers(0, 5))
         done = [*shape[:axis], 1, *shape[axis:]]
-        y = m.add(kind, [x, m.constant(np.int32([axis]))], m.tensor(dtype, done, *q))
+        y = m.add(kind, [x, m.constant(ints([axis]))], m.tensor(dtype, done, *q))
     return Case(m.finish(y), [inputs(rng, dtype, shape)])
 
 
@@ -400,9 +405,9 @@ def shape_arithmetic(rng: Generator, dtype: str) -> Case:
     q = scale(rng), zero(rng, dtype)
     x = m.input(dtype, shape, *q)
     whole = m.add("SHAPE", [x], m.tensor("int32", [4]), out_type=tflite.TensorType.INT32)
-    bounds = [m.constant(np.int32([v])) for v in (0, 1, 1)]
+    bounds = [m.constant(ints([v])) for v in (0, 1, 1)]
     batch = m.add("STRIDED_SLICE", [whole, *bounds], m.tensor("int32", []), shrink_axis_mask=1)
-    packed = m.add("PACK", [batch, m.constant(np.int32(-1))], m.tensor("int32", [2]), values_count=2, axis=0)
+    packed = m.add("PACK", [batch, m.constant(ints(-1))], m.tensor("int32", [2]), values_count=2, axis=0)
     out = m.tensor(dtype, [shape[0], int(np.prod(shape[1:]))], *q)
     m.add("RESHAPE", [x, packed], out)
     return Case(m.finish(out), [inputs(rng, dtype, shape)])
@@ -428,7 +433,7 @@ def network(rng: Generator, dtype: str) -> Case:
         "AVERAGE_POOL_2D", [total], pooled, padding=1, stride_w=4, stride_h=4, filter_width=4, filter_height=4, fused_activation_function=0
     )
     flat = m.add(
-        "RESHAPE", [pooled, m.constant(np.int32([1, 16]))], m.tensor(dtype, [1, 16], m.tensors[total].scales[0], q[3][1]), new_shape=[1, 16]
+        "RESHAPE", [pooled, m.constant(ints([1, 16]))], m.tensor(dtype, [1, 16], m.tensors[total].scales[0], q[3][1]), new_shape=[1, 16]
     )
     f, scales, _ = weights(rng, m, dtype, (5, 16), 0)
     logits = m.tensor(dtype, [1, 5], float(m.tensors[total].scales[0] * scales.max() * 75 * 75 * 4 / 128), q[4][1])

@@ -3,6 +3,7 @@
 Started as `python oracle_worker.py RUNTIME`; requests and answers are frames of `.npz` bytes.
 """
 
+import importlib
 import io
 import struct
 import sys
@@ -12,6 +13,8 @@ from typing import IO, Any
 import numpy as np
 
 Arrays = list[Any]
+
+MODULES = {"tflite-2.14": "tflite_runtime", "litert-2.3-ref": "ai_edge_litert"}
 
 
 def read_frame(stream: IO[bytes]) -> dict[str, Any] | None:
@@ -45,7 +48,7 @@ def tflm(model: bytes) -> Callable[[Arrays], Arrays]:
         for i, array in enumerate(inputs):
             interpreter.set_input(array, i)
         interpreter.invoke()
-        outputs = []
+        outputs: Arrays = []
         while True:
             try:
                 outputs.append(np.array(interpreter.get_output(len(outputs))))
@@ -75,13 +78,7 @@ def load(runtime: str, model: bytes) -> Callable[[Arrays], Arrays]:
     """The named runtime's interpreter for a model."""
     if runtime == "tflm":
         return tflm(model)
-    if runtime == "tflite-2.14":
-        from tflite_runtime import interpreter
-
-        return tflite(interpreter, model)
-    from ai_edge_litert import interpreter as litert
-
-    return tflite(litert, model)
+    return tflite(importlib.import_module(f"{MODULES[runtime]}.interpreter"), model)
 
 
 def answer(runtime: str, request: dict[str, Any]) -> dict[str, Any]:

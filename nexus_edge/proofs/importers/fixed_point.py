@@ -36,7 +36,7 @@ def round_shift(x: Array, bits: int) -> Array:
 
 
 def _shift_left(x: Array, bits: int) -> Array:
-    return np.clip(x << bits, _MIN, _MAX)
+    return np.asarray(np.clip(x << bits, _MIN, _MAX))
 
 
 def _exp_near_zero(a: Array) -> Array:
@@ -84,7 +84,7 @@ def tanh(a: Array, integer_bits: int) -> Array:
 
 def high_mul_16(a: Array, b: int) -> Array:
     """SaturatingRoundingDoublingHighMul of int16 values without its saturating case: the product in Q0.15, ties up."""
-    return (a * b + (1 << 14)) >> 15
+    return np.asarray((a * b + (1 << 14)) >> 15)
 
 
 def truncating_high_mul_16(a: Array, b: Array) -> Array:
@@ -95,4 +95,4 @@ def truncating_high_mul_16(a: Array, b: Array) -> Array:
 
 def saturating_shift_16(a: Array, bits: int) -> Array:
     """Left shift with saturation to int16."""
-    return np.clip(a << bits, -(1 << 15), (1 << 15) - 1)
+    return np.asarray(np.clip(a << bits, -(1 << 15), (1 << 15) - 1))

@@ -44,11 +44,11 @@ class Operator:
 
     def unsupported(self, why: str, tensor: TensorInfo | None = None, hint: str = "") -> UnsupportedModel:
         """The error that refuses this operator."""
-        return UnsupportedModel(*self._words(why, tensor), hint, operator=self.index, kind=self.kind, tensor=tensor and tensor.name)
+        return UnsupportedModel(self._place(tensor), why, hint, operator=self.index, kind=self.kind, tensor=tensor.name if tensor else None)
 
     def malformed(self, why: str, tensor: TensorInfo | None = None) -> MalformedModel:
         """The error that says the file is wrong here."""
-        return MalformedModel(*self._words(why, tensor), operator=self.index, kind=self.kind, tensor=tensor and tensor.name)
+        return MalformedModel(self._place(tensor), why, operator=self.index, kind=self.kind, tensor=tensor.name if tensor else None)
 
     def integer(self, name: str, default: int = 0) -> int:
         """An integer option; the default also where the file has no options."""
@@ -57,9 +57,9 @@ class Operator:
             raise self.malformed(f"option {name} is no integer")
         return value
 
-    def _words(self, why: str, tensor: TensorInfo | None) -> tuple[str, str]:
+    def _place(self, tensor: TensorInfo | None) -> str:
         where = f"operator {self.index} ({self.kind})"
-        return (where if tensor is None else f"{where}, tensor {tensor.index} ({tensor.name!r})"), why
+        return where if tensor is None else f"{where}, tensor {tensor.index} ({tensor.name!r})"
 
 
 @dataclass(frozen=True)

@@ -145,9 +145,12 @@ class Lowering:
         return info
 
     def activation(self, op: Operator, info: TensorInfo) -> TensorInfo:
-        """`info`, checked to be int8 or uint8 and not empty."""
+        """`info`, checked to be int8 or uint8 and not empty, with zero points of that type."""
         if info.dtype not in RANGES:
             raise op.unsupported(f"its type is {info.dtype}: only int8 and uint8 are supported", info)
+        low, high = RANGES[info.dtype]
+        if not all(low <= zero <= high for zero in info.zero_points):
+            raise op.malformed(f"a zero point is no {info.dtype}", info)
         if 0 in info.dims:
             raise op.unsupported("it is empty", info)
         return info
@@ -157,10 +160,7 @@ class Lowering:
         self.activation(op, info)
         if len(info.scales) != 1:
             raise op.unsupported("it has no per-tensor quantisation", info)
-        q = Quantization(info.dtype, info.scales[0], info.zero_points[0])
-        if not q.range[0] <= q.zero_point <= q.range[1]:
-            raise op.malformed(f"its zero point {q.zero_point} is no {info.dtype}", info)
-        return q
+        return Quantization(info.dtype, info.scales[0], info.zero_points[0])
 
     def same_quantization(self, op: Operator, *infos: TensorInfo) -> None:
         """Refuses tensors of different type, scale or zero point: there the runtimes refuse or disagree."""

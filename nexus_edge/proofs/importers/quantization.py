@@ -96,7 +96,7 @@ def is_float_rounding(rescaling: Rescaling, multiplier: Multiplier, real: float,
 def _float_rounding(acc: NDArray[np.int64], real: float) -> NDArray[np.float64]:
     scaled = acc * real
     size = np.floor(np.abs(scaled))
-    return np.copysign(size + (np.abs(scaled) - size >= 0.5), scaled)
+    return np.asarray(np.copysign(size + (np.abs(scaled) - size >= 0.5), scaled))
 
 
 def round_half_away(value: np.float32) -> int:

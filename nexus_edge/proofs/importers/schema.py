@@ -217,7 +217,7 @@ class _Reader:
             raise UnsupportedModel(
                 f"operator {index} (custom operator {custom!r})", "custom operators cannot be proved", operator=index, kind="CUSTOM"
             )
-        return KINDS.get(number, f"operator code {number}")
+        return str(KINDS.get(number, f"operator code {number}"))
 
     def options(self, kind: str, table: Any) -> dict[str, Option]:
         if kind not in OPTIONS or table.BuiltinOptionsType() == tflite.BuiltinOptions.NONE:

@@ -101,11 +101,13 @@ def _lower_operator(low: Lowering, op: Operator) -> None:
         low.bind_constant(op, _shape(low, op))
         return
     given = [low.get(op, i) for i, index in enumerate(op.inputs) if index >= 0]
-    constants = [known.array for known in given if isinstance(known, Constant)]
-    if given and len(constants) == len(given):
-        low.bind_constant(op, fold(op, constants, low.output(op)))
+    if not given:
+        raise op.malformed("it has no inputs")
+    computed = [known for known in given if not isinstance(known, Constant)]
+    if not computed:
+        low.bind_constant(op, fold(op, [known.array for known in given if isinstance(known, Constant)], low.output(op)))
     elif lower is None:
-        raise op.unsupported("only folded on constants", next(known.info for known in given if not isinstance(known, Constant)))
+        raise op.unsupported("it can only be computed at import, from constants", computed[0].info)
     else:
         lower(low, op)
 

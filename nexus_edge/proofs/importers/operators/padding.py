@@ -52,7 +52,7 @@ def padded_input(low: Lowering, op: Operator, window: Window) -> PaddedInput:
     found = low.get(op, 0)
     if isinstance(found, Padded) and _is_zero_border(low, op, found):
         pad = (window.pad[0] + found.before[1], window.pad[1] + found.before[2])
-        folded = replace(window, input=found.source.dims[1:3], pad=pad)
+        folded = replace(window, input=(found.source.dims[1], found.source.dims[2]), pad=pad)
         if folded.reaches_input:
             return PaddedInput(found.source, folded)
     return PaddedInput(low.value(op, 0), window)
