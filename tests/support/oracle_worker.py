@@ -14,6 +14,9 @@ import numpy as np
 
 Arrays = list[Any]
 
+ARENA = 4 << 20
+"""Bytes for activations."""
+
 MODULES = {"tflite-2.14": "tflite_runtime", "litert-2.3-ref": "ai_edge_litert"}
 
 
@@ -42,7 +45,7 @@ def tflm(model: bytes) -> Callable[[Arrays], Arrays]:
     """TensorFlow Lite Micro."""
     from tflite_micro.python.tflite_micro import runtime
 
-    interpreter = runtime.Interpreter.from_bytes(model)
+    interpreter = runtime.Interpreter.from_bytes(model, arena_size=ARENA + 10 * len(model))
 
     def run(inputs: Arrays) -> Arrays:
         for i, array in enumerate(inputs):

@@ -32,10 +32,12 @@ class Quantization:
 def quantize_multiplier(real: float) -> Multiplier:
     """QuantizeMultiplier: `M` in [2^30, 2^31) with `real ~ M 2^(-31-e)`; `(0, 0)` below about 2^-32.
 
-    Raises `OverflowError` for infinity, which no sane model reaches.
+    Raises `OverflowError` for 2^31 and more, where the kernels cannot shift any accumulator but 0.
     """
     if real == 0:
         return 0, 0
+    if not real < 1 << 31:
+        raise OverflowError(f"the multiplier {real} is above 2^31")
     fraction, shift = frexp(real)
     m = floor(fraction * (1 << 31) + 0.5)
     if m == 1 << 31:
@@ -82,7 +84,8 @@ def is_float_rounding(rescaling: Rescaling, multiplier: Multiplier, real: float,
     """
     lowest, highest = INT32
     v = np.arange(values[0], values[1] + 1)
-    steps = np.clip(np.ceil((v - 0.5) / real), lowest - 1, highest + 1).astype(np.int64)
+    with np.errstate(divide="ignore", over="ignore"):
+        steps = np.clip(np.ceil((v - 0.5) / real), lowest - 1, highest + 1).astype(np.int64)
     for _ in range(4):  # the division is off by little
         steps += _float_rounding(steps, real) < v
         steps -= _float_rounding(steps - 1, real) >= v

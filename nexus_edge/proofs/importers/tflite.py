@@ -109,7 +109,11 @@ def _lower_operator(low: Lowering, op: Operator) -> None:
     elif lower is None:
         raise op.unsupported("it can only be computed at import, from constants", computed[0].info)
     else:
-        lower(low, op)
+        try:
+            with np.errstate(over="ignore", under="ignore"):
+                lower(low, op)
+        except OverflowError as error:  # what the kernels would do is undefined
+            raise op.unsupported(str(error)) from error
 
 
 def _shape(low: Lowering, op: Operator) -> np.ndarray:

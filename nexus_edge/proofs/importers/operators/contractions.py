@@ -16,7 +16,6 @@ from nexus_edge.proofs.importers.quantization import (
     activation_range,
     is_float_rounding,
     quantize_multiplier,
-    rescale,
     rescale_once,
 )
 from nexus_edge.proofs.importers.shapes import SAME, VALID, Window, positions, sliding
@@ -27,10 +26,7 @@ MAX_STEP = 1 << 15
 
 def clamp(op: Operator, q: Quantization) -> tuple[int, int]:
     """The clamp of an operator's fused activation."""
-    try:
-        found = activation_range(op.integer("FusedActivationFunction"), q)
-    except OverflowError as error:
-        raise op.unsupported(str(error)) from error
+    found = activation_range(op.integer("FusedActivationFunction"), q)
     if found is None:
         raise op.unsupported("its fused activation is none of NONE, RELU, RELU6, RELU_N1_TO_1")
     return found
@@ -145,7 +141,7 @@ def _contract(
         multipliers,
         clamp(op, q_out),
         depthwise,
-        single_rounding=_rounds_once(low, op, q_x, filter_info, q_out, multipliers),
+        single_rounding=_rounds_once(low, op),
     )
 
 
@@ -158,6 +154,10 @@ def _weight_zero(op: Operator, info: TensorInfo) -> int:
     if not 0 <= zero <= 255 and info.dtype == "uint8":
         raise op.malformed(f"its zero point {zero} is no uint8", info)
     return zero
+
+
+def _rounds_once(low: Lowering, op: Operator) -> bool:
+    return low.semantics == "litert-2.3-ref" and op.kind == "FULLY_CONNECTED"
 
 
 def _multipliers(
@@ -178,29 +178,27 @@ def _multipliers(
     single = len(scales) == 1 and (op.kind == "FULLY_CONNECTED" or x.dtype == "uint8")
     if single:
         _check_bias_scale(low, op, x, scales[0], out)
-    in_float32 = single and (low.semantics == "tflite-2.14" or (low.semantics == "litert-2.3-ref" and op.kind != "FULLY_CONNECTED"))
+    in_float32 = single and low.semantics != "tflm" and not _rounds_once(low, op)
     result = []
     for scale in scales:
         product = float(np.float32(x.scale) * np.float32(scale)) if in_float32 else x.scale * scale
-        result.append(quantize_multiplier(product / out.scale))
+        real = product / out.scale
+        result.append(_float_multiplier(op, real, weights, out) if _rounds_once(low, op) else quantize_multiplier(real))
     return result * (channels if len(scales) == 1 else 1)
 
 
-def _rounds_once(
-    low: Lowering, op: Operator, x: Quantization, weights: TensorInfo, out: Quantization, multipliers: list[Multiplier]
-) -> bool:
-    """Whether the multipliers round once.
+def _float_multiplier(op: Operator, real: float, weights: TensorInfo, out: Quantization) -> Multiplier:
+    """A multiplier whose single rounding is exactly LiteRT's FULLY_CONNECTED, `round(acc * real)` in doubles with ties away from zero.
 
-    LiteRT computes FULLY_CONNECTED as `round(acc * scale)` in doubles: whichever integer formula equals that is taken.
+    That of QuantizeMultiplier, or a neighbour: a slightly larger one sends negative ties away from zero.
     """
-    if low.semantics != "litert-2.3-ref" or op.kind != "FULLY_CONNECTED":
-        return False
+    m, e = quantize_multiplier(real)
     values = (out.range[0] - out.zero_point, out.range[1] - out.zero_point)
-    reals = [x.scale * scale / out.scale for scale in weights.scales]
-    for formula in (rescale_once, rescale):
-        if all(is_float_rounding(formula, m, real, values) for m, real in zip(multipliers, reals, strict=False)):
-            return formula is rescale_once
-    raise op.unsupported("LiteRT computes it in floating point, and no integer formula gives the same for these scales", weights)
+    for step in (0, 1, -1, 2, -2):
+        near = (m + step, e)
+        if (near[0] == 0 or 1 << 30 <= near[0] < 1 << 31) and is_float_rounding(rescale_once, near, real, values):
+            return near
+    raise op.unsupported("LiteRT computes it in floating point, and no integer multiplier gives the same for these scales", weights)
 
 
 def _check_bias_scale(low: Lowering, op: Operator, x: Quantization, scale: float, out: Quantization) -> None:

@@ -113,10 +113,7 @@ def _product_multiplier(q: list[Quantization]) -> Multiplier:
 
 
 def _product_table(op: Operator, q: list[Quantization], first: NDArray[np.int64], second: NDArray[np.int64] | np.int64) -> Table:
-    try:
-        values = rescale(first * second, _product_multiplier(q))
-    except OverflowError as error:
-        raise op.unsupported(str(error)) from error
+    values = rescale(first * second, _product_multiplier(q))
     return clamp_table(values + q[2].zero_point, *clamp(op, q[2])).reshape(-1)
 
 

@@ -20,7 +20,7 @@ def lower_activation(low: Lowering, op: Operator) -> None:
         low.same_quantization(op, x.info, info)
     try:
         table = _table(op.kind, q_x, q_out, low.semantics)
-    except (activations.Undefined, OverflowError) as error:
+    except activations.Undefined as error:
         raise op.unsupported(str(error), info) from error
     _lookup(low, op, x, table)
 
@@ -66,11 +66,7 @@ def lower_quantize(low: Lowering, op: Operator) -> None:
     q = low.quantization(op, info)
     if not isinstance(found, FloatEdge):
         x = low.value(op, 0)
-        try:
-            table = activations.requantize(low.quantization(op, x.info), q)
-        except OverflowError as error:
-            raise op.unsupported(str(error), info) from error
-        _lookup(low, op, x, table)
+        _lookup(low, op, x, activations.requantize(low.quantization(op, x.info), q))
         return
     low.declared(op, info, found.info.dims)
     if not found.is_input:
