@@ -1,6 +1,7 @@
 """Inputs that random ones never hit: multipliers that differ in their last bit, exact ties, every pair, undefined rows."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -37,7 +38,7 @@ def _separating(scales: tuple[float, float, float]) -> list[int]:
 def _scales(rng: np.random.Generator) -> tuple[float, float, float]:
     """Scales so small beside the output's that accumulators near 2^31 matter."""
     low, high = np.array([1e-3, 1e-4, 0.5]), np.array([0.05, 2e-3, 30])
-    x, w, out = (float(v) for v in np.float32(rng.uniform(low, high)))
+    x, w, out = (float(v) for v in rng.uniform(low, high).astype(np.float32))
     return x, w, out
 
 
@@ -97,7 +98,7 @@ def _real_additions() -> list[bytes]:
         for op in graph.operators:
             if op.kind == "ADD":
                 q = [Quantized(t.dtype, t.scales[0], t.zero_points[0]) for t in (graph.tensors[i] for i in (*op.inputs, *op.outputs))]
-                files.append(binary("ADD", [(256, 256), (256, 256)], *q, activation=op.integer("FusedActivationFunction")))
+                files.append(binary("ADD", [(256, 256), (256, 256)], q, activation=op.integer("FusedActivationFunction")))
     return files
 
 
@@ -113,7 +114,7 @@ def test_all_pairs(kind: str, oracle: GetOracle) -> None:
         s = [float(np.float32(v)) for v in np.exp(rng.uniform(-5, 0, 2))]
         out = float(np.float32(s[0] * s[1] * 70 if kind == "MUL" else max(s) * rng.uniform(0.6, 2)))
         q = [Quantized("int8", scale, int(rng.integers(-128, 128))) for scale in (*s, out)]
-        file = binary(kind, [(256, 256), (256, 256)], *q, activation=int(rng.integers(4)))
+        file = binary(kind, [(256, 256), (256, 256)], q, activation=int(rng.integers(4)))
         assert_agrees(Model.from_tflite(file, kind), oracle("tflm"), file, _pairs())
 
 
@@ -139,11 +140,11 @@ def test_softmax_whose_exponentials_sum_to_512_is_undefined(oracle: GetOracle) -
     ],
 )
 def test_slices_with_ellipsis_and_new_axes(
-    begin: tuple[int, ...], end: tuple[int, ...], strides: tuple[int, ...], masks: dict[str, int], expected: object, oracle: GetOracle
+    begin: tuple[int, ...], end: tuple[int, ...], strides: tuple[int, ...], masks: dict[str, int], expected: Any, oracle: GetOracle
 ) -> None:
     """TFLM ignores these masks; they mean what they mean everywhere else."""
     x = np.arange(3 * 4 * 5).astype(np.int8).reshape(3, 4, 5)
-    want = x[expected]  # type: ignore[index]
+    want = x[expected]
     bounds = [np.array(v, np.int32) for v in (begin, end, strides)]
     file = with_constants("STRIDED_SLICE", x.shape, Quantized(), bounds, want.shape, **masks)
     model = Model.from_tflite(file, "slice", "tflite-2.14")

@@ -58,9 +58,11 @@ def fused(rng: Generator) -> int:
     return int(rng.choice([0, 0, 1, 2, 3]))
 
 
-def weights(rng: Generator, m: ModelWriter, dtype: str, shape: tuple[int, ...], axis: int) -> tuple[int, NDArray[np.float64], int]:
+def weights(
+    rng: Generator, m: ModelWriter, dtype: str, shape: tuple[int, ...], axis: int, one_scale: bool = False
+) -> tuple[int, NDArray[np.float64], int]:
     """A weight tensor with its scales and zero point: per channel at random for int8, one with a zero point for uint8."""
-    channels, per_channel = shape[axis], dtype == "int8" and rng.random() < 0.7
+    channels, per_channel = shape[axis], dtype == "int8" and not one_scale and rng.random() < 0.7
     scales = [scale(rng, 1e-3, 0.1) for _ in range(channels if per_channel else 1)]
     zero_point = 0 if dtype == "int8" else zero(rng, dtype)
     index = m.constant(array(rng, dtype, shape), scales, zero_point, axis=axis)
@@ -128,6 +130,18 @@ def fully_connected(rng: Generator, dtype: str) -> Case:
     out = m.tensor(dtype, [rows, o], float(s_in * scales.max() * spread / 128 * rng.choice([0.3, 1, 3])), zero(rng, dtype))
     m.add("FULLY_CONNECTED", [x, f, b], out, fused_activation_function=fused(rng), keep_num_dims=False)
     return Case(m.finish(out), [inputs(rng, dtype, (rows, depth))])
+
+
+def kept_dimensions(rng: Generator, dtype: str) -> Case:
+    """FULLY_CONNECTED on every row of a sequence."""
+    m = ModelWriter()
+    time, depth, o = (int(v) for v in rng.integers(1, 7, 3))
+    s_in, z_in = scale(rng), zero(rng, dtype)
+    x = m.input(dtype, [1, time, depth], s_in, z_in)
+    f, scales, _ = weights(rng, m, dtype, (o, depth), 0, one_scale=True)
+    out = m.tensor(dtype, [1, time, o], float(s_in * scales.max() * 75 * 75 * np.sqrt(depth) / 128), zero(rng, dtype))
+    m.add("FULLY_CONNECTED", [x, f, -1], out, fused_activation_function=fused(rng), keep_num_dims=True)
+    return Case(m.finish(out), [inputs(rng, dtype, (1, time, depth))])
 
 
 def flattened(rng: Generator, dtype: str) -> Case:
@@ -248,7 +262,8 @@ def padded_convolution(rng: Generator, dtype: str) -> Case:
     q = scale(rng), zero(rng, dtype)
     x = m.input(dtype, [1, h, w, c], *q)
     shape = [int(v) for v in np.array([1, h, w, c]) + amounts.sum(1)]
-    padded = m.add("PAD", [x, m.constant(amounts)], m.tensor(dtype, shape, *q))
+    fill = [m.constant(array(rng, dtype, (1,)), *q)] if rng.random() < 0.3 else []
+    padded = m.add("PADV2" if fill else "PAD", [x, m.constant(amounts), *fill], m.tensor(dtype, shape, *q))
     f, scales, _ = weights(rng, m, dtype, (3, 2, 2, shape[3]), 0)
     stride = rng.integers(1, 3, 2)
     padding = int(rng.integers(2))
@@ -453,6 +468,7 @@ CASES: dict[str, Callable[[Generator, str], Case]] = {
     "flattened": flattened,
     "float edges": float_edges,
     "fully connected": fully_connected,
+    "fully connected, kept dimensions": kept_dimensions,
     "hard swish": hard_swish,
     "logistic": _unary("LOGISTIC", (1 / 256, {"int8": -128, "uint8": 0})),
     "max pool": _pool("MAX_POOL_2D"),

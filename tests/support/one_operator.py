@@ -45,11 +45,11 @@ def with_constants(
     return m.finish(y)
 
 
-def binary(kind: str, shapes: Sequence[Sequence[int]], first: Quantized, second: Quantized, out: Quantized, activation: int = 0) -> bytes:
-    """ADD, SUB or MUL of two inputs."""
+def binary(kind: str, shapes: Sequence[Sequence[int]], tensors: Sequence[Quantized], activation: int = 0) -> bytes:
+    """ADD, SUB or MUL: `tensors` are both inputs and the output."""
     m = ModelWriter()
-    a = m.input(first.dtype, shapes[0], first.scale, first.zero)
-    b = m.input(second.dtype, shapes[1], second.scale, second.zero)
+    a, b = (m.input(q.dtype, shape, q.scale, q.zero) for q, shape in zip(tensors[:2], shapes, strict=True))
+    out = tensors[2]
     y = m.tensor(out.dtype, np.broadcast_shapes(*(tuple(s) for s in shapes)), out.scale, out.zero)
     m.add(kind, [a, b], y, fused_activation_function=activation)
     return m.finish(y)

@@ -130,7 +130,9 @@ class _Encoder:
             tensors.append(self._tensor(spec, index))
         kinds = sorted({op.kind for op in model.operators})
         codes = [self._code(kind) for kind in kinds]
-        operators = [self._operator(op, kinds.index(op.kind)) for op in model.operators]
+        # An operator that is listed several times is written once: tables of a flatbuffer may be shared.
+        written = {id(op): self._operator(op, kinds.index(op.kind)) for op in {id(op): op for op in model.operators}.values()}
+        operators = [written[id(op)] for op in model.operators]
         tensors_at, inputs, outputs = self._offsets(tensors), self._ints(model.inputs), self._ints(model.outputs)
         operators_at = self._offsets(operators)
         graphs = []

@@ -93,8 +93,10 @@ class _Reader:
 
     def graph(self) -> Graph:
         subgraphs = self.model.SubgraphsLength()
-        if subgraphs != 1:
-            raise UnsupportedModel("the model has no single subgraph", f"it has {subgraphs}", "control flow cannot be proved")
+        if subgraphs == 0:
+            raise MalformedModel("not a TensorFlow Lite model", "it has no subgraph")
+        if subgraphs > 1:
+            raise UnsupportedModel("the model has several subgraphs", f"{subgraphs} of them", "control flow cannot be proved")
         graph = self.model.Subgraphs(0)
         tensors = tuple(self.tensor(i, graph.Tensors(i)) for i in self.count("tensors", graph.TensorsLength()))
         operators = tuple(self.operator(i, graph.Operators(i), len(tensors)) for i in self.count("operators", graph.OperatorsLength()))

@@ -44,14 +44,14 @@ def _first_legacy(graph: Graph) -> Operator | None:
 
 
 def _lower(graph: Graph, builder: _native.ProgramBuilder, semantics: str) -> _native.Model:
-    low = Lowering(graph, builder, semantics, _aliases(graph))
+    lowering = Lowering(graph, builder, semantics, _aliases(graph))
     for index in graph.inputs:
-        _lower_input(low, graph.tensors[index])
+        _lower_input(lowering, graph.tensors[index])
     for op in graph.operators:
-        _lower_operator(low, op)
-    taken = {known.id for known in low.known.values() if isinstance(known, Value) and known.info.index in graph.inputs}
+        _lower_operator(lowering, op)
+    taken = {known.id for known in lowering.known.values() if isinstance(known, Value) and known.info.index in graph.inputs}
     for index in graph.outputs:
-        taken.add(_lower_output(low, graph.tensors[index], taken))
+        taken.add(_lower_output(lowering, graph.tensors[index], taken))
     return builder.finish()
 
 
@@ -67,66 +67,66 @@ def _aliases(graph: Graph) -> dict[int, str]:
     return names
 
 
-def _lower_input(low: Lowering, info: TensorInfo) -> None:
-    if info.index in low.known or info.data is not None:
+def _lower_input(lowering: Lowering, info: TensorInfo) -> None:
+    if info.index in lowering.known or info.data is not None:
         raise MalformedModel(
             "the model's inputs are wrong", f"tensor {info.index} ({info.name!r}) is constant or named twice", tensor=info.name
         )
     if info.dtype != "float32":
         port = Operator(-1, "input", (), (info.index,))
-        low.quantization(port, info)
-        value = low.define(port, info)
-        low.builder.input(value.id)
-        low.known[info.index] = value
+        lowering.quantization(port, info)
+        value = lowering.define(port, info)
+        lowering.builder.input(value.id)
+        lowering.known[info.index] = value
         return
-    readers = [op for op in low.graph.operators if info.index in op.inputs]
+    readers = [op for op in lowering.graph.operators if info.index in op.inputs]
     for op in readers:
         if op.kind != "QUANTIZE":
             raise op.unsupported("float arithmetic cannot be proved; only QUANTIZE may read a float input", info)
     if not readers:
         raise UnsupportedModel("float input", f"nothing quantises tensor {info.index} ({info.name!r})", tensor=info.name)
-    inside = low.output(readers[0])
-    low.quantization(readers[0], inside)
-    low.declared(readers[0], inside, info.dims)
-    value = low.define(readers[0], inside)
-    low.builder.input(value.id, float_edge=True)
-    low.known[info.index] = FloatEdge(info, value, True)
+    inside = lowering.output(readers[0])
+    lowering.quantization(readers[0], inside)
+    lowering.declared(readers[0], inside, info.dims)
+    value = lowering.define(readers[0], inside)
+    lowering.builder.input(value.id, float_edge=True)
+    lowering.known[info.index] = FloatEdge(info, value, True)
 
 
-def _lower_operator(low: Lowering, op: Operator) -> None:
+def _lower_operator(lowering: Lowering, op: Operator) -> None:
     lower = LOWERINGS.get(op.kind)
     if lower is None and op.kind not in FOLDERS and op.kind != "SHAPE":
         raise op.unsupported("this operator cannot be proved")
     if op.kind == "SHAPE":
-        low.bind_constant(op, _shape(low, op))
+        lowering.bind_constant(op, _shape(lowering, op))
         return
-    given = [low.get(op, i) for i, index in enumerate(op.inputs) if index >= 0]
+    given = [lowering.get(op, i) for i, index in enumerate(op.inputs) if index >= 0]
     if not given:
         raise op.malformed("it has no inputs")
     computed = [known for known in given if not isinstance(known, Constant)]
     if not computed:
-        low.bind_constant(op, fold(op, [known.array for known in given if isinstance(known, Constant)], low.output(op)))
+        lowering.bind_constant(op, fold(op, [known.array for known in given if isinstance(known, Constant)], lowering.output(op)))
     elif lower is None:
         raise op.unsupported("it can only be computed at import, from constants", computed[0].info)
     else:
         try:
             with np.errstate(over="ignore", under="ignore"):
-                lower(low, op)
+                lower(lowering, op)
         except OverflowError as error:  # what the kernels would do is undefined
             raise op.unsupported(str(error)) from error
 
 
-def _shape(low: Lowering, op: Operator) -> np.ndarray:
+def _shape(lowering: Lowering, op: Operator) -> np.ndarray:
     """SHAPE: all shapes are static."""
-    low.get(op, 0)
-    info, dims = low.output(op), low.file_dims(op, 0)
+    lowering.get(op, 0)
+    info, dims = lowering.output(op), lowering.file_dims(op, 0)
     if info.dtype not in ("int32", "int64") or info.dims != (len(dims),):
         raise op.malformed("its output is no vector of integers", info)
     return np.array(dims, info.dtype)
 
 
-def _lower_output(low: Lowering, info: TensorInfo, taken: set[int]) -> int:
-    known = low.known.get(info.index)
+def _lower_output(lowering: Lowering, info: TensorInfo, taken: set[int]) -> int:
+    known = lowering.known.get(info.index)
     port = Operator(-1, "output", (info.index,), ())
     if known is None or isinstance(known, Constant):
         why = "nothing computes it" if known is None else "it is constant"
@@ -134,10 +134,10 @@ def _lower_output(low: Lowering, info: TensorInfo, taken: set[int]) -> int:
     if isinstance(known, FloatEdge) and known.is_input:
         raise UnsupportedModel("the model's outputs are wrong", f"tensor {info.index} ({info.name!r}) is a float input", tensor=info.name)
     is_float = isinstance(known, FloatEdge)
-    value = known.inside if isinstance(known, FloatEdge) else low.value(port, 0)
-    low.quantization(port, value.info)
-    value = low.as_shape(port, value, native_dims(info.dims))
+    value = known.inside if isinstance(known, FloatEdge) else lowering.value(port, 0)
+    lowering.quantization(port, value.info)
+    value = lowering.as_shape(port, value, native_dims(info.dims))
     if value.id in taken:
-        value = low.copy(port, value)
-    low.builder.output(value.id, float_edge=is_float)
+        value = lowering.copy(port, value)
+    lowering.builder.output(value.id, float_edge=is_float)
     return value.id

@@ -56,18 +56,18 @@ def image(op: Operator, x: Value | Padded) -> tuple[int, int]:
     return x.dims[1], x.dims[2]
 
 
-def lower_convolution(low: Lowering, op: Operator) -> None:
+def lower_convolution(lowering: Lowering, op: Operator) -> None:
     """CONV_2D and DEPTHWISE_CONV_2D."""
     depthwise = op.kind == "DEPTHWISE_CONV_2D"
-    info = low.output(op)
-    weights = low.constant(op, 1, "int8", "uint8")
-    filter_info = low.graph.tensors[op.inputs[1]]
+    info = lowering.output(op)
+    weights = lowering.constant(op, 1, "int8", "uint8")
+    filter_info = lowering.graph.tensors[op.inputs[1]]
     if weights.ndim != 4 or 0 in weights.shape or (depthwise and weights.shape[0] != 1):
         raise op.malformed(f"its weights have shape {list(weights.shape)}", filter_info)
     kernel = (weights.shape[1], weights.shape[2])
     stride, dilation = (op.integer("StrideH"), op.integer("StrideW")), (op.integer("DilationHFactor", 1), op.integer("DilationWFactor", 1))
-    found = low.get(op, 0)
-    x = found if isinstance(found, Padded) else low.value(op, 0)
+    found = lowering.get(op, 0)
+    x = found if isinstance(found, Padded) else lowering.value(op, 0)
     size, channels = image(op, x), x.dims[3]
     if depthwise:
         if weights.shape[3] % channels or op.integer("DepthMultiplier") != weights.shape[3] // channels:
@@ -75,18 +75,18 @@ def lower_convolution(low: Lowering, op: Operator) -> None:
     elif weights.shape[3] != channels:
         raise op.unsupported(f"its weights have {weights.shape[3]} input channels, its input {channels}: grouped convolutions", filter_info)
     geometry = window(op, size, kernel, stride, dilation)
-    source = padded_input(low, op, geometry)
+    source = padded_input(lowering, op, geometry)
     dims = (1, *geometry.output, weights.shape[3] if depthwise else weights.shape[0])
-    out = low.define(op, info, low.declared(op, info, dims))
-    _contract(low, op, source, out, weights[0] if depthwise else weights, filter_info, depthwise)
-    low.bind(op, out)
+    out = lowering.define(op, info, lowering.declared(op, info, dims))
+    _contract(lowering, op, source, out, weights[0] if depthwise else weights, filter_info, depthwise)
+    lowering.bind(op, out)
 
 
-def lower_fully_connected(low: Lowering, op: Operator) -> None:
+def lower_fully_connected(lowering: Lowering, op: Operator) -> None:
     """FULLY_CONNECTED: a window over the whole input if that was flattened, else one position for each row."""
-    x, info = low.value(op, 0), low.output(op)
-    weights = low.constant(op, 1, "int8", "uint8")
-    filter_info = low.graph.tensors[op.inputs[1]]
+    x, info = lowering.value(op, 0), lowering.output(op)
+    weights = lowering.constant(op, 1, "int8", "uint8")
+    filter_info = lowering.graph.tensors[op.inputs[1]]
     if weights.ndim != 2 or 0 in weights.shape:
         raise op.malformed(f"its weights have shape {list(weights.shape)}", filter_info)
     if op.integer("WeightsFormat") != 0:
@@ -104,35 +104,39 @@ def lower_fully_connected(low: Lowering, op: Operator) -> None:
     # Whether leading dimensions of a flat input are kept is the converter's choice; only the number of rows matters.
     if info.dims and info.dims[-1] == outputs and prod(info.dims) == rows * outputs and not op.integer("KeepNumDims"):
         dims = info.dims
+    if lowering.semantics == "tflite-2.14" and len(filter_info.scales) > 1 and len(info.dims) != 2:
+        raise op.unsupported("its kernel for weights with a scale for each channel reads only outputs of two dimensions right", filter_info)
     whole = rows == 1 and x.stored[-1] != depth
     if whole:
         size = (x.stored[1], x.stored[2]) if len(x.stored) == 4 and x.stored[0] == 1 else (positions(x.stored), 1)
         geometry = Window(size, (1, 1), size)
         source = PaddedInput(Value(x.id, x.stored, (1, *size, x.stored[-1]), x.info), geometry)
     else:
-        source = PaddedInput(low.as_shape(op, x, (rows, depth)) if x.rows != (rows, depth) else x, Window((rows, 1), (rows, 1), (1, 1)))
-    out = low.define(op, info, low.declared(op, info, dims))
-    _contract(low, op, source, out, weights.reshape(outputs, *source.window.kernel, -1), filter_info, False)
-    low.bind(op, out)
+        source = PaddedInput(
+            lowering.as_shape(op, x, (rows, depth)) if x.rows != (rows, depth) else x, Window((rows, 1), (rows, 1), (1, 1))
+        )
+    out = lowering.define(op, info, lowering.declared(op, info, dims))
+    _contract(lowering, op, source, out, weights.reshape(outputs, *source.window.kernel, -1), filter_info, False)
+    lowering.bind(op, out)
 
 
 def _contract(
-    low: Lowering, op: Operator, source: PaddedInput, out: Value, weights: NDArray[Any], filter_info: TensorInfo, depthwise: bool
+    lowering: Lowering, op: Operator, source: PaddedInput, out: Value, weights: NDArray[Any], filter_info: TensorInfo, depthwise: bool
 ) -> None:
-    x, q_x, q_out = source.value, low.quantization(op, source.value.info), low.quantization(op, out.info)
+    x, q_x, q_out = source.value, lowering.quantization(op, source.value.info), lowering.quantization(op, out.info)
     if q_x.dtype != q_out.dtype or filter_info.dtype != q_x.dtype:
         raise op.unsupported(f"types {q_x.dtype}, {filter_info.dtype} and {q_out.dtype} differ", filter_info)
     channels = weights.shape[-1] if depthwise else weights.shape[0]
-    multipliers = _multipliers(low, op, q_x, filter_info, q_out, channels, weights.ndim - 1 if depthwise else 0)
+    multipliers = _multipliers(lowering, op, q_x, filter_info, q_out, channels, weights.ndim - 1 if depthwise else 0)
     zero = _weight_zero(op, filter_info)
-    bias = low.optional(op, 2, "int32")
+    bias = lowering.optional(op, 2, "int32")
     if bias is not None and bias.shape != (channels,):
-        raise op.malformed(f"its biases have shape {list(bias.shape)} instead of [{channels}]", low.graph.tensors[op.inputs[2]])
+        raise op.malformed(f"its biases have shape {list(bias.shape)} instead of [{channels}]", lowering.graph.tensors[op.inputs[2]])
     centred = weights.astype(np.int32) - zero
     _check_accumulators(op, centred, bias, q_x, multipliers, depthwise)
-    low.builder.conv(
+    lowering.builder.conv(
         label(op),
-        low.as_rows(op, x).id,
+        lowering.as_rows(op, x).id,
         out.id,
         source.window.native,
         np.ascontiguousarray(centred),
@@ -141,7 +145,7 @@ def _contract(
         multipliers,
         clamp(op, q_out),
         depthwise,
-        single_rounding=_rounds_once(low, op),
+        single_rounding=_rounds_once(lowering, op),
     )
 
 
@@ -156,12 +160,12 @@ def _weight_zero(op: Operator, info: TensorInfo) -> int:
     return zero
 
 
-def _rounds_once(low: Lowering, op: Operator) -> bool:
-    return low.semantics == "litert-2.3-ref" and op.kind == "FULLY_CONNECTED"
+def _rounds_once(lowering: Lowering, op: Operator) -> bool:
+    return lowering.semantics == "litert-2.3-ref" and op.kind == "FULLY_CONNECTED"
 
 
 def _multipliers(
-    low: Lowering, op: Operator, x: Quantization, weights: TensorInfo, out: Quantization, channels: int, axis: int
+    lowering: Lowering, op: Operator, x: Quantization, weights: TensorInfo, out: Quantization, channels: int, axis: int
 ) -> list[Multiplier]:
     """One multiplier for each output channel.
 
@@ -177,13 +181,13 @@ def _multipliers(
         raise op.unsupported(f"its scales go along dimension {weights.axis}", weights)
     single = len(scales) == 1 and (op.kind == "FULLY_CONNECTED" or x.dtype == "uint8")
     if single:
-        _check_bias_scale(low, op, x, scales[0], out)
-    in_float32 = single and low.semantics != "tflm" and not _rounds_once(low, op)
+        _check_bias_scale(lowering, op, x, scales[0], out)
+    in_float32 = single and lowering.semantics != "tflm" and not _rounds_once(lowering, op)
     result = []
     for scale in scales:
         product = float(np.float32(x.scale) * np.float32(scale)) if in_float32 else x.scale * scale
         real = product / out.scale
-        result.append(_float_multiplier(op, real, weights, out) if _rounds_once(low, op) else quantize_multiplier(real))
+        result.append(_float_multiplier(op, real, weights, out) if _rounds_once(lowering, op) else quantize_multiplier(real))
     return result * (channels if len(scales) == 1 else 1)
 
 
@@ -201,10 +205,10 @@ def _float_multiplier(op: Operator, real: float, weights: TensorInfo, out: Quant
     raise op.unsupported("LiteRT computes it in floating point, and no integer multiplier gives the same for these scales", weights)
 
 
-def _check_bias_scale(low: Lowering, op: Operator, x: Quantization, scale: float, out: Quantization) -> None:
+def _check_bias_scale(lowering: Lowering, op: Operator, x: Quantization, scale: float, out: Quantization) -> None:
     """The runtimes refuse biases whose scale is far from the product of the others, where they look at one scale."""
     if len(op.inputs) > 2 and op.inputs[2] >= 0:
-        info = low.graph.tensors[op.inputs[2]]
+        info = lowering.graph.tensors[op.inputs[2]]
         bias_scale = info.scales[0] if info.scales else 0.0
         if not abs(x.scale * scale - bias_scale) / out.scale <= 0.02:
             raise op.unsupported("the scale of its biases is not the product of the input's and the weights'", info)

@@ -14,30 +14,32 @@ from nexus_edge.proofs.importers.shapes import Dims, broadcast, padded, position
 ADD_SHIFT = 20
 
 
-def lower_elementwise(low: Lowering, op: Operator) -> None:
+def lower_elementwise(lowering: Lowering, op: Operator) -> None:
     """Two computed inputs; or one, and a constant that is a scalar, one for each channel, or anything else."""
     if len(op.inputs) != 2:
         raise op.malformed(f"it has {len(op.inputs)} inputs instead of two")
-    found = [low.get(op, i) for i in (0, 1)]
+    found = [lowering.get(op, i) for i in (0, 1)]
     constants = [i for i in (0, 1) if isinstance(found[i], Constant)]
-    info = low.output(op)
-    q = [low.quantization(op, f.info) for f in found] + [low.quantization(op, info)]
+    info = lowering.output(op)
+    q = [lowering.quantization(op, f.info) for f in found] + [lowering.quantization(op, info)]
     if not q[0].dtype == q[1].dtype == q[2].dtype:
         raise op.unsupported("its tensors differ in type", info)
     if constants:
-        _with_constant(low, op, constants[0], q)
+        _with_constant(lowering, op, constants[0], q)
         return
-    first, second, out = low.operands(op, low.value(op, 0), low.value(op, 1), info)
+    first, second, out = lowering.operands(op, lowering.value(op, 0), lowering.value(op, 1), info)
     if op.kind == "MUL":
-        low.builder.lookup(label(op), [first.id, second.id], out.id, _product_table(op, q, inputs(q[0])[:, None], inputs(q[1])[None, :]))
+        lowering.builder.lookup(
+            label(op), [first.id, second.id], out.id, _product_table(op, q, inputs(q[0])[:, None], inputs(q[1])[None, :])
+        )
     else:
-        low.builder.add(label(op), first.id, second.id, out.id, _sum_multipliers(low, op, q), clamp(op, q[2]), op.kind == "SUB")
-    low.bind(op, out)
+        lowering.builder.add(label(op), first.id, second.id, out.id, _sum_multipliers(lowering, op, q), clamp(op, q[2]), op.kind == "SUB")
+    lowering.bind(op, out)
 
 
-def _with_constant(low: Lowering, op: Operator, place: int, q: list[Quantization]) -> None:
+def _with_constant(lowering: Lowering, op: Operator, place: int, q: list[Quantization]) -> None:
     """A constant operand: a table if it is one value, a depthwise convolution if it scales channels, else a synthesised tensor."""
-    known, x, info = low.get(op, place), low.value(op, 1 - place), low.output(op)
+    known, x, info = lowering.get(op, place), lowering.value(op, 1 - place), lowering.output(op)
     assert isinstance(known, Constant)
     dims = broadcast(x.dims, known.array.shape)
     if dims is None:
@@ -45,22 +47,24 @@ def _with_constant(low: Lowering, op: Operator, place: int, q: list[Quantization
     values = known.array.astype(np.int64) - q[place].zero_point
     if (values == values.reshape(-1)[0]).all():
         same = dims == x.dims
-        source = x if same else low.broadcast(op, x, dims)
-        out = low.define(op, info, source.stored, low.declared(op, info, dims))
-        low.builder.lookup(label(op), [source.id], out.id, _constant_table(low, op, q, place, int(values.reshape(-1)[0])))
-        low.bind(op, out)
+        source = x if same else lowering.broadcast(op, x, dims)
+        out = lowering.define(op, info, source.stored, lowering.declared(op, info, dims))
+        lowering.builder.lookup(label(op), [source.id], out.id, _constant_table(lowering, op, q, place, int(values.reshape(-1)[0])))
+        lowering.bind(op, out)
         return
     if op.kind == "MUL" and dims == x.dims and _scales_channels(known, dims, values, q[place]):
-        low.bind(op, _scale_channels(low, op, x, values.reshape(-1), q, place))
+        lowering.bind(op, _scale_channels(lowering, op, x, values.reshape(-1), q, place))
         return
-    tensor = low.synthesize(op, known, x, q[place].zero_point)
+    tensor = lowering.synthesize(op, known, x, q[place].zero_point)
     pair = (tensor, x) if place == 0 else (x, tensor)
-    first, second, out = low.operands(op, *pair, info)
+    first, second, out = lowering.operands(op, *pair, info)
     if op.kind == "MUL":
-        low.builder.lookup(label(op), [first.id, second.id], out.id, _product_table(op, q, inputs(q[0])[:, None], inputs(q[1])[None, :]))
+        lowering.builder.lookup(
+            label(op), [first.id, second.id], out.id, _product_table(op, q, inputs(q[0])[:, None], inputs(q[1])[None, :])
+        )
     else:
-        low.builder.add(label(op), first.id, second.id, out.id, _sum_multipliers(low, op, q), clamp(op, q[2]), op.kind == "SUB")
-    low.bind(op, out)
+        lowering.builder.add(label(op), first.id, second.id, out.id, _sum_multipliers(lowering, op, q), clamp(op, q[2]), op.kind == "SUB")
+    lowering.bind(op, out)
 
 
 def _scales_channels(known: Constant, dims: Dims, factors: NDArray[np.int64], q: Quantization) -> bool:
@@ -70,19 +74,19 @@ def _scales_channels(known: Constant, dims: Dims, factors: NDArray[np.int64], q:
     return per_channel and bool(low <= factors.min() <= factors.max() <= high)
 
 
-def _scale_channels(low: Lowering, op: Operator, x: Value, factors: NDArray[np.int64], q: list[Quantization], place: int) -> Value:
+def _scale_channels(lowering: Lowering, op: Operator, x: Value, factors: NDArray[np.int64], q: list[Quantization], place: int) -> Value:
     """MUL by one factor for each channel is a depthwise convolution with a window of one cell."""
-    info = low.output(op)
+    info = lowering.output(op)
     multiplier = _product_multiplier(q)
     # Overflow is as in the table.
     _product_table(op, q, inputs(q[1 - place])[:, None], factors[None, :])
     size = (positions(x.dims), 1)
-    out = low.define(op, info)
+    out = lowering.define(op, info)
     window = (size, size, (1, 1), (1, 1), (0, 0), (1, 1))
     weights = np.ascontiguousarray(factors.astype(np.int32).reshape(1, 1, -1))
-    low.builder.conv(
+    lowering.builder.conv(
         label(op),
-        low.as_rows(op, x).id,
+        lowering.as_rows(op, x).id,
         out.id,
         window,
         weights,
@@ -95,12 +99,12 @@ def _scale_channels(low: Lowering, op: Operator, x: Value, factors: NDArray[np.i
     return out
 
 
-def _constant_table(low: Lowering, op: Operator, q: list[Quantization], place: int, value: int) -> Table:
+def _constant_table(lowering: Lowering, op: Operator, q: list[Quantization], place: int, value: int) -> Table:
     """The 256 outputs of an operator with one constant input (centred `value`)."""
     x = inputs(q[1 - place])
     if op.kind == "MUL":
         return _product_table(op, q, x, np.int64(value))
-    first, second, output = _sum_multipliers(low, op, q)
+    first, second, output = _sum_multipliers(lowering, op, q)
     both = [x, x]
     both[place] = np.full_like(x, value)
     left, right = rescale(both[0] << ADD_SHIFT, first), rescale(both[1] << ADD_SHIFT, second)
@@ -117,12 +121,12 @@ def _product_table(op: Operator, q: list[Quantization], first: NDArray[np.int64]
     return clamp_table(values + q[2].zero_point, *clamp(op, q[2])).reshape(-1)
 
 
-def _sum_multipliers(low: Lowering, op: Operator, q: list[Quantization]) -> tuple[Multiplier, Multiplier, Multiplier]:
+def _sum_multipliers(lowering: Lowering, op: Operator, q: list[Quantization]) -> tuple[Multiplier, Multiplier, Multiplier]:
     """Both inputs to twice the larger scale (so that the sum fits), the sum to the output.
 
     TFLM computes the quotients of SUB in float32, those of ADD in double; the others all in double.
     """
-    if op.kind == "SUB" and low.semantics == "tflm":
+    if op.kind == "SUB" and lowering.semantics == "tflm":
         scales = [np.float32(part.scale) for part in q]
         twice = np.float32(2) * max(scales[:2])
         reals = [float(scales[0] / twice), float(scales[1] / twice), float(twice / (np.float32(1 << ADD_SHIFT) * scales[2]))]
