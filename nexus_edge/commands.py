@@ -18,6 +18,7 @@ from nexus_edge.proofs.forecast import forecast
 from nexus_edge.proofs.key import KEY_LIMIT
 from nexus_edge.proofs.proof import FORMAT as PROOF_FORMAT
 from nexus_edge.types import NO_CONTEXT
+from nexus_edge.units import show_size, show_time
 
 
 @dataclass(frozen=True)
@@ -53,14 +54,14 @@ def model_import(arguments: argparse.Namespace) -> Result:
     content = model.to_bytes()
     write_whole(arguments.output, content, "program")
     data = {**model.describe(), "import_ms": watch.ms["import"], "program_bytes": len(content)}
-    return Result(data, [f"program   {arguments.output}  {len(content)} bytes, imported in {_time(watch.ms['import'])}"])
+    return Result(data, [f"program   {arguments.output}  {show_size(len(content))}, imported in {show_time(watch.ms['import'])}"])
 
 
 def model_inspect(arguments: argparse.Namespace) -> Result:
     """`nexus-edge model inspect`."""
     watch = Stopwatch()
     model, key = _committed(arguments, watch)
-    described = model.describe()
+    described = key.verifying_key.describe()
     cost = forecast(described)
     data = {
         "digest": key.verifying_key.digest.hex(),
@@ -75,10 +76,10 @@ def model_inspect(arguments: argparse.Namespace) -> Result:
             quantised = f"scale {port.scale:.9g}, zero point {port.zero_point}" if port.scale is not None else "no scale"
             lines.append(f"{role:<10} {port.name}  {port.dtype.name} {list(port.shape)}  {quantised}")
     for index, operator in enumerate(described["operators"]):
-        lines.append(f"{index:>4}  {operator['kind']:<18} {list(operator['shape'])!s:<22} {operator['label']}")
+        lines.append(f"{index:>4}  {operator['kind']:<18} {list(operator['shape'])!s:<22} {operator['output']}")
     lines.append(f"size       {described['weights']:,} weights, {described['cells']:,} cells, {described['lookups']:,} lookups")
     lines.append(
-        f"forecast   {_time(cost['prove_ms'])} on one core, {_size(cost['memory_bytes'])} of memory, a proof of about {_size(cost['proof_bytes'])}"
+        f"forecast   {show_time(cost['prove_ms'])} on one core, {show_size(cost['memory_bytes'])} of memory, a proof of about {show_size(cost['proof_bytes'])}"
     )
     return Result(data, lines)
 
@@ -89,8 +90,13 @@ def model_commit(arguments: argparse.Namespace) -> Result:
     _, key = _committed(arguments, watch)
     content = key.verifying_key.to_bytes()
     write_whole(arguments.key, content, "verifying key")
-    data = {"digest": key.verifying_key.digest.hex(), "key_bytes": len(content), "weights": arguments.weights, **_times(watch)}
-    lines = [f"digest    {data['digest']}", f"key       {arguments.key}  {_size(len(content))}, weights {arguments.weights}"]
+    data = {
+        "digest": key.verifying_key.digest.hex(),
+        "key_bytes": len(content),
+        "committed_weights": arguments.weights == "committed",
+        **_times(watch),
+    }
+    lines = [f"digest    {data['digest']}", f"key       {arguments.key}  {show_size(len(content))}, weights {arguments.weights}"]
     return Result(data, lines)
 
 
@@ -104,7 +110,7 @@ def infer(arguments: argparse.Namespace) -> Result:
         outputs = model.run(inputs, arguments.threads)
     write_tensors(arguments.output, model.outputs, outputs, "output")
     data = {"outputs": [port.describe() for port in model.outputs], **_times(watch), "peak_rss_bytes": peak_rss()}
-    return Result(data, [f"output    {arguments.output}  in {_time(watch.ms['infer'])}"])
+    return Result(data, [f"output    {arguments.output}  in {show_time(watch.ms['infer'])}"])
 
 
 def prove_command(arguments: argparse.Namespace) -> Result:
@@ -143,9 +149,9 @@ def prove_command(arguments: argparse.Namespace) -> Result:
     }
     lines = [
         f"model     {data['digest']}",
-        f"proof     {arguments.proof}  {_size(len(content))}, {proved.security_bits:.1f} bits",
-        f"proved    in {_time(proved.prove_ms)}, {_size(peak_rss())} of memory",
-        "phases    " + ", ".join(f"{phase} {_time(ms)}" for phase, ms in proved.phases_ms.items()),
+        f"proof     {arguments.proof}  {show_size(len(content))}, {proved.security_bits:.1f} bits",
+        f"proved    in {show_time(proved.prove_ms)}, {show_size(peak_rss())} of memory",
+        "phases    " + ", ".join(f"{phase} {show_time(ms)}" for phase, ms in proved.phases_ms.items()),
     ]
     return Result(data, lines)
 
@@ -177,7 +183,7 @@ def verify_command(arguments: argparse.Namespace) -> Result:
         "digest": key.digest.hex(),
         "context": proof.statement.context.hex(),
     }
-    return Result(data, [f"verified  model {data['digest']}", f"          in {_time(watch.ms['verify'])}, {bits:.1f} bits"])
+    return Result(data, [f"verified  model {data['digest']}", f"          in {show_time(watch.ms['verify'])}, {bits:.1f} bits"])
 
 
 def demo(_: argparse.Namespace) -> Result:
@@ -204,15 +210,3 @@ def _committed(arguments: argparse.Namespace, watch: Stopwatch) -> tuple[Model, 
 
 def _times(watch: Stopwatch) -> dict[str, float]:
     return {f"{step}_ms": ms for step, ms in watch.ms.items()}
-
-
-def _time(ms: float) -> str:
-    return f"{ms / 1000:.2f} s" if ms >= 1000 else f"{ms:.1f} ms"
-
-
-def _size(count: float) -> str:
-    for unit in ("B", "KB", "MB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.2f} GB"

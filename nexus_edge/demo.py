@@ -22,6 +22,7 @@ from nexus_edge.memory import peak_rss
 from nexus_edge.progress import ProgressBars
 from nexus_edge.proofs import Model, commit_model, prove
 from nexus_edge.proofs.arrays import write_tensors
+from nexus_edge.units import show_size, show_time
 
 
 @dataclass(frozen=True)
@@ -53,14 +54,14 @@ class Receipt:
 
     def lines(self) -> list[str]:
         """For people."""
-        phases = ", ".join(f"{phase} {ms:.1f}" for phase, ms in self.phases_ms.items())
+        phases = ", ".join(f"{phase} {show_time(ms)}" for phase, ms in self.phases_ms.items())
         return [
-            "",
-            f"  model      {self.model}, {self.digest[:16]}…",
-            f"  answer     a {self.answer} (the image shows a {self.shown}), output sha256 {self.output_sha256[:16]}…",
-            f"  proved     in {self.prove_ms:.1f} ms ({phases}), {self.peak_rss_bytes / 1e6:.0f} MB of memory",
-            f"  proof      {self.proof_bytes / 1000:.1f} KB, key {self.key_bytes / 1000:.1f} KB, {self.security_bits:.1f} bits of security",
-            f"  verified   in {self.verify_ms:.1f} ms by process {self.verifier_process} (proved by process {self.prover_process})",
+            f"model      {self.model}, digest {self.digest[:16]}…",
+            f"answer     {self.answer} (the image shows a {self.shown}), output sha256 {self.output_sha256[:16]}…",
+            f"proved     in {show_time(self.prove_ms)}, {show_size(self.peak_rss_bytes)} of memory",
+            f"phases     {phases}",
+            f"proof      {show_size(self.proof_bytes)}, key {show_size(self.key_bytes)}, {self.security_bits:.1f} bits of security",
+            f"verified   in {show_time(self.verify_ms)} by process {self.verifier_process} (proved by process {self.prover_process})",
         ]
 
 

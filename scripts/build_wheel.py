@@ -40,7 +40,8 @@ def main() -> int:
 def build(level: str, out: Path) -> Path:
     """A wheel whose native module is compiled for one level."""
     env = environment() | {"RUSTFLAGS": f"-C target-cpu={level}"}
-    command = [VENV / "bin" / "maturin", "build", "--release", "--locked", "--out", out, "--target-dir", NATIVE / "target" / "wheel"]
+    options = ("--release", "--locked", "--out", str(out), "--target-dir", str(NATIVE / "target" / "wheel"))
+    command = (str(VENV / "bin" / "maturin"), "build", *options)
     subprocess.run(command, cwd=ROOT, env=env, check=True, stdout=sys.stderr)
     (wheel,) = out.glob("*.whl")
     return wheel

@@ -2,18 +2,16 @@
 
     time    = fixed + 35 ns a cell + 40 ns a lookup + 16 ns a committed weight        on one core
     memory  = fixed + 56 bytes a cell + 16 bytes a weight
-    size    = fixed + 9 KB for each doubling of the cells
 
-The constants are the cost model of the protocol; `benches/` compares them with measurements.
+The constants are the cost model of the protocol; `benches/` compares them with measurements. The size of a proof is known exactly.
 """
 
 from collections.abc import Mapping
-from math import log2
 from typing import Any, TypedDict
 
 
 class Forecast(TypedDict):
-    """Estimates, not promises."""
+    """Time and memory are estimates, not promises."""
 
     prove_ms: float
     memory_bytes: int
@@ -21,10 +19,10 @@ class Forecast(TypedDict):
 
 
 def forecast(described: Mapping[str, Any]) -> Forecast:
-    """The cost of one proof of the program that `Model.describe` describes."""
+    """The cost of one proof of the program that `VerifyingKey.describe` describes."""
     cells, lookups, weights = described["cells"], described["lookups"], described["weights"]
     return Forecast(
         prove_ms=11 + (35 * cells + 40 * lookups + 16 * weights) / 1e6,
         memory_bytes=60_000_000 + 56 * cells + 16 * weights,
-        proof_bytes=round(350_000 + 9_000 * log2(1 + cells)),
+        proof_bytes=described["proof_bytes"],
     )

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from nexus_edge.errors import ProofRejected, RejectReason
 from nexus_edge.proofs import _native
 from nexus_edge.proofs.container import MIB
 from nexus_edge.proofs.model import Model
@@ -25,8 +26,10 @@ class VerifyingKey:
     @classmethod
     def from_bytes(cls, data: bytes) -> "VerifyingKey":
         """Load and check a key. Raises `ProofRejected`: without a key there is nothing to accept."""
-        with translated():
+        try:
             return cls(_native.VerifyingKey.load(data))
+        except _native.NativeError as broken:
+            raise ProofRejected(RejectReason.MALFORMED, f"verifying key: {broken}") from broken
 
     def to_bytes(self) -> bytes:
         """The key as a file."""
@@ -36,6 +39,13 @@ class VerifyingKey:
     def digest(self) -> ModelDigest:
         """The model digest."""
         return ModelDigest(self.native.digest)
+
+    def describe(self) -> dict[str, Any]:
+        """As `Model.describe`, and what a proof has: `cells`, `lookups`, `proof_bytes`."""
+        described = self.native.describe()
+        described["inputs"] = [port.describe() for port in self.inputs]
+        described["outputs"] = [port.describe() for port in self.outputs]
+        return described
 
     def soundness(self) -> dict[str, Any]:
         """Every error term of a proof in bits, and `bits` of their sum."""

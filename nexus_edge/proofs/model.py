@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from nexus_edge.errors import MalformedModel, ProofRejected
+from nexus_edge.errors import MalformedModel
 from nexus_edge.files import read_bounded
 from nexus_edge.proofs import _native
 from nexus_edge.proofs.container import MIB, ContainerError, Format, Section
@@ -48,11 +48,9 @@ class Model:
     def from_bytes(cls, data: bytes) -> "Model":
         """Load what `to_bytes` made. Everything is checked again."""
         try:
-            program, weights = FORMAT.decode(data)
-            with translated():
-                return cls(_native.Model.load(program, weights))
-        except (ContainerError, ProofRejected) as broken:
-            raise MalformedModel("the model cannot be loaded", broken.why) from broken
+            return cls(_native.Model.load(*FORMAT.decode(data)))
+        except (ContainerError, _native.NativeError) as broken:
+            raise MalformedModel("the program cannot be loaded", str(broken)) from broken
 
     def to_bytes(self) -> bytes:
         """The canonical program and its weights, as a file."""
@@ -68,7 +66,7 @@ class Model:
         return [port.from_integers(output) for port, output in zip(self.outputs, outputs, strict=True)]
 
     def describe(self) -> dict[str, Any]:
-        """Ports, operators, shapes, semantics, cells, lookups and sizes."""
+        """Ports, operators, shapes, semantics and sizes."""
         described = self.native.describe()
         described["inputs"] = [port.describe() for port in self.inputs]
         described["outputs"] = [port.describe() for port in self.outputs]

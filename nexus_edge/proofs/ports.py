@@ -82,7 +82,8 @@ class Port:
             scaled.astype(np.float64) + np.copysign(0.5, scaled)
         )  # exact: float64 holds x + 1/2 for every float32 below 2^31
         limits = np.iinfo(self.storage)
-        return np.clip(rounded + self.zero_point, limits.min, limits.max).astype(self.storage)
+        integers: Array = np.clip(rounded + self.zero_point, limits.min, limits.max).astype(self.storage)
+        return integers
 
     def from_integers(self, integers: Array) -> Array:
         """The user's array for the program's integers."""

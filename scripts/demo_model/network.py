@@ -34,7 +34,8 @@ class Parameters:
 
         def weights(*shape: int) -> Floats:
             fan_in = int(np.prod(shape[1:]))
-            return (generator.standard_normal(shape) * np.sqrt(2 / fan_in)).astype(np.float32)
+            scaled: Floats = (generator.standard_normal(shape) * np.sqrt(2 / fan_in)).astype(np.float32)
+            return scaled
 
         def zeros(count: int) -> Floats:
             return np.zeros(count, np.float32)

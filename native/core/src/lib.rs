@@ -2,8 +2,13 @@
 
 pub mod blocks;
 pub mod channel;
+pub mod contraction;
 pub mod eq;
 pub mod exec;
 pub mod field;
+pub mod layout;
+pub mod logup;
 pub mod program;
+pub mod proof;
+pub mod prover;
 pub mod reject;

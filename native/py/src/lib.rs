@@ -4,6 +4,7 @@ mod arrays;
 mod errors;
 mod features;
 mod program;
+mod proofs;
 
 use pyo3::prelude::*;
 
@@ -12,5 +13,6 @@ fn _native(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add("__version__", env!("CARGO_PKG_VERSION"))?;
     m.add("build_features", features::build_features())?;
     errors::register(m)?;
-    program::register(m)
+    program::register(m)?;
+    proofs::register(m)
 }

@@ -239,3 +239,6 @@ fn last_uses(p: &CheckedProgram) -> Vec<usize> {
     p.outputs.iter().for_each(|o| last[o.tensor as usize] = usize::MAX);
     last
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,7 +17,9 @@ pub const WEIGHTS: usize = 1 << 28;
 /// Values of all tables together.
 pub const TABLE_VALUES: usize = 1 << 24;
 /// Rules of all rescales together.
-pub const RULES: usize = 1 << 22;
+pub const RULES: usize = 1 << 20;
+/// Additions by a plane: each is checked on 65,536 pairs.
+pub const ADDITIONS: usize = 1 << 10;
 /// Pieces of all views together.
 pub const PIECES: usize = 1 << 12;
 /// Multiply-accumulates of one run.

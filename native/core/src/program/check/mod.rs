@@ -249,6 +249,7 @@ struct Checker<'a> {
     index: usize,
     macs: u64,
     rules: usize,
+    additions: usize,
     pieces: usize,
     two_offsets: bool,
 }
@@ -266,6 +267,7 @@ impl<'a> Checker<'a> {
             index: 0,
             macs: 0,
             rules: 0,
+            additions: 0,
             pieces: 0,
             two_offsets: false,
         }
@@ -378,3 +380,6 @@ fn centred(dtype: DType, x_zero: i32) -> Step<super::lines::Interval> {
     require(low <= 0 && high >= 0, Fault::Quantization, || format!("input zero point {x_zero} is outside its dtype"))?;
     Ok((low, high))
 }
+
+#[cfg(test)]
+mod tests;

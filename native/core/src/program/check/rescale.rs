@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use super::super::error::Fault;
 use super::super::lines::{self, Channel, Interval, LineError};
 use super::super::quantize::{Addition, Multiplier, Staircase, is_mean_multiplier, is_multiplier};
-use super::super::{Contract, Formula, Program, Rescale, Rule, interval};
+use super::super::{Contract, Formula, Program, Rescale, Rule, interval, limits};
 use super::{Checker, Refused, Step, refuse, require};
 
 /// Equations stay below this, a quarter of the field's characteristic.
@@ -67,6 +67,7 @@ impl<'a> Checker<'a> {
                 }
             })
             .reduce(|| Ok(false), |a, b| Ok(a? | b?))?;
+        require(!two || !matches!(r.formula, Formula::AveragePool), Fault::Unsupported, || "an average has one offset".into())?;
         self.two_offsets |= two;
         Ok(())
     }
@@ -97,6 +98,8 @@ impl<'a> Checker<'a> {
         let [(a, x1), (b, x2)] = terms[..] else {
             return refuse(Fault::Unsupported, "ADD of other than two tensors");
         };
+        self.additions += 1;
+        require(self.additions <= limits::ADDITIONS, Fault::Limit, || "too many additions".into())?;
         require(add.is_valid(), Fault::Quantization, || "a multiplier of ADD is out of range".into())?;
         let (x1, x2) = (&self.program.tensors[x1 as usize], &self.program.tensors[x2 as usize]);
         let dtypes = (x1.dtype, x2.dtype);
@@ -206,5 +209,41 @@ impl Bounds {
         let two = line.two_offsets();
         require(!two || covers(self.sign, first - zero, last - zero), Fault::Table, || "sign rows do not cover the line's values".into())?;
         Ok(two)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::program::Line;
+
+    /// One line against tables; the fault it is refused for.
+    fn fault(line: Line, clamp: (i64, i64), reach: i64) -> Option<Fault> {
+        let bounds = Bounds { range_bits: 16, clamp, sign: (-1, 1) };
+        bounds.rule(&Rule::Line { low: -reach, high: reach, line }, 0).err().map(|e| e.0)
+    }
+
+    #[test]
+    fn each_term_of_the_wrap_bound_counts() {
+        let line = Line { a: 1 << 20, b_pos: 0, b_neg: 0, d: 1 << 32 };
+        let rows = (-(1 << 20), (1 << 20) - 1);
+        assert_eq!(fault(line, rows, 1 << 31), None);
+        assert_eq!(fault(line, rows, 1 << 42), Some(Fault::Wrap));
+        assert_eq!(fault(Line { a: 1 << 31, ..line }, rows, 1 << 31), Some(Fault::Wrap));
+        assert_eq!(fault(Line { b_pos: 1 << 61, b_neg: 1 << 61, ..line }, (-(1 << 29), (1 << 29) - 1), 1 << 31), Some(Fault::Wrap));
+        // The clamp table admits values that no honest prover has.
+        assert_eq!(fault(line, (-(1 << 30), (1 << 20) - 1), 1 << 31), Some(Fault::Wrap));
+        assert_eq!(fault(line, (-(1 << 20), (1 << 30) - 1), 1 << 31), Some(Fault::Wrap));
+        assert_eq!(fault(Line { d: (1 << 32) + 1, ..line }, rows, 1 << 31), Some(Fault::Wrap));
+    }
+
+    #[test]
+    fn tables_cover_what_is_reachable() {
+        let line = Line { a: 1, b_pos: 0, b_neg: 0, d: 2 };
+        assert_eq!(fault(line, (-5, 5), 10), None);
+        assert_eq!(fault(line, (-4, 5), 10), Some(Fault::Table));
+        assert_eq!(fault(line, (-5, 4), 10), Some(Fault::Table));
+        assert_eq!(fault(Line { b_neg: -1, ..line }, (-8, 8), 1), None);
+        assert_eq!(fault(Line { b_neg: -1, ..line }, (-8, 8), 10), Some(Fault::Table));
     }
 }
