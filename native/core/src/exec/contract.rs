@@ -1,6 +1,8 @@
 //! A contraction and its rescale in one pass: each tile of positions is accumulated, requantised while it is in cache, and dropped
 //! unless the trace wants it.
 
+use std::borrow::Cow;
+
 use rayon::prelude::*;
 
 use crate::program::check::CheckedProgram;
@@ -65,18 +67,23 @@ impl Contraction {
     /// The output, and the accumulators if they are kept and exist.
     pub(super) fn run(&self, tensors: &[Vec<i16>], keep: bool, parallel: bool) -> (Vec<i16>, Vec<i32>) {
         let mut out = vec![0; self.positions * self.channels];
-        if let Kernel::Mix(plane) = &self.kernel {
-            plane.run(tensors, &mut out, parallel);
-            return (out, Vec::new());
-        }
+        let x = match &self.kernel {
+            Kernel::Gemm(g) => Cow::Borrowed(&tensors[g.x as usize][..]),
+            Kernel::Depthwise(d) => d.spread(&tensors[d.x as usize]),
+            Kernel::Sum(s) => Cow::Borrowed(&tensors[s.x as usize][..]),
+            Kernel::Mix(plane) => {
+                plane.run(tensors, &mut out, parallel);
+                return (out, Vec::new());
+            }
+        };
         let rows = (TILE_WORDS / self.channels).clamp(1, self.positions).next_multiple_of(8).min(self.positions);
         let step = rows * self.channels;
         let tile = |scratch: &mut Scratch, index: usize, acc: &mut [i32], out: &mut [i16]| {
             let first = index * rows;
             match &self.kernel {
-                Kernel::Gemm(g) => g.tile(&tensors[g.x as usize], first, acc, &mut scratch.patches),
-                Kernel::Depthwise(d) => d.tile(&tensors[d.x as usize], first, acc),
-                Kernel::Sum(s) => s.tile(&tensors[s.x as usize], first, acc, self.channels),
+                Kernel::Gemm(g) => g.tile(&x, first, acc.len() / self.channels, acc, &mut scratch.patches),
+                Kernel::Depthwise(d) => d.tile(&x, first, acc),
+                Kernel::Sum(s) => s.tile(&x, first, acc, self.channels),
                 Kernel::Mix(_) => {}
             }
             self.requantize.rows(first, acc, out, self.channels);

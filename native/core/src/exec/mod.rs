@@ -6,6 +6,7 @@
 mod contract;
 mod depthwise;
 mod gemm;
+mod kernels;
 mod layout;
 mod pool;
 mod requantize;
