@@ -33,6 +33,11 @@ impl Gemm {
         Gemm { x, window, channels, direct: (pointwise || whole) && panels.depth() == depth, panels, zero: zero as i16 }
     }
 
+    /// Elements of a patch, 0 if none are gathered.
+    pub(super) fn patch_depth(&self) -> usize {
+        if self.direct { 0 } else { self.panels.depth() }
+    }
+
     /// Accumulators of `positions` positions from `first`.
     pub(super) fn tile(&self, x: &[i16], first: usize, positions: usize, acc: &mut [i32], patches: &mut Vec<i16>) {
         let depth = self.panels.depth();

@@ -108,7 +108,7 @@ impl Plane {
             }
         };
         if parallel {
-            let grain = super::GRAIN;
+            let grain = 1 << 15;
             out.par_chunks_mut(grain).zip(x1.par_chunks(grain).zip(x2.par_chunks(grain))).for_each(|(y, (x1, x2))| run(x1, x2, y));
         } else {
             run(x1, x2, out);

@@ -154,17 +154,17 @@ impl Taps {
 #[derive(Clone, Debug)]
 pub(super) struct DoubleRounding {
     /// Multipliers.
-    pub(super) m: Vec<i32>,
+    m: Vec<i32>,
     /// Left shifts.
-    pub(super) left: Vec<u32>,
+    left: Vec<u32>,
     /// Right shifts less one, 0 if there is none.
-    pub(super) right: Vec<u32>,
+    right: Vec<u32>,
     /// All ones where there is a right shift.
-    pub(super) rounds: Vec<i32>,
+    rounds: Vec<i32>,
     /// Zero point, and the clamp before it is added.
-    pub(super) zero: i32,
-    pub(super) low: i32,
-    pub(super) high: i32,
+    zero: i32,
+    low: i32,
+    high: i32,
 }
 
 impl DoubleRounding {
@@ -187,6 +187,9 @@ impl DoubleRounding {
     }
 
     fn rows_at(&self, level: Level, acc: &[i32], out: &mut [i16]) {
+        let channels = self.m.len();
+        let parameters = [self.left.len(), self.right.len(), self.rounds.len()] == [channels; 3];
+        assert!(parameters && acc.len() == out.len() && acc.len().is_multiple_of(channels), "shapes of a requantisation");
         #[cfg(target_arch = "x86_64")]
         if x86::double_rounding(level, self, acc, out) {
             return;

@@ -249,7 +249,35 @@ fn accumulate_avx512(t: &Taps, rows: &[&[i16]], acc: &mut [i32]) {
     }
 }
 
+/// 16 channels at a time, their parameters in registers for all rows.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 fn double_rounding_avx512(d: &DoubleRounding, acc: &[i32], out: &mut [i16]) {
-    portable::double_rounding(d, acc, out);
+    let channels = d.m.len();
+    let rows = acc.len() / channels;
+    let half = _mm512_set1_epi64(1 << 30);
+    let (low, high, zero) = (_mm512_set1_epi32(d.low), _mm512_set1_epi32(d.high), _mm512_set1_epi32(d.zero));
+    for first in (0..channels).step_by(LANES) {
+        let mask = u16::MAX >> (LANES - (channels - first).min(LANES));
+        // SAFETY: parameters are `channels` long and `super` asserted that `acc` and `out` are `rows * channels`; loads and stores are
+        // masked to the channels.
+        unsafe {
+            let m = _mm512_maskz_loadu_epi32(mask, d.m.as_ptr().add(first));
+            let m_odd = _mm512_srli_epi64(m, 32);
+            let left = _mm512_maskz_loadu_epi32(mask, d.left.as_ptr().add(first).cast());
+            let right = _mm512_maskz_loadu_epi32(mask, d.right.as_ptr().add(first).cast());
+            let rounds = _mm512_movepi32_mask(_mm512_maskz_loadu_epi32(mask, d.rounds.as_ptr().add(first)));
+            for row in 0..rows {
+                let at = row * channels + first;
+                let a = _mm512_sllv_epi32(_mm512_maskz_loadu_epi32(mask, acc.as_ptr().add(at)), left);
+                let even = _mm512_add_epi64(_mm512_mul_epi32(a, m), half);
+                let odd = _mm512_add_epi64(_mm512_mul_epi32(_mm512_srli_epi64(a, 32), m_odd), half);
+                let h = _mm512_mask_blend_epi32(0xaaaa, _mm512_srli_epi64(even, 31), _mm512_slli_epi64(odd, 1));
+                let shifted = _mm512_srav_epi32(_mm512_add_epi32(h, _mm512_srai_epi32(h, 31)), right);
+                let rounded = _mm512_srai_epi32(_mm512_add_epi32(shifted, _mm512_set1_epi32(1)), 1);
+                let v = _mm512_mask_blend_epi32(rounds, h, rounded);
+                let y = _mm512_add_epi32(_mm512_min_epi32(_mm512_max_epi32(v, low), high), zero);
+                _mm256_mask_storeu_epi16(out.as_mut_ptr().add(at), mask, _mm512_cvtepi32_epi16(y));
+            }
+        }
+    }
 }
