@@ -132,7 +132,7 @@ impl Executor {
         match threads {
             0 => self.run_here(inputs, keep, rayon::current_num_threads() > 1),
             1 => self.run_here(inputs, keep, false),
-            n => pool(n)?.install(|| self.run_here(inputs, keep, true)),
+            n => pool(n.min(std::thread::available_parallelism().map_or(n, Into::into)))?.install(|| self.run_here(inputs, keep, true)),
         }
     }
 
