@@ -18,7 +18,7 @@ const TILE: usize = 1 << 15;
 /// Rows of a tile are a multiple of this where there are enough: whole blocks of every matrix kernel.
 const BLOCK: usize = 48;
 /// Smaller operators run on one thread: waking another costs as much.
-const PARALLEL_MACS: u64 = 1 << 20;
+const PARALLEL_MACS: u64 = 1 << 22;
 
 #[derive(Debug)]
 enum Kernel {
