@@ -30,8 +30,13 @@ pub fn tensor(array: &Bound<'_, PyAny>, t: &Tensor) -> PyResult<Vec<i16>> {
 pub fn array<'py>(py: Python<'py>, values: &[i16], t: &Tensor) -> PyResult<Bound<'py, PyAny>> {
     // The low byte of an int8 or uint8 value is its representation.
     let bytes: Vec<u8> = values.iter().map(|&v| v as u8).collect();
-    let flat = py.import("numpy")?.call_method1("frombuffer", (PyByteArray::new(py, &bytes), word(t.dtype)))?;
-    flat.call_method1("reshape", (t.dims.clone(),))
+    from_bytes(py, &bytes, t.dtype, &t.dims)
+}
+
+/// A new array from its elements' bytes in C order.
+pub fn from_bytes<'py>(py: Python<'py>, bytes: &[u8], dtype: DType, dims: &[u32]) -> PyResult<Bound<'py, PyAny>> {
+    let flat = py.import("numpy")?.call_method1("frombuffer", (PyByteArray::new(py, bytes), word(dtype)))?;
+    flat.call_method1("reshape", (dims.to_vec(),))
 }
 
 /// NumPy's name of a dtype.

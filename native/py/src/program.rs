@@ -11,6 +11,7 @@ use nexus_edge_core::program::{DType, Edge, Op, Piece, Port, Program, Semantics,
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList};
 
+use crate::proofs::ProvingKey;
 use crate::{arrays, errors};
 
 type WindowTuple = ((u32, u32), (u32, u32), (u32, u32), (u32, u32), (u32, u32), (u32, u32));
@@ -213,6 +214,11 @@ impl Model {
 
     fn describe<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         describe(py, self.executor.program())
+    }
+
+    #[pyo3(signature = (weights_inside = false, security = 100))]
+    fn commit(&self, py: Python<'_>, weights_inside: bool, security: u32) -> PyResult<ProvingKey> {
+        py.detach(|| ProvingKey::new(self, weights_inside, security))
     }
 }
 
