@@ -1,0 +1,25 @@
+//! The polynomial commitment: several Reed-Solomon oracles of different sizes, opened together at separable functionals.
+
+mod code;
+mod functional;
+mod kernel;
+mod open;
+mod oracle;
+mod planes;
+mod stack;
+mod sumcheck;
+#[cfg(test)]
+mod tests;
+mod verify;
+mod whir;
+
+use std::ops::ControlFlow;
+
+pub use functional::{Claim, Functional};
+pub use open::open;
+pub use oracle::{Committed, OracleLayout, Role, commit};
+pub use stack::Stack;
+pub use verify::verify_opening;
+
+/// Told how much of the work is done, from 0 to 1; breaks it off by returning `Break`.
+pub type Control<'a> = &'a mut dyn FnMut(f64) -> ControlFlow<()>;

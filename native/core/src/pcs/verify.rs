@@ -1,0 +1,124 @@
+//! The verifier's side of an opening: work on sides, columns and queries, never on areas.
+
+use super::code::read_rows;
+use super::functional::{Claim, batch};
+use super::open::reduced;
+use super::stack::Stack;
+use super::sumcheck::weight_at;
+use super::whir::{self, distinct, monomials};
+use crate::channel::Reader;
+use crate::eq::eq;
+use crate::field::{Ext, F, K};
+use crate::hash::Digest;
+use crate::ntt;
+use crate::parameters::{ORACLE_LOG_BLOWUP, Parameters};
+use crate::reject::{Reject, Verdict};
+
+/// The column combination as received, before any index is drawn.
+struct Combined<const D: usize> {
+    /// Weights of the stack's columns.
+    columns: Vec<K<D>>,
+    /// The point below `log2(L_max)`.
+    z: Vec<K<D>>,
+    s: K<D>,
+    g: Polynomial<D>,
+}
+
+enum Polynomial<const D: usize> {
+    Clear(Vec<K<D>>),
+    Root(Digest),
+}
+
+/// Checks that the oracles with the given roots have the claimed values.
+pub fn verify_opening<const D: usize, R: Reader<D>>(
+    params: &Parameters,
+    reader: &mut R,
+    stack: &Stack,
+    roots: &[Digest],
+    claims: Vec<Claim<R::Value, D>>,
+) -> Verdict<()> {
+    if params.degree() != D || roots.len() != stack.oracles.len() {
+        return Err(Reject::Malformed { what: "opening", why: "parameter set or number of roots".into() });
+    }
+    let combined = combine(params, reader, stack, roots, &claims)?;
+    query(params, reader, stack, roots, combined)
+}
+
+/// The sumcheck, `s`, and `g` or its root.
+fn combine<const D: usize, R: Reader<D>>(
+    params: &Parameters,
+    reader: &mut R,
+    stack: &Stack,
+    roots: &[Digest],
+    claims: &[Claim<R::Value, D>],
+) -> Verdict<Combined<D>> {
+    reader.absorb("opening oracles", &stack.to_bytes(roots));
+    let eta = reader.challenge("opening batch");
+    let functionals = batch(stack, claims.iter().map(|c| c.functionals.as_slice()), eta)?;
+    // Horner from the last claim: claim k has weight eta^k.
+    let mut claim = claims.iter().rev().fold(reader.constant(K::ZERO), |sum, c| reader.add_scaled(&c.value, &sum, eta));
+    let mut z = Vec::with_capacity(stack.variables());
+    for j in 0..stack.variables() {
+        let h = reader.receive("opening round", 2)?;
+        let x = reader.challenge("opening round");
+        // h(x) = h0 + x h1 + x^2 h2 with h1 = claim, or h1 = claim - 2 h0 - h2.
+        let (c0, c2) = if j < stack.log_rows { (K::ONE, x * x) } else { (K::ONE - x - x, x * x - x) };
+        let linear = reader.scale(&claim, x);
+        claim = reader.add_scaled(&reader.add_scaled(&linear, &h[0], c0), &h[1], c2);
+        z.push(x);
+    }
+    let s = reader.receive_clear("opening value", 1)?[0];
+    let difference = reader.add(&claim, &reader.constant(-(s * weight_at(stack, &functionals, &z))));
+    reader.assert_zero(&difference, "opening sumcheck")?;
+    let columns = eq(&z.split_off(stack.log_rows));
+    let g = if params.is_clear(stack.log_rows) {
+        let g = reader.receive_clear("combined polynomial", 1 << stack.log_rows)?;
+        let value: K<D> = g.iter().zip(monomials(&z)).map(|(&c, m)| c * m).sum();
+        if value != s {
+            return Err(Reject::Equation("value of the combined polynomial"));
+        }
+        Polynomial::Clear(g)
+    } else {
+        let mut root = [0; 32];
+        root.copy_from_slice(&reader.receive_bytes("combined root", 32)?);
+        Polynomial::Root(root)
+    };
+    Ok(Combined { columns, z, s, g })
+}
+
+/// The rows, and WHIR where `g` is committed.
+fn query<const D: usize, R: Reader<D>>(
+    params: &Parameters,
+    reader: &mut R,
+    stack: &Stack,
+    roots: &[Digest],
+    combined: Combined<D>,
+) -> Verdict<()> {
+    let log_domain = stack.log_rows + ORACLE_LOG_BLOWUP;
+    let indices = distinct(reader.indices("row indices", params.queries(ORACLE_LOG_BLOWUP), log_domain));
+    let mut values = vec![K::ZERO; indices.len()];
+    for ((layout, root), &base) in stack.oracles.iter().zip(roots).zip(&stack.base) {
+        let rows = reduced(&indices, layout.log_domain());
+        let cells = read_rows(reader, layout.leaf(), layout.log_domain(), root, &rows)?;
+        let weights = &combined.columns[base..][..layout.columns];
+        let sums: Vec<K<D>> =
+            cells.chunks_exact(layout.columns).map(|row| row.iter().zip(weights).map(|(&c, w)| w.scale(c)).sum()).collect();
+        let mask = (1 << layout.log_domain()) - 1;
+        for (value, i) in values.iter_mut().zip(&indices) {
+            // Every reduced index is in `rows`, which was made from the same list.
+            let k = rows.partition_point(|&row| row < i & mask);
+            *value += sums[k];
+        }
+    }
+    match combined.g {
+        Polynomial::Clear(g) => {
+            let word = ntt::encode(g.iter().flat_map(|x| x.0).collect(), D, log_domain);
+            let at = |i: usize| Ext(core::array::from_fn::<F, D, _>(|d| word[D * i + d]));
+            match indices.iter().zip(values).all(|(&i, value)| at(i) == value) {
+                true => Ok(()),
+                false => Err(Reject::Row { oracle: "combined polynomial" }),
+            }
+        }
+        Polynomial::Root(root) => whir::verify(params, reader, root, &combined.z, combined.s, &indices, &values),
+    }
+}

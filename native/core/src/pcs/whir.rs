@@ -1,0 +1,210 @@
+//! WHIR on the column combination `g`: four variables a round, the rate halves with each round, unique decoding throughout.
+//!
+//! `g = sum_a X^a G_a(X^16)` over `0 <= a < 16` is committed as an interleaved code word: leaf `j` holds `G_0(y_j), ..., G_15(y_j)`, where
+//! `y_j` is point `j` of the domain of `len(g) / (16 rate)` points. The 16 values of `g` at the points with `x^16 = y_j` determine the leaf and are determined by it (a transform of length 16 with twiddles), so that this is the same code with the
+//! same distance, leaf by leaf; it is cheaper to make and to fold: the fold by `r_0, ..., r_3` is `sum_a m_a(r) G_a(y_j)` with the monomials
+//! `m_a(r) = prod over the bits of a of r_i`.
+//!
+//! The claims on a polynomial are `<g, m(z)>` and values `g(x_i) = <g, m(x_i, x_i^2, x_i^4, ...)>`, all inner products with a tensor of pairs
+//! `(1, t)`. A round of the coefficient basis takes such a weight to `(t + r)` times the tensor of the other pairs: the verifier keeps one
+//! coefficient and one point for each claim.
+
+use p3_field::PrimeCharacteristicRing;
+
+use super::code::{Code, Leaf, read_rows};
+use super::planes::{Basis, Planes, round};
+use crate::channel::{Prover, Reader};
+use crate::eq::tensor;
+use crate::field::{Ext, F, K};
+use crate::hash::Digest;
+use crate::ntt;
+use crate::parameters::{FOLD_LOG, ORACLE_LOG_BLOWUP, Parameters, WHIR_LOG_BLOWUP};
+use crate::reject::{Reject, Verdict};
+
+const LEAF: usize = 1 << FOLD_LOG;
+
+fn leaf<const D: usize>() -> Leaf {
+    Leaf { role: "folding", columns: LEAF * D }
+}
+
+/// Where round `k` stands: its polynomial has `2^log` coefficients.
+#[derive(Clone, Copy)]
+struct Stage {
+    round: usize,
+    log: usize,
+}
+
+impl Stage {
+    fn log_blowup(self) -> usize {
+        WHIR_LOG_BLOWUP + self.round
+    }
+
+    /// `log2` of the number of leaves.
+    fn height(self) -> usize {
+        self.log - FOLD_LOG + self.log_blowup()
+    }
+
+    fn next(self) -> Stage {
+        Stage { round: self.round + 1, log: self.log - FOLD_LOG }
+    }
+}
+
+/// Sorts drawn indices and drops repetitions.
+pub(crate) fn distinct(mut indices: Vec<usize>) -> Vec<usize> {
+    indices.sort_unstable();
+    indices.dedup();
+    indices
+}
+
+/// The monomials of a point: entry `i` is the product of the coordinates at the bits of `i`.
+pub(crate) fn monomials<const D: usize>(z: &[K<D>]) -> Vec<K<D>> {
+    tensor(&z.iter().map(|&z| (K::ONE, z)).collect::<Vec<_>>())
+}
+
+/// A committed polynomial of the recursion.
+pub(crate) struct Word<const D: usize> {
+    stage: Stage,
+    code: Code,
+}
+
+impl<const D: usize> Word<D> {
+    /// Commits to `g`.
+    pub fn new(g: &[K<D>]) -> Self {
+        Self::at(g, Stage { round: 0, log: g.len().trailing_zeros() as usize })
+    }
+
+    fn at(g: &[K<D>], stage: Stage) -> Self {
+        // Row b holds the coefficients of X^(16 b), ..., X^(16 b + 15): the natural order.
+        let rows = g.iter().flat_map(|x| x.0).collect();
+        Word { stage, code: Code::new(leaf::<D>(), ntt::encode(rows, LEAF * D, stage.height())) }
+    }
+
+    /// The root.
+    pub fn root(&self) -> Digest {
+        self.code.root()
+    }
+}
+
+/// `sum_k xi^(k+1) x_k^i` for `i < 2^log`, where `x_k` is point `points[k]` of the domain of size `2^log_domain`.
+///
+/// This is the transpose of an evaluation, and that is a transform again: `h^i sum_j e_j omega^(i j)`.
+fn point_weights<const D: usize>(points: &[usize], xi: K<D>, log: usize, log_domain: usize) -> Vec<K<D>> {
+    let mut at = vec![F::ZERO; D << log_domain];
+    let mut power = xi;
+    for &j in points {
+        at[D * j..][..D].copy_from_slice(&power.0);
+        power *= xi;
+    }
+    let sums = ntt::dft(at, D, log_domain);
+    let (h, mut power) = (ntt::shift(log_domain), F::ONE);
+    sums.chunks_exact(D)
+        .take(1 << log)
+        .map(|c| {
+            let x = Ext(core::array::from_fn(|d| c[d] * power));
+            power *= h;
+            x
+        })
+        .collect()
+}
+
+/// Proves `<g, m(z)> = s` and the values of `g` at the given points of the domain of `2 len(g)` points. `word` commits to `g`.
+pub(crate) fn prove<const D: usize>(params: &Parameters, prover: &mut Prover, g: &[K<D>], word: Word<D>, z: &[K<D>], rows: Vec<usize>) {
+    let m = monomials(z);
+    let mut f = Planes::new(word.stage.log, |i| g[i]);
+    let mut w = Planes::new(word.stage.log, |i| m[i]);
+    let mut log_domain = word.stage.log + ORACLE_LOG_BLOWUP;
+    let (mut word, mut points) = (word, rows);
+    loop {
+        let stage = word.stage;
+        let weights = point_weights(&points, prover.challenge("folding batch"), stage.log, log_domain);
+        w.add(|i| weights[i]);
+        for _ in 0..FOLD_LOG {
+            let (h0, h2) = round(&f, &w, Basis::Coefficient);
+            prover.send_clear("folding round", &[h0, h2]);
+            let r = prover.challenge("folding round");
+            f.fold_data(r, Basis::Coefficient);
+            w.fold_weight(r, Basis::Coefficient);
+        }
+        let (folded, next) = (f.to_natural(), stage.next());
+        let committed = if params.is_final(next.log) {
+            prover.send_clear("folding polynomial", &folded);
+            None
+        } else {
+            let committed = Word::at(&folded, next);
+            prover.send_bytes("folding root", &committed.root());
+            Some(committed)
+        };
+        points = distinct(prover.transcript.indices("folding indices", params.queries(stage.log_blowup()), stage.height()));
+        log_domain = stage.height();
+        word.code.open(prover, &points);
+        match committed {
+            Some(next) => word = next,
+            None => return,
+        }
+    }
+}
+
+/// Checks [`prove`]'s messages: `s`, the values `ys` at the points `rows` of the domain of `2^(len(z) + 1)` points, the root of `g`.
+pub(crate) fn verify<const D: usize, R: Reader<D>>(
+    params: &Parameters,
+    reader: &mut R,
+    root: Digest,
+    z: &[K<D>],
+    s: K<D>,
+    rows: &[usize],
+    ys: &[K<D>],
+) -> Verdict<()> {
+    let mut stage = Stage { round: 0, log: z.len() };
+    let (mut claim, mut root) = (s, root);
+    // <g, m(z)> has become `scale` times the monomials of what is left of z.
+    let (mut scale, mut z) = (K::ONE, z);
+    let mut points: Vec<(K<D>, F)> = Vec::new();
+    let log_domain = stage.log + ORACLE_LOG_BLOWUP;
+    let mut fresh: Vec<(F, K<D>)> = rows.iter().zip(ys).map(|(&i, &y)| (ntt::point(log_domain, i), y)).collect();
+    loop {
+        let xi = reader.challenge("folding batch");
+        let mut power = xi;
+        for (x, y) in fresh {
+            claim += power * y;
+            points.push((power, x));
+            power *= xi;
+        }
+        let mut r = Vec::with_capacity(FOLD_LOG);
+        for _ in 0..FOLD_LOG {
+            let h = reader.receive_clear("folding round", 2)?;
+            let x = reader.challenge("folding round");
+            claim = h[0] + x * (claim + x * h[1]);
+            scale *= z[r.len()] + x;
+            for (c, t) in &mut points {
+                *c *= x + K::from_base(*t);
+                *t = t.square();
+            }
+            r.push(x);
+        }
+        z = &z[FOLD_LOG..];
+        let next = stage.next();
+        let last = params.is_final(next.log);
+        let mut polynomial = Vec::new();
+        let mut next_root = [0; 32];
+        if last {
+            polynomial = reader.receive_clear("folding polynomial", 1 << next.log)?;
+        } else {
+            next_root.copy_from_slice(&reader.receive_bytes("folding root", 32)?);
+        }
+        let opened = distinct(reader.indices("folding indices", params.queries(stage.log_blowup()), stage.height()));
+        let values = read_rows(reader, leaf::<D>(), stage.height(), &root, &opened)?;
+        let m = monomials(&r);
+        let fold = |leaf: &[F]| leaf.chunks_exact(D).zip(&m).map(|(c, &m)| m * Ext(core::array::from_fn(|d| c[d]))).sum();
+        fresh = opened.iter().zip(values.chunks_exact(LEAF * D)).map(|(&j, leaf)| (ntt::point(stage.height(), j), fold(leaf))).collect();
+        if last {
+            let at = |x: F| polynomial.iter().rev().fold(K::ZERO, |t, &c| t.scale(x) + c);
+            if fresh.iter().any(|&(y, value)| at(y) != value) {
+                return Err(Reject::Row { oracle: "folding" });
+            }
+            let direct: K<D> = polynomial.iter().zip(monomials(z)).map(|(&c, m)| c * m).sum();
+            let sum = points.iter().fold(scale * direct, |t, &(c, x)| t + c * at(x));
+            return if sum == claim { Ok(()) } else { Err(Reject::Equation("folded claim")) };
+        }
+        (stage, root) = (next, next_root);
+    }
+}
