@@ -6,9 +6,25 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
+__all__ = [
+    "Cancelled",
+    "InputError",
+    "Model",
+    "NativeError",
+    "ProgramBuilder",
+    "ProgramError",
+    "ProvingKey",
+    "Rejected",
+    "Statement",
+    "VerifyingKey",
+    "__version__",
+    "build_features",
+    "verify",
+]
+
 __version__: str
 build_features: list[str]
-"""CPU features this build was compiled for; empty for the portable baseline."""
+"""CPU features this build was compiled for, by rustc's names."""
 
 class NativeError(Exception):
     """Base of the errors below. `kind` is a stable word for programs, the message is for people."""
@@ -27,7 +43,7 @@ class Rejected(NativeError):
 class Cancelled(NativeError):
     """The progress callback asked to stop."""
 
-Window = tuple[
+_Window = tuple[
     tuple[int, int],  # input height, width
     tuple[int, int],  # output height, width
     tuple[int, int],  # kernel
@@ -35,7 +51,7 @@ Window = tuple[
     tuple[int, int],  # padding at the top, at the left
     tuple[int, int],  # dilation
 ]
-Multiplier = tuple[int, int]
+_Multiplier = tuple[int, int]
 """`(M, e)`: M in [2^30, 2^31) or 0, right shift e."""
 
 @final
@@ -46,7 +62,7 @@ class ProgramBuilder:
     `label` names the operator in errors.
     """
 
-    def __init__(self, name: str, semantics: str) -> None: ...
+    def __new__(cls, name: str, semantics: str) -> ProgramBuilder: ...
     def tensor(self, name: str, dtype: str, dims: Sequence[int], scale: float | None, zero_point: int) -> int: ...
     def input(self, tensor: int, float_edge: bool = False) -> None: ...
     def output(self, tensor: int, float_edge: bool = False) -> None: ...
@@ -55,29 +71,29 @@ class ProgramBuilder:
         label: str,
         x: int,
         out: int,
-        window: Window,
+        window: _Window,
         weights: NDArray[np.int32],
         bias: NDArray[np.int32] | None,
         x_zero: int,
-        multipliers: Sequence[Multiplier],
+        multipliers: Sequence[_Multiplier],
         clamp: tuple[int, int],
         depthwise: bool = False,
         single_rounding: bool = False,
     ) -> None:
         """weights: (O, KH, KW, C), or (KH, KW, C * m) for depthwise, zero point already subtracted. The output's zero point is its tensor's."""
 
-    def mean(self, label: str, x: int, out: int, window: Window, x_zero: int, multiplier: Multiplier, clamp: tuple[int, int]) -> None:
+    def mean(self, label: str, x: int, out: int, window: _Window, x_zero: int, multiplier: _Multiplier, clamp: tuple[int, int]) -> None:
         """Sum over the window (1/N folded into the multiplier), then requantise."""
 
-    def average_pool(self, label: str, x: int, out: int, window: Window, clamp: tuple[int, int]) -> None: ...
-    def max_pool(self, label: str, x: int, out: int, window: Window, clamp: tuple[int, int]) -> None: ...
+    def average_pool(self, label: str, x: int, out: int, window: _Window, clamp: tuple[int, int]) -> None: ...
+    def max_pool(self, label: str, x: int, out: int, window: _Window, clamp: tuple[int, int]) -> None: ...
     def add(
         self,
         label: str,
         first: int,
         second: int,
         out: int,
-        multipliers: tuple[Multiplier, Multiplier, Multiplier],
+        multipliers: tuple[_Multiplier, _Multiplier, _Multiplier],
         clamp: tuple[int, int],
         subtract: bool = False,
     ) -> None:

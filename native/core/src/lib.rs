@@ -2,13 +2,19 @@
 
 pub mod blocks;
 pub mod channel;
+pub mod contraction;
 pub mod eq;
+pub mod exec;
 pub mod field;
 pub mod hash;
+pub mod layout;
+pub mod logup;
 pub mod merkle;
 pub mod ntt;
 pub mod parameters;
 pub mod pcs;
 pub mod program;
+pub mod proof;
+pub mod prover;
 pub mod reject;
 pub mod soundness;

@@ -6,8 +6,8 @@
 use std::fmt;
 
 use crate::field::P;
-use crate::parameters::{FOLD_LOG, ORACLE_LOG_BLOWUP, Parameters, WHIR_LOG_BLOWUP};
-use crate::pcs::Stack;
+use crate::parameters::{FOLD_LOG, ORACLE_LOG_BLOWUP, Parameters};
+use crate::pcs::{Stack, stages};
 
 /// One source of error: probability `2^-bits`.
 #[derive(Clone, Debug, PartialEq)]
@@ -82,21 +82,14 @@ pub fn opening_terms(params: &Parameters, stack: &Stack, claims: usize) -> Vec<T
     if params.is_clear(stack.log_rows) {
         return terms;
     }
-    let (mut log, mut round) = (stack.log_rows, 0);
-    loop {
-        let log_blowup = WHIR_LOG_BLOWUP + round;
-        let height = log - FOLD_LOG + log_blowup;
-        terms.push(algebraic(format!("folding {round}: batch of values"), queries as f64));
-        terms.push(algebraic(format!("folding {round}: sumcheck"), 2.0 * FOLD_LOG as f64));
-        terms.push(algebraic(format!("folding {round}: fold of leaves"), FOLD_LOG as f64 * (1u64 << height) as f64));
-        queries = params.queries(log_blowup);
-        terms.push(Term::queries(format!("folding {round}: queries"), queries, log_blowup));
-        log -= FOLD_LOG;
-        round += 1;
-        if params.is_final(log) {
-            return terms;
-        }
+    for (i, stage) in stages(params, stack.log_rows).into_iter().enumerate() {
+        terms.push(algebraic(format!("folding {i}: batch of values"), queries as f64));
+        terms.push(algebraic(format!("folding {i}: sumcheck"), 2.0 * FOLD_LOG as f64));
+        terms.push(algebraic(format!("folding {i}: fold of leaves"), FOLD_LOG as f64 * (1u64 << stage.height()) as f64));
+        queries = params.queries(stage.log_blowup);
+        terms.push(Term::queries(format!("folding {i}: queries"), queries, stage.log_blowup));
     }
+    terms
 }
 
 #[cfg(test)]

@@ -1,8 +1,18 @@
 //! `nexus_edge.proofs._native`: glue only.
 
+mod arrays;
+mod errors;
+mod features;
+mod program;
+mod proofs;
+
 use pyo3::prelude::*;
 
 #[pymodule]
-fn _native(_m: &Bound<'_, PyModule>) -> PyResult<()> {
-    Ok(())
+fn _native(m: &Bound<'_, PyModule>) -> PyResult<()> {
+    m.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    m.add("build_features", features::build_features())?;
+    errors::register(m)?;
+    program::register(m)?;
+    proofs::register(m)
 }

@@ -55,11 +55,11 @@ pub(crate) fn batch<'a, const D: usize>(
     claims: impl Iterator<Item = &'a [Functional<D>]>,
     eta: K<D>,
 ) -> Verdict<Vec<Vec<Vec<Weighted<'a, D>>>>> {
-    let mut out: Vec<Vec<Vec<_>>> = stack.oracles.iter().map(|o| o.shapes.iter().map(|_| Vec::new()).collect()).collect();
+    let mut out: Vec<Vec<Vec<_>>> = stack.layouts.iter().map(|o| o.shapes.iter().map(|_| Vec::new()).collect()).collect();
     let mut power = K::ONE;
     for functionals in claims {
         for f in functionals {
-            let shape = stack.oracles.get(f.oracle).and_then(|o| o.shapes.get(f.storage));
+            let shape = stack.layouts.get(f.oracle).and_then(|o| o.shapes.get(f.storage));
             if shape != Some(&(f.u.len(), f.v.len())) {
                 let why = format!("storage {} of oracle {} is not {} x {}", f.storage, f.oracle, f.u.len(), f.v.len());
                 return Err(Reject::Malformed { what: "functional", why });

@@ -6,6 +6,7 @@ mod kernel;
 mod open;
 mod oracle;
 mod planes;
+mod size;
 mod stack;
 mod sumcheck;
 #[cfg(test)]
@@ -18,8 +19,10 @@ use std::ops::ControlFlow;
 pub use functional::{Claim, Functional};
 pub use open::open;
 pub use oracle::{Committed, OracleLayout, Role, commit};
+pub use size::opening_bytes;
 pub use stack::Stack;
 pub use verify::verify_opening;
+pub(crate) use whir::stages;
 
 /// Told how much of the work is done, from 0 to 1; breaks it off by returning `Break`.
 pub type Control<'a> = &'a mut dyn FnMut(f64) -> ControlFlow<()>;

@@ -48,7 +48,7 @@ fn combine<const D: usize>(
     claims: &[Vec<Functional<D>>],
     control: Control,
 ) -> ControlFlow<(), Combined<D>> {
-    assert_eq!(oracles.len(), stack.oracles.len(), "one committed oracle for each of the stack");
+    assert_eq!(oracles.len(), stack.layouts.len(), "one committed oracle for each of the stack");
     let roots: Vec<_> = oracles.iter().map(|o| o.root).collect();
     prover.transcript.absorb("opening oracles", &stack.to_bytes(&roots));
     let eta = prover.challenge("opening batch");
@@ -56,7 +56,7 @@ fn combine<const D: usize>(
     let mut z = sumcheck::prove(prover, stack, oracles, &functionals, control)?;
     let weights = eq(&z.split_off(stack.log_rows));
     let mut g = vec![K::ZERO; 1 << stack.log_rows];
-    for (o, (oracle, &base)) in oracles.iter().zip(&stack.base).enumerate() {
+    for (o, (oracle, &base)) in oracles.iter().zip(&stack.bases).enumerate() {
         let weights = &weights[base..][..oracle.layout.columns];
         over_columns(&oracle.cells, 1 << oracle.layout.log_rows, weights, 1 << stack.log_stride(o), &mut g);
     }

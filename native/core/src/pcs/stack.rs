@@ -14,9 +14,9 @@ use crate::eq::log2_ceil;
 #[derive(Clone, Debug)]
 pub struct Stack {
     /// In the order given, which is the order of roots and of openings.
-    pub oracles: Vec<Arc<OracleLayout>>,
+    pub layouts: Vec<Arc<OracleLayout>>,
     /// First column of each oracle.
-    pub base: Vec<usize>,
+    pub bases: Vec<usize>,
     /// `log2(L_max)`.
     pub log_rows: usize,
     /// `log2` of the columns.
@@ -42,17 +42,17 @@ impl Span {
 
 impl Stack {
     /// Stacks oracles, at least one.
-    pub fn new(oracles: Vec<Arc<OracleLayout>>) -> Stack {
-        let mut order: Vec<usize> = (0..oracles.len()).collect();
-        let width = |o: usize| oracles[o].columns.next_power_of_two();
-        order.sort_by_key(|&o| (core::cmp::Reverse(width(o)), oracles[o].role, oracles[o].index));
-        let (mut base, mut total) = (vec![0; oracles.len()], 0);
+    pub fn new(layouts: Vec<Arc<OracleLayout>>) -> Stack {
+        let mut order: Vec<usize> = (0..layouts.len()).collect();
+        let width = |o: usize| layouts[o].columns.next_power_of_two();
+        order.sort_by_key(|&o| (core::cmp::Reverse(width(o)), layouts[o].role, layouts[o].index));
+        let (mut bases, mut total) = (vec![0; layouts.len()], 0);
         for o in order {
-            base[o] = total;
+            bases[o] = total;
             total += width(o);
         }
-        let log_rows = oracles.iter().map(|o| o.log_rows).max().unwrap_or(0);
-        Stack { base, log_rows, column_bits: log2_ceil(total.max(1)), oracles }
+        let log_rows = layouts.iter().map(|o| o.log_rows).max().unwrap_or(0);
+        Stack { bases, log_rows, column_bits: log2_ceil(total.max(1)), layouts }
     }
 
     /// Variables of the opening sumcheck.
@@ -62,7 +62,7 @@ impl Stack {
 
     /// `log2` of an oracle's stride.
     pub(crate) fn log_stride(&self, oracle: usize) -> usize {
-        self.log_rows - self.oracles[oracle].log_rows
+        self.log_rows - self.layouts[oracle].log_rows
     }
 
     pub(crate) fn span(&self, oracle: usize, block: &Block) -> Span {
@@ -71,14 +71,14 @@ impl Stack {
             start,
             channels: block.channels.log(),
             positions: block.positions.log(),
-            index: (self.base[oracle] << self.log_rows) + (block.offset << start),
+            index: (self.bases[oracle] << self.log_rows) + (block.offset << start),
         }
     }
 
     /// What the opening absorbs first: the number of oracles and each one's descriptor and root.
     pub(crate) fn to_bytes(&self, roots: &[[u8; 32]]) -> Vec<u8> {
-        let mut out = (self.oracles.len() as u32).to_le_bytes().to_vec();
-        for (oracle, root) in self.oracles.iter().zip(roots) {
+        let mut out = (self.layouts.len() as u32).to_le_bytes().to_vec();
+        for (oracle, root) in self.layouts.iter().zip(roots) {
             out.extend(oracle.to_bytes());
             out.extend_from_slice(root);
         }

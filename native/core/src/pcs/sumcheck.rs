@@ -145,7 +145,7 @@ pub(crate) fn prove<const D: usize>(
     functionals: &[Vec<Vec<Weighted<'_, D>>>],
     control: Control,
 ) -> ControlFlow<(), Vec<K<D>>> {
-    let places: Vec<_> = stack.oracles.iter().enumerate().flat_map(|(o, layout)| layout.blocks.iter().map(move |b| (o, b))).collect();
+    let places: Vec<_> = stack.layouts.iter().enumerate().flat_map(|(o, layout)| layout.blocks.iter().map(move |b| (o, b))).collect();
     let mut live: Vec<Live<D>> = places
         .into_par_iter()
         .map(|(o, b)| Live::new(stack.span(o, b), &oracles[o].cells[b.offset..][..b.size()], restrict(b, &functionals[o][b.owner])))
@@ -196,7 +196,7 @@ pub(crate) fn weight_at<const D: usize>(stack: &Stack, functionals: &[Vec<Vec<We
         z.iter().enumerate().map(|(j, &z)| if j < stack.log_rows { (z, K::ONE) } else { (K::ONE - z, z) }).collect();
     let mut tensors: BTreeMap<(usize, usize), Vec<K<D>>> = BTreeMap::new();
     let mut total = K::ZERO;
-    for (o, layout) in stack.oracles.iter().enumerate() {
+    for (o, layout) in stack.layouts.iter().enumerate() {
         for block in &layout.blocks {
             let terms = restrict(block, &functionals[o][block.owner]);
             if terms.is_empty() {

@@ -29,7 +29,7 @@ struct Case<const D: usize> {
 }
 
 fn value<const D: usize>(stack: &Stack, values: &[Vec<Vec<F>>], f: &Functional<D>) -> K<D> {
-    let (positions, channels) = stack.oracles[f.oracle].shapes[f.storage];
+    let (positions, channels) = stack.layouts[f.oracle].shapes[f.storage];
     (0..positions).map(|p| (0..channels).map(|c| f.v[c].scale(values[f.oracle][f.storage][p * channels + c])).sum::<K<D>>() * f.u[p]).sum()
 }
 
@@ -75,7 +75,7 @@ impl<const D: usize> Case<D> {
     fn commit(&self, values: &[Vec<Vec<F>>]) -> Vec<Committed> {
         let slices = |v: &Vec<Vec<F>>| v.iter().map(|s| s.to_vec()).collect::<Vec<_>>();
         self.stack
-            .oracles
+            .layouts
             .iter()
             .zip(values)
             .map(|(layout, v)| {
@@ -156,7 +156,7 @@ fn fixed<const D: usize>(clear: usize) -> Case<D> {
         [(Role::Witness, vec![(40, 24), (7, 3), (1, 5)]), (Role::Tensor, vec![(9, 2)]), (Role::Model, vec![(17, 9), (1, 9), (30, 2)])];
     let case = Case::new(Parameters::tiny(D, 8, 2, clear, 2), &shapes, 5, 3);
     assert_eq!(case.stack.log_rows, 7);
-    assert_ne!(case.stack.oracles[1].log_rows, case.stack.oracles[2].log_rows);
+    assert_ne!(case.stack.layouts[1].log_rows, case.stack.layouts[2].log_rows);
     case
 }
 

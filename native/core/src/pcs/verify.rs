@@ -37,7 +37,7 @@ pub fn verify_opening<const D: usize, R: Reader<D>>(
     roots: &[Digest],
     claims: Vec<Claim<R::Value, D>>,
 ) -> Verdict<()> {
-    if params.degree() != D || roots.len() != stack.oracles.len() {
+    if params.degree() != D || roots.len() != stack.layouts.len() {
         return Err(Reject::Malformed { what: "opening", why: "parameter set or number of roots".into() });
     }
     let combined = combine(params, reader, stack, roots, &claims)?;
@@ -97,7 +97,7 @@ fn query<const D: usize, R: Reader<D>>(
     let log_domain = stack.log_rows + ORACLE_LOG_BLOWUP;
     let indices = distinct(reader.indices("row indices", params.queries(ORACLE_LOG_BLOWUP), log_domain));
     let mut values = vec![K::ZERO; indices.len()];
-    for ((layout, root), &base) in stack.oracles.iter().zip(roots).zip(&stack.base) {
+    for ((layout, root), &base) in stack.layouts.iter().zip(roots).zip(&stack.bases) {
         let rows = reduced(&indices, layout.log_domain());
         let cells = read_rows(reader, layout.leaf(), layout.log_domain(), root, &rows)?;
         let weights = &combined.columns[base..][..layout.columns];

@@ -27,26 +27,34 @@ fn leaf<const D: usize>() -> Leaf {
     Leaf { role: "folding", columns: LEAF * D }
 }
 
-/// Where round `k` stands: its polynomial has `2^log` coefficients.
-#[derive(Clone, Copy)]
-struct Stage {
-    round: usize,
-    log: usize,
+/// A round: its polynomial has `2^log` coefficients and the rate `2^-log_blowup`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stage {
+    pub log: usize,
+    pub log_blowup: usize,
 }
 
 impl Stage {
-    fn log_blowup(self) -> usize {
-        WHIR_LOG_BLOWUP + self.round
-    }
-
     /// `log2` of the number of leaves.
-    fn height(self) -> usize {
-        self.log - FOLD_LOG + self.log_blowup()
+    pub fn height(self) -> usize {
+        self.log - FOLD_LOG + self.log_blowup
     }
 
-    fn next(self) -> Stage {
-        Stage { round: self.round + 1, log: self.log - FOLD_LOG }
+    /// `log2` of the coefficients that are left after the round.
+    pub fn folded(self) -> usize {
+        self.log - FOLD_LOG
     }
+}
+
+/// The rounds for `2^log` coefficients: 16 times fewer each time, at half the rate, until few enough are left to be sent.
+pub(crate) fn stages(params: &Parameters, log: usize) -> Vec<Stage> {
+    let mut out = vec![Stage { log, log_blowup: WHIR_LOG_BLOWUP }];
+    while let Some(&last) = out.last()
+        && !params.is_final(last.folded())
+    {
+        out.push(Stage { log: last.folded(), log_blowup: last.log_blowup + 1 });
+    }
+    out
 }
 
 /// Sorts drawn indices and drops repetitions.
@@ -70,7 +78,7 @@ pub(crate) struct Word<const D: usize> {
 impl<const D: usize> Word<D> {
     /// Commits to `g`.
     pub fn new(g: &[K<D>]) -> Self {
-        Self::at(g, Stage { round: 0, log: g.len().trailing_zeros() as usize })
+        Self::at(g, Stage { log: g.len().trailing_zeros() as usize, log_blowup: WHIR_LOG_BLOWUP })
     }
 
     fn at(g: &[K<D>], stage: Stage) -> Self {
@@ -108,12 +116,13 @@ fn point_weights<const D: usize>(points: &[usize], xi: K<D>, log: usize, log_dom
 }
 
 /// Proves `<g, m(z)> = s` and the values of `g` at the given points of the domain of `2 len(g)` points. `word` commits to `g`.
-pub(crate) fn prove<const D: usize>(params: &Parameters, prover: &mut Prover, g: &[K<D>], word: Word<D>, z: &[K<D>], rows: Vec<usize>) {
+pub(crate) fn prove<const D: usize>(params: &Parameters, prover: &mut Prover, g: &[K<D>], mut word: Word<D>, z: &[K<D>], rows: Vec<usize>) {
     let m = monomials(z);
     let mut f = Planes::new(word.stage.log, |i| g[i]);
     let mut w = Planes::new(word.stage.log, |i| m[i]);
-    let mut log_domain = word.stage.log + ORACLE_LOG_BLOWUP;
-    let (mut word, mut points) = (word, rows);
+    let (mut points, mut log_domain) = (rows, z.len() + ORACLE_LOG_BLOWUP);
+    let stages = stages(params, z.len());
+    let mut following = stages[1..].iter();
     loop {
         let stage = word.stage;
         let weights = point_weights(&points, prover.challenge("folding batch"), stage.log, log_domain);
@@ -125,19 +134,16 @@ pub(crate) fn prove<const D: usize>(params: &Parameters, prover: &mut Prover, g:
             f.fold_data(r, Basis::Coefficient);
             w.fold_weight(r, Basis::Coefficient);
         }
-        let (folded, next) = (f.to_natural(), stage.next());
-        let committed = if params.is_final(next.log) {
-            prover.send_clear("folding polynomial", &folded);
-            None
-        } else {
-            let committed = Word::at(&folded, next);
-            prover.send_bytes("folding root", &committed.root());
-            Some(committed)
-        };
-        points = distinct(prover.transcript.indices("folding indices", params.queries(stage.log_blowup()), stage.height()));
+        let folded = f.to_natural();
+        let next = following.next().map(|&stage| Word::at(&folded, stage));
+        match &next {
+            Some(word) => prover.send_bytes("folding root", &word.root()),
+            None => prover.send_clear("folding polynomial", &folded),
+        }
+        points = distinct(prover.transcript.indices("folding indices", params.queries(stage.log_blowup), stage.height()));
         log_domain = stage.height();
         word.code.open(prover, &points);
-        match committed {
+        match next {
             Some(next) => word = next,
             None => return,
         }
@@ -154,14 +160,14 @@ pub(crate) fn verify<const D: usize, R: Reader<D>>(
     rows: &[usize],
     ys: &[K<D>],
 ) -> Verdict<()> {
-    let mut stage = Stage { round: 0, log: z.len() };
     let (mut claim, mut root) = (s, root);
     // <g, m(z)> has become `scale` times the monomials of what is left of z.
     let (mut scale, mut z) = (K::ONE, z);
     let mut points: Vec<(K<D>, F)> = Vec::new();
-    let log_domain = stage.log + ORACLE_LOG_BLOWUP;
+    let log_domain = z.len() + ORACLE_LOG_BLOWUP;
+    let stages = stages(params, z.len());
     let mut fresh: Vec<(F, K<D>)> = rows.iter().zip(ys).map(|(&i, &y)| (ntt::point(log_domain, i), y)).collect();
-    loop {
+    for stage in &stages {
         let xi = reader.challenge("folding batch");
         let mut power = xi;
         for (x, y) in fresh {
@@ -182,29 +188,41 @@ pub(crate) fn verify<const D: usize, R: Reader<D>>(
             r.push(x);
         }
         z = &z[FOLD_LOG..];
-        let next = stage.next();
-        let last = params.is_final(next.log);
-        let mut polynomial = Vec::new();
-        let mut next_root = [0; 32];
+        // The indices are drawn after the polynomial or the root that their values are claims on.
+        let (mut polynomial, mut next_root) = (Vec::new(), [0; 32]);
+        let last = params.is_final(stage.folded());
         if last {
-            polynomial = reader.receive_clear("folding polynomial", 1 << next.log)?;
+            polynomial = reader.receive_clear("folding polynomial", 1 << stage.folded())?;
         } else {
             next_root.copy_from_slice(&reader.receive_bytes("folding root", 32)?);
         }
-        let opened = distinct(reader.indices("folding indices", params.queries(stage.log_blowup()), stage.height()));
+        let opened = distinct(reader.indices("folding indices", params.queries(stage.log_blowup), stage.height()));
         let values = read_rows(reader, leaf::<D>(), stage.height(), &root, &opened)?;
         let m = monomials(&r);
         let fold = |leaf: &[F]| leaf.chunks_exact(D).zip(&m).map(|(c, &m)| m * Ext(core::array::from_fn(|d| c[d]))).sum();
         fresh = opened.iter().zip(values.chunks_exact(LEAF * D)).map(|(&j, leaf)| (ntt::point(stage.height(), j), fold(leaf))).collect();
         if last {
-            let at = |x: F| polynomial.iter().rev().fold(K::ZERO, |t, &c| t.scale(x) + c);
-            if fresh.iter().any(|&(y, value)| at(y) != value) {
-                return Err(Reject::Row { oracle: "folding" });
-            }
-            let direct: K<D> = polynomial.iter().zip(monomials(z)).map(|(&c, m)| c * m).sum();
-            let sum = points.iter().fold(scale * direct, |t, &(c, x)| t + c * at(x));
-            return if sum == claim { Ok(()) } else { Err(Reject::Equation("folded claim")) };
+            return finish(&polynomial, &fresh, scale, z, &points, claim);
         }
-        (stage, root) = (next, next_root);
+        root = next_root;
     }
+    Err(Reject::Equation("folded claim"))
+}
+
+/// The last polynomial has the values `fresh` and satisfies the claim that is left.
+fn finish<const D: usize>(
+    polynomial: &[K<D>],
+    fresh: &[(F, K<D>)],
+    scale: K<D>,
+    z: &[K<D>],
+    points: &[(K<D>, F)],
+    claim: K<D>,
+) -> Verdict<()> {
+    let at = |x: F| polynomial.iter().rev().fold(K::ZERO, |t, &c| t.scale(x) + c);
+    if fresh.iter().any(|&(y, value)| at(y) != value) {
+        return Err(Reject::Row { oracle: "folding" });
+    }
+    let direct: K<D> = polynomial.iter().zip(monomials(z)).map(|(&c, m)| c * m).sum();
+    let sum = points.iter().fold(scale * direct, |t, &(c, x)| t + c * at(x));
+    if sum == claim { Ok(()) } else { Err(Reject::Equation("folded claim")) }
 }

@@ -5,6 +5,17 @@
 //!
 //! A tensor's *positions* are all its dimensions but the last, flattened row-major; its *channels* are the last dimension.
 
+pub mod builder;
+pub mod check;
+pub mod codec;
+mod cost;
+pub mod error;
+pub mod interval;
+pub mod limits;
+pub mod lines;
+pub mod quantize;
+pub mod softmax;
+
 /// Index into [`Program::tensors`].
 pub type TensorId = u32;
 /// Index into [`Program::accumulators`].
@@ -225,7 +236,7 @@ pub struct Rescale {
     pub acc: AccId,
     /// Output tensor.
     pub out: TensorId,
-    /// Output zero point.
+    /// Output zero point; 0 for an average pool, which averages raw values.
     pub zero: i32,
     /// Clamp.
     pub clamp: (i32, i32),
@@ -353,6 +364,35 @@ pub struct Program {
 pub struct Weights {
     /// One array for each constant.
     pub values: Vec<Vec<i32>>,
+}
+
+impl Program {
+    /// The tensor that an operator, or the rescale of its accumulator, defines.
+    pub fn output_of(&self, op: &Op) -> Option<TensorId> {
+        match op {
+            Op::Contract { acc, .. } => self.ops.iter().find_map(|o| match o {
+                Op::Rescale(r) if r.acc == *acc => Some(r.out),
+                _ => None,
+            }),
+            Op::Rescale(r) => Some(r.out),
+            Op::Lookup { out, .. } | Op::Softmax { out, .. } | Op::MaxPool { out, .. } | Op::View { out, .. } | Op::Permute { out, .. } => {
+                Some(*out)
+            }
+        }
+    }
+
+    /// Multiply-accumulates of a contraction of a checked program, padding included; 0 for other operators.
+    pub fn macs(&self, op: &Op) -> u64 {
+        let Op::Contract { acc, contract } = op else { return 0 };
+        let shape = self.accumulators[*acc as usize];
+        let taps = |w: &Window| u64::from(w.kernel.0) * u64::from(w.kernel.1);
+        let depth = match contract {
+            Contract::Conv { x, window, .. } => taps(window) * self.tensors[*x as usize].channels() as u64,
+            Contract::Depthwise { window, .. } | Contract::Sum { window, .. } => taps(window),
+            Contract::Mix { terms } => terms.len() as u64,
+        };
+        u64::from(shape.positions) * u64::from(shape.channels) * depth
+    }
 }
 
 impl DType {

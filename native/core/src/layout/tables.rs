@@ -1,0 +1,74 @@
+//! The public tables.
+
+use super::types::{Column, Table, TableKind, TableRef};
+use super::{Builder, Source, Term};
+use crate::program::DType;
+use crate::program::softmax::Exponentials;
+
+fn values(n: usize, f: impl Fn(usize) -> i64) -> Column {
+    Column::Values((0..n).map(f).collect::<Vec<_>>().into())
+}
+
+fn clamp_steps(start: i64, lo: i64, hi: i64) -> Column {
+    Column::Steps(vec![(0, lo, 0), ((lo - start) as usize, start, 1), ((hi - start) as usize, hi, 0)])
+}
+
+impl Builder<'_> {
+    /// The table of a kind, made on first use. Its first column rises by 1 a row, so a tuple is in it at most once: it is a function.
+    pub(super) fn table(&mut self, kind: TableKind) -> TableRef {
+        if let Some(&t) = self.tables.get(&kind) {
+            return t;
+        }
+        let rising = |first: i64| Column::Steps(vec![(0, first, 1)]);
+        let (log_rows, first, rest) = match &kind {
+            TableKind::Range => (self.out.range_bits, 0, vec![]),
+            TableKind::DType(d) => (8, i64::from(d.range().0), vec![]),
+            TableKind::Clamp(lo, hi) => {
+                let (start, bits) = self.program.clamp_rows;
+                (bits as usize, start, vec![clamp_steps(start, i64::from(*lo), i64::from(*hi))])
+            }
+            TableKind::Sign => {
+                let (start, bits) = self.program.sign_rows;
+                let at_most = Column::Steps(vec![(0, 1, 0), ((1 - start) as usize, 0, 0)]);
+                let below = Column::Steps(vec![(0, 1, 0), ((-start) as usize, 0, 0)]);
+                (bits as usize, start, vec![at_most, below])
+            }
+            TableKind::Program(t) => {
+                let v = &self.program.tables[*t as usize].values;
+                (v.len().trailing_zeros() as usize, 0, vec![Column::Values(v.iter().map(|&x| i64::from(x)).collect::<Vec<_>>().into())])
+            }
+            TableKind::Difference => (8, 0, vec![Column::Steps(vec![(0, 1, 0), (1, 0, 0)])]),
+            TableKind::Exp(multiplier, shift) => {
+                let exp = Exponentials::new(*multiplier, *shift);
+                let is_max = Column::Steps(vec![(0, 1, 0), (1, 0, 0)]);
+                (8, 0, vec![values(256, |d| exp.fine[d].into()), values(256, |d| exp.coarse[d].into()), is_max])
+            }
+            // Filler rows hold 0, which no lookup can use: half would be 0.
+            TableKind::Powers => {
+                let power = |row: usize, e: usize| if row <= 8 { 1i64 << e } else { 0 };
+                (4, 0, vec![values(16, |r| power(r, r + 4)), values(16, |r| power(r, 30usize.saturating_sub(r)))])
+            }
+            TableKind::Zero => (0, 0, vec![]),
+        };
+        let mut columns = vec![rising(first)];
+        columns.extend(rest);
+        let multiplicities = self.witness(1 << log_rows.div_ceil(2), 1 << (log_rows / 2));
+        let at = self.out.tables.len();
+        self.out.tables.push(Table { kind: kind.clone(), log_rows, first, columns, multiplicities });
+        self.tables.insert(kind, at);
+        at
+    }
+
+    pub(super) fn range(&mut self) -> TableRef {
+        self.table(TableKind::Range)
+    }
+
+    pub(super) fn dtype_of(&self, tensor: u32) -> DType {
+        self.program.tensors[tensor as usize].dtype
+    }
+}
+
+/// A constant entry.
+pub(super) fn constant(value: i64) -> Term {
+    Term::new(value, Source::One)
+}

@@ -1,0 +1,108 @@
+//! Views: index maps only. What does not map storage dimensions to products of dimensions is committed again with a copy argument.
+
+use super::recipe::Recipe;
+use super::types::{Copy, Index, View, ViewPiece};
+use super::{Builder, LayoutError};
+use crate::program::{Piece, TensorId};
+
+impl Builder<'_> {
+    pub(super) fn view(&mut self, out: TensorId, pieces: &[Piece], fill: i32) {
+        let (p, c) = self.shape(out);
+        let out_dims = self.program.tensors[out as usize].dims.clone();
+        let mut view = View { positions: p, channels: c, ..View::default() };
+        if fill != 0 {
+            // Fill everywhere, taken back under each piece.
+            view.constants.push((vec![1; p], vec![i64::from(fill); c]));
+        }
+        for piece in pieces {
+            let source_dims = &self.program.tensors[piece.source as usize].dims;
+            let last = out_dims.len() - 1;
+            let (mut to, mut from) = (vec![0usize], vec![0usize]);
+            for i in 0..last {
+                let (dst, len, src, step) = piece.dims[i];
+                let grow = |heads: &[usize], size: u32, at: &dyn Fn(u32) -> usize| -> Vec<usize> {
+                    heads.iter().flat_map(|h| (0..len).map(move |k| (h, k))).map(|(h, k)| h * size as usize + at(k)).collect()
+                };
+                to = grow(&to, out_dims[i], &|k| (dst + k) as usize);
+                from = grow(&from, source_dims[i], &|k| (i64::from(src) + i64::from(step) * i64::from(k)) as usize);
+            }
+            let (dst, len, src, step) = piece.dims[last];
+            let to_channels: Vec<usize> = (0..len).map(|k| (dst + k) as usize).collect();
+            let from_channels: Vec<usize> = (0..len).map(|k| (i64::from(src) + i64::from(step) * i64::from(k)) as usize).collect();
+
+            let source = self.out.views[piece.source as usize].clone();
+            for s in &source.pieces {
+                let (tp, sp) = compose(&to, &from, &s.tensor_positions, &s.storage_positions, source.positions);
+                let (tc, sc) = compose(&to_channels, &from_channels, &s.tensor_channels, &s.storage_channels, source.channels);
+                if !tp.is_empty() && !tc.is_empty() {
+                    view.pieces.push(ViewPiece {
+                        storage: s.storage,
+                        tensor_positions: tp,
+                        storage_positions: sp,
+                        tensor_channels: tc,
+                        storage_channels: sc,
+                    });
+                }
+            }
+            for (u, v) in &source.constants {
+                view.constants.push((place(p, &to, |i| u[from[i]]), place(c, &to_channels, |i| v[from_channels[i]])));
+            }
+            if fill != 0 {
+                view.constants.push((place(p, &to, |_| -1), place(c, &to_channels, |_| i64::from(fill))));
+            }
+        }
+        self.out.views[out as usize] = view;
+    }
+
+    pub(super) fn permute(&mut self, x: TensorId, out: TensorId, dims: &[u32], perm: &[u8]) -> Result<(), LayoutError> {
+        let ((xp, xc), (p, c)) = (self.shape(x), self.shape(out));
+        // Dimensions of size 1 carry no variable.
+        let kept: Vec<usize> = (0..dims.len()).filter(|&i| dims[i] != 1).collect();
+        let dims: Vec<usize> = kept.iter().map(|&i| dims[i] as usize).collect();
+        let perm: Vec<usize> = perm.iter().filter_map(|&i| kept.iter().position(|&k| k == i as usize)).collect();
+        let identity = perm.iter().enumerate().all(|(i, &j)| i == j);
+        if identity && (xp, xc) == (p, c) {
+            self.out.views[out as usize] = self.out.views[x as usize].clone();
+            return Ok(());
+        }
+        let moved: Vec<usize> = perm.iter().map(|&i| dims[i]).collect();
+        if split(&dims, xc).is_none() || split(&moved, c).is_none() {
+            return Err(self.fail(out, format!("a reshape from rows of {xc} to rows of {c} has no common refinement of its dimensions")));
+        }
+        let storage = self.witness(p, c);
+        self.out.recipes.push(Recipe::Tensor { storage, tensor: out });
+        self.whole(out, storage);
+        self.out.copies.push(Copy { source: x, copy: out, dims, perm });
+        Ok(())
+    }
+}
+
+/// How many leading dimensions make the positions, when the others multiply to `channels`.
+pub(crate) fn split(dims: &[usize], channels: usize) -> Option<usize> {
+    let mut product = 1;
+    for at in (0..=dims.len()).rev() {
+        if product == channels {
+            return Some(at);
+        }
+        product *= dims.get(at.checked_sub(1)?)?;
+    }
+    None
+}
+
+/// Indices `to[i]` of the new tensor whose source `from[i]` lies in the piece `tensor -> storage`.
+fn compose(to: &[usize], from: &[usize], tensor: &Index, storage: &Index, size: usize) -> (Index, Index) {
+    let mut at = vec![u32::MAX; size];
+    for i in 0..tensor.len() {
+        at[tensor.get(i)] = storage.get(i) as u32;
+    }
+    let hits: Vec<(u32, u32)> = to.iter().zip(from).filter(|&(_, &f)| at[f] != u32::MAX).map(|(&t, &f)| (t as u32, at[f])).collect();
+    (Index::from_list(hits.iter().map(|h| h.0).collect()), Index::from_list(hits.iter().map(|h| h.1).collect()))
+}
+
+fn place(n: usize, at: &[usize], value: impl Fn(usize) -> i64) -> Vec<i64> {
+    let mut out = vec![0; n];
+    for (i, &t) in at.iter().enumerate() {
+        out[t] = value(i);
+    }
+    out
+}

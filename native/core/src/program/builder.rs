@@ -1,0 +1,484 @@
+//! Builds a program operator by operator; [`ProgramBuilder::finish`] finds the digital lines, chooses the tables and checks the result.
+
+use rayon::prelude::*;
+
+use super::check::contract::window as check_window;
+use super::check::{self, CheckedProgram, Refused};
+use super::error::{Checked, Fault, ProgramError};
+use super::lines::{self, Channel, Interval, Plane};
+use super::quantize::{Addition, Multiplier, Staircase, is_mean_multiplier, is_multiplier};
+use super::{
+    Accumulator, ConstId, Constant, Contract, DType, Edge, Formula, Line, Op, Piece, Port, Program, Rescale, Rule, Semantics, Table,
+    TableId, Tensor, TensorId, Weights, Window, cost, interval, limits,
+};
+
+/// A program under construction.
+pub struct ProgramBuilder {
+    name: String,
+    semantics: Semantics,
+    tensors: Vec<Tensor>,
+    inputs: Vec<Port>,
+    outputs: Vec<Port>,
+    constants: Vec<Constant>,
+    weights: Weights,
+    tables: Vec<Table>,
+    drafts: Vec<(String, Draft)>,
+}
+
+/// An operator whose rules are not known yet.
+enum Draft {
+    Ready(Op),
+    Rescaled { contract: Contract, out: TensorId, formula: Formula, clamp: (i32, i32) },
+    Add { inputs: (TensorId, TensorId), out: TensorId, addition: Addition, clamp: (i32, i32) },
+}
+
+/// A draft with its rules.
+enum Solved {
+    Ready,
+    Rules { rules: Vec<Rule>, by_position: bool },
+    Add { table: Vec<i16>, plane: Option<Plane> },
+}
+
+/// A convolution to add.
+pub struct Convolution<'a> {
+    /// Input.
+    pub x: TensorId,
+    /// Output.
+    pub out: TensorId,
+    /// Index map.
+    pub window: Window,
+    /// Dimensions of `weights`: `[O, KH, KW, C]`, or `[KH, KW, C m]` for depthwise.
+    pub dims: &'a [u32],
+    /// Weights, zero point already subtracted.
+    pub weights: Vec<i32>,
+    /// Biases, one for each output channel.
+    pub bias: Option<Vec<i32>>,
+    /// Input zero point.
+    pub x_zero: i32,
+    /// One for each output channel.
+    pub multipliers: Vec<Multiplier>,
+    /// Clamp of the output.
+    pub clamp: (i32, i32),
+    /// Channel by channel.
+    pub depthwise: bool,
+    /// One rounding instead of two.
+    pub single_rounding: bool,
+}
+
+fn fault(label: &str, fault: Fault, detail: impl Into<String>) -> ProgramError {
+    ProgramError::new(fault, label, detail)
+}
+
+impl ProgramBuilder {
+    /// An empty program.
+    pub fn new(name: impl Into<String>, semantics: Semantics) -> Self {
+        ProgramBuilder {
+            name: name.into(),
+            semantics,
+            tensors: Vec::new(),
+            inputs: Vec::new(),
+            outputs: Vec::new(),
+            constants: Vec::new(),
+            weights: Weights::default(),
+            tables: Vec::new(),
+            drafts: Vec::new(),
+        }
+    }
+
+    /// Declares a tensor.
+    pub fn tensor(
+        &mut self,
+        name: impl Into<String>,
+        dtype: DType,
+        dims: &[u32],
+        scale: Option<f32>,
+        zero_point: i32,
+    ) -> Checked<TensorId> {
+        let name = name.into();
+        if dims.is_empty() || dims.len() > limits::RANK || dims.contains(&0) || self.tensors.len() >= limits::ITEMS {
+            return Err(fault(&format!("tensor {name:?}"), Fault::Shape, format!("bad dimensions {dims:?}, or too many tensors")));
+        }
+        self.tensors.push(Tensor { name, dtype, dims: dims.to_vec(), scale: scale.map(f32::to_bits), zero_point });
+        Ok(self.tensors.len() as TensorId - 1)
+    }
+
+    /// Declares a model input.
+    pub fn input(&mut self, tensor: TensorId, edge: Edge) -> Checked<()> {
+        self.known("input", tensor)?;
+        self.inputs.push(Port { tensor, edge });
+        Ok(())
+    }
+
+    /// Declares a model output.
+    pub fn output(&mut self, tensor: TensorId, edge: Edge) -> Checked<()> {
+        self.known("output", tensor)?;
+        self.outputs.push(Port { tensor, edge });
+        Ok(())
+    }
+
+    fn known(&self, label: &str, id: TensorId) -> Checked<&Tensor> {
+        self.tensors.get(id as usize).ok_or_else(|| fault(label, Fault::Reference, format!("no tensor {id}")))
+    }
+
+    fn windowed(&self, label: &str, x: TensorId, out: TensorId, window: &Window) -> Checked<(&Tensor, &Tensor)> {
+        let (x, out) = (self.known(label, x)?, self.known(label, out)?);
+        check_window(window, x).map_err(|Refused(kind, detail)| fault(label, kind, detail))?;
+        if window.outputs() != out.positions() {
+            return Err(fault(
+                label,
+                Fault::Shape,
+                format!("window has {} outputs, tensor {:?} {}", window.outputs(), out.name, out.positions()),
+            ));
+        }
+        Ok((x, out))
+    }
+
+    fn constant(&mut self, dims: &[u32], values: Vec<i32>, range: (i32, i32)) -> ConstId {
+        self.constants.push(Constant { dims: dims.to_vec(), range });
+        self.weights.values.push(values);
+        self.constants.len() as ConstId - 1
+    }
+
+    fn draft(&mut self, label: &str, draft: Draft) {
+        self.drafts.push((label.into(), draft));
+    }
+
+    /// A convolution, depthwise convolution or fully connected layer with its requantisation.
+    pub fn conv(&mut self, label: &str, c: Convolution) -> Checked<()> {
+        let (x, out) = self.windowed(label, c.x, c.out, &c.window)?;
+        let (depth, channels, dtype) = (x.channels() as u32, out.channels() as u32, x.dtype);
+        let (kh, kw) = c.window.kernel;
+        let dims = if c.depthwise { vec![kh, kw, channels] } else { vec![channels, kh, kw, depth] };
+        if c.dims != dims || dims.iter().map(|&d| u64::from(d)).product::<u64>() != c.weights.len() as u64 {
+            return Err(fault(label, Fault::Shape, format!("weights have shape {:?}, not {dims:?}", c.dims)));
+        }
+        if c.bias.as_ref().is_some_and(|b| b.len() != channels as usize) || c.multipliers.len() != channels as usize {
+            return Err(fault(label, Fault::Shape, format!("needs {channels} multipliers, and biases if any")));
+        }
+        let range = if dtype == DType::Int8 { (-128, 127) } else { (-255, 255) };
+        let weights = self.constant(&dims, c.weights, range);
+        let bias = c.bias.map(|b| self.constant(&[channels], b, (i32::MIN, i32::MAX)));
+        let (x, window, x_zero) = (c.x, c.window, c.x_zero);
+        let contract = if c.depthwise {
+            Contract::Depthwise { x, window, weights, bias, x_zero }
+        } else {
+            Contract::Conv { x, window, weights, bias, x_zero }
+        };
+        let formula = if c.single_rounding { Formula::SingleRounding(c.multipliers) } else { Formula::DoubleRounding(c.multipliers) };
+        self.draft(label, Draft::Rescaled { contract, out: c.out, formula, clamp: c.clamp });
+        Ok(())
+    }
+
+    /// Sum over equal windows, requantised; `1/N` is part of the multiplier.
+    pub fn mean(
+        &mut self,
+        label: &str,
+        x: TensorId,
+        out: TensorId,
+        window: Window,
+        x_zero: i32,
+        multiplier: Multiplier,
+        clamp: (i32, i32),
+    ) -> Checked<()> {
+        let channels = self.windowed(label, x, out, &window)?.1.channels();
+        let formula = Formula::DoubleRounding(vec![multiplier; channels]);
+        self.draft(label, Draft::Rescaled { contract: Contract::Sum { x, window, x_zero }, out, formula, clamp });
+        Ok(())
+    }
+
+    /// Average of the valid cells of each window.
+    pub fn average_pool(&mut self, label: &str, x: TensorId, out: TensorId, window: Window, clamp: (i32, i32)) -> Checked<()> {
+        self.windowed(label, x, out, &window)?;
+        self.draft(label, Draft::Rescaled { contract: Contract::Sum { x, window, x_zero: 0 }, out, formula: Formula::AveragePool, clamp });
+        Ok(())
+    }
+
+    /// Largest valid cell of each window.
+    pub fn max_pool(&mut self, label: &str, x: TensorId, out: TensorId, window: Window, clamp: (i32, i32)) -> Checked<()> {
+        self.windowed(label, x, out, &window)?;
+        self.draft(label, Draft::Ready(Op::MaxPool { x, out, window, clamp }));
+        Ok(())
+    }
+
+    /// ADD or SUB by the multipliers of the first input, the second and the output: a plane or a table, whichever is exact and cheaper.
+    pub fn add(
+        &mut self,
+        label: &str,
+        inputs: (TensorId, TensorId),
+        out: TensorId,
+        multipliers: (Multiplier, Multiplier, Multiplier),
+        clamp: (i32, i32),
+        subtract: bool,
+    ) -> Checked<()> {
+        let (x1, x2, y) = (self.known(label, inputs.0)?, self.known(label, inputs.1)?, self.known(label, out)?);
+        if x1.dims != y.dims || x2.dims != y.dims {
+            return Err(fault(label, Fault::Shape, format!("shapes {:?}, {:?} and {:?} differ", x1.dims, x2.dims, y.dims)));
+        }
+        let (first, second, output) = multipliers;
+        let addition = Addition { first, second, output, zeros: (x1.zero_point, x2.zero_point), subtract };
+        if !addition.is_valid() {
+            return Err(fault(label, Fault::Quantization, "a multiplier is out of range"));
+        }
+        self.clamp(label, y, clamp)?;
+        self.draft(label, Draft::Add { inputs, out, addition, clamp });
+        Ok(())
+    }
+
+    fn clamp(&self, label: &str, out: &Tensor, (low, high): (i32, i32)) -> Checked<()> {
+        let dtype = out.dtype.range();
+        if dtype.0 <= low && low <= high && high <= dtype.1 {
+            return Ok(());
+        }
+        Err(fault(label, Fault::Quantization, format!("clamp [{low}, {high}] is not inside the dtype")))
+    }
+
+    /// `out = T[x]` or `T[x1, x2]`.
+    pub fn lookup(&mut self, label: &str, inputs: Vec<TensorId>, out: TensorId, values: Vec<i16>) -> Checked<()> {
+        let table = intern(&mut self.tables, values);
+        self.known(label, out)?;
+        self.draft(label, Draft::Ready(Op::Lookup { inputs, out, table }));
+        Ok(())
+    }
+
+    /// Softmax over the channels.
+    pub fn softmax(&mut self, label: &str, x: TensorId, out: TensorId, multiplier: i32, shift: u8) {
+        self.draft(label, Draft::Ready(Op::Softmax { x, out, multiplier, shift }));
+    }
+
+    /// Slices, concatenations, padding, broadcasts.
+    pub fn view(&mut self, label: &str, out: TensorId, pieces: Vec<Piece>, fill: i32) {
+        self.draft(label, Draft::Ready(Op::View { out, pieces, fill }));
+    }
+
+    /// Reshape and transpose.
+    pub fn permute(&mut self, label: &str, x: TensorId, out: TensorId, dims: Vec<u32>, perm: Vec<u8>) {
+        self.draft(label, Draft::Ready(Op::Permute { x, out, dims, perm }));
+    }
+
+    /// Finds all lines, chooses `w` (unless given), planes or tables, and the tables' rows, and checks the program with its weights.
+    pub fn finish(mut self, range_bits: Option<u8>) -> Checked<(CheckedProgram, Weights)> {
+        let drafts = std::mem::take(&mut self.drafts);
+        let solved: Vec<Solved> = drafts.par_iter().map(|(label, d)| self.solve(label, d)).collect::<Checked<_>>()?;
+        let w = match range_bits {
+            Some(w) if (limits::RANGE_BITS.0..=limits::RANGE_BITS.1).contains(&w) => w,
+            Some(w) => return Err(fault("range_bits", Fault::Limit, format!("{w} is out of range"))),
+            None => self.choose_range_bits(&drafts, &solved),
+        };
+        let mut labels = Vec::new();
+        let mut accumulators = Vec::new();
+        let mut ops = Vec::new();
+        for ((label, draft), solved) in drafts.into_iter().zip(solved) {
+            let before = ops.len();
+            self.assemble(draft, solved, w, &mut accumulators, &mut ops);
+            labels.resize(labels.len() + ops.len() - before, label);
+        }
+        let (clamp_rows, sign_rows) = rows(&self.tensors, &ops);
+        let program = Program {
+            name: self.name,
+            semantics: self.semantics,
+            tensors: self.tensors,
+            accumulators,
+            constants: self.constants,
+            tables: self.tables,
+            inputs: self.inputs,
+            outputs: self.outputs,
+            ops,
+            range_bits: w,
+            clamp_rows,
+            sign_rows,
+        };
+        let checked = check::load(program, Some(&self.weights)).map_err(|e| match e.op.and_then(|i| labels.get(i)) {
+            Some(label) => ProgramError { place: format!("{label}: {}", e.place), ..e },
+            None => e,
+        })?;
+        Ok((checked, self.weights))
+    }
+
+    fn solve(&self, label: &str, draft: &Draft) -> Checked<Solved> {
+        match draft {
+            Draft::Ready(_) => Ok(Solved::Ready),
+            Draft::Add { inputs, out, addition, clamp } => {
+                let dtype = |id: TensorId| self.tensors[id as usize].dtype;
+                let dtypes = (dtype(inputs.0), dtype(inputs.1));
+                let table = addition.table(dtypes, self.tensors[*out as usize].zero_point, *clamp);
+                let plane = lines::find_plane(addition, dtypes, *clamp, &table);
+                Ok(Solved::Add { table, plane })
+            }
+            Draft::Rescaled { contract, out, formula, clamp } => self.solve_rules(label, contract, *out, formula, *clamp),
+        }
+    }
+
+    fn solve_rules(&self, label: &str, contract: &Contract, out: TensorId, formula: &Formula, clamp: (i32, i32)) -> Checked<Solved> {
+        let out = &self.tensors[out as usize];
+        self.clamp(label, out, clamp)?;
+        let clamp = (i64::from(clamp.0), i64::from(clamp.1));
+        let (reach, taps) = self.reach(contract, out.channels()).ok_or_else(|| fault(label, Fault::Shape, "weights do not fit"))?;
+        let (single, multipliers) = match formula {
+            Formula::DoubleRounding(m) => (false, m),
+            Formula::SingleRounding(m) => (true, m),
+            _ => return Ok(average_rules(contract, &self.tensors, &taps, out.channels(), clamp)),
+        };
+        let valid = if matches!(contract, Contract::Sum { .. }) { is_mean_multiplier } else { is_multiplier };
+        if let Some(m) = multipliers.iter().find(|m| !valid(**m)) {
+            return Err(fault(label, Fault::Quantization, format!("multiplier {m:?} is out of range")));
+        }
+        let find = |(i, (&reach, &m)): (usize, (&Interval, &Multiplier))| {
+            let staircase = if single { Staircase::Single(m) } else { Staircase::Double(m) };
+            let channel = Channel { staircase, reach, zero: out.zero_point.into(), clamp };
+            channel.find().map_err(|e| {
+                fault(
+                    label,
+                    if matches!(e, lines::LineError::Overflow(_)) { Fault::Wrap } else { Fault::Line },
+                    format!("channel {i}: {e}"),
+                )
+            })
+        };
+        let rules = reach.par_iter().zip(multipliers).enumerate().with_min_len(8).map(find).collect::<Checked<_>>()?;
+        Ok(Solved::Rules { rules, by_position: false })
+    }
+
+    /// Reachable accumulators of each channel, and valid taps of a sum.
+    fn reach(&self, contract: &Contract, channels: usize) -> Option<(Vec<Interval>, Vec<u32>)> {
+        if let Contract::Sum { x, window, x_zero } = contract {
+            let taps = interval::valid_taps(window);
+            let most = taps.iter().copied().max().unwrap_or(0);
+            return Some((vec![interval::of_sum(&self.tensors[*x as usize], *x_zero, most); channels], taps));
+        }
+        let reach = interval::of_weights(&self.tensors, &self.constants, contract, &self.weights)?;
+        Some((reach, Vec::new()))
+    }
+
+    /// The width of the range table that makes the whole program cheapest.
+    fn choose_range_bits(&self, drafts: &[(String, Draft)], solved: &[Solved]) -> u8 {
+        let total = |w: u8| -> u64 {
+            let operator = |((_, draft), solved): (&(String, Draft), &Solved)| match (draft, solved) {
+                (Draft::Rescaled { out, .. }, Solved::Rules { rules, .. }) => {
+                    let each = (self.tensors[*out as usize].size() / rules.len()) as u64;
+                    rules.iter().map(|r| if let Rule::Line { line, .. } = r { each * cost::rescale(line, w) } else { 0 }).sum()
+                }
+                (Draft::Add { out, .. }, Solved::Add { plane, .. }) => {
+                    let (plane, table) = add_costs(plane.as_ref(), self.tensors[*out as usize].size(), w);
+                    plane.map_or(table, |plane| plane.min(table))
+                }
+                (Draft::Ready(Op::Softmax { out, .. }), _) => match self.tensors.get(*out as usize) {
+                    Some(t) => cost::softmax(t.positions() as u64, t.size() as u64, w),
+                    None => 0,
+                },
+                _ => 0,
+            };
+            (cost::ROW << w) + drafts.iter().zip(solved).map(operator).sum::<u64>()
+        };
+        // Two limbs must hold the largest denominator.
+        let denominators = solved.iter().flat_map(|s| match s {
+            Solved::Rules { rules, .. } => rules.as_slice(),
+            _ => &[],
+        });
+        let largest = denominators.map(|r| if let Rule::Line { line, .. } = r { line.d } else { 1 }).max().unwrap_or(1);
+        let least = (0..limits::RANGE_BITS.1).find(|w| largest <= 1 << (2 * w)).unwrap_or(limits::RANGE_BITS.1);
+        (least.max(limits::RANGE_BITS.0)..=limits::RANGE_BITS.1).min_by_key(|&w| total(w)).unwrap_or(limits::RANGE_BITS.1)
+    }
+
+    fn assemble(&mut self, draft: Draft, solved: Solved, w: u8, accumulators: &mut Vec<Accumulator>, ops: &mut Vec<Op>) {
+        let shape = |t: &Tensor| Accumulator { positions: t.positions() as u32, channels: t.channels() as u32 };
+        let acc = accumulators.len() as u32;
+        match (draft, solved) {
+            (Draft::Ready(op), _) => ops.push(op),
+            (Draft::Rescaled { contract, out, formula, clamp }, Solved::Rules { rules, by_position }) => {
+                let t = &self.tensors[out as usize];
+                accumulators.push(shape(t));
+                ops.push(Op::Contract { acc, contract });
+                let zero = if matches!(formula, Formula::AveragePool) { 0 } else { t.zero_point };
+                ops.push(Op::Rescale(Rescale { acc, out, zero, clamp, formula, by_position, rules }));
+            }
+            (Draft::Add { inputs, out, addition, clamp }, Solved::Add { table, plane }) => {
+                let t = &self.tensors[out as usize];
+                let (plane_cost, table_cost) = add_costs(plane.as_ref(), t.size(), w);
+                match plane {
+                    Some(plane) if plane_cost.is_some_and(|c| c <= table_cost) => {
+                        let terms = vec![(plane.slopes.0, inputs.0), (plane.slopes.1, inputs.1)];
+                        let dtypes = [inputs.0, inputs.1].map(|id| self.tensors[id as usize].dtype);
+                        let (low, high) =
+                            interval::of_mix(&[(plane.slopes.0, dtypes[0]), (plane.slopes.1, dtypes[1])]).unwrap_or((i64::MIN, i64::MAX));
+                        let rules = vec![Rule::Line { low, high, line: plane_line(&plane) }; t.channels()];
+                        accumulators.push(shape(t));
+                        ops.push(Op::Contract { acc, contract: Contract::Mix { terms } });
+                        let (zero, formula) = (t.zero_point, addition.formula());
+                        ops.push(Op::Rescale(Rescale { acc, out, zero, clamp, formula, by_position: false, rules }));
+                    }
+                    _ => {
+                        let table = intern(&mut self.tables, table);
+                        ops.push(Op::Lookup { inputs: vec![inputs.0, inputs.1], out, table });
+                    }
+                }
+            }
+            // `solve` gives each draft its own kind.
+            (Draft::Rescaled { .. } | Draft::Add { .. }, _) => {}
+        }
+    }
+}
+
+/// The id of a table with these values, a new one if there is none.
+fn intern(tables: &mut Vec<Table>, values: Vec<i16>) -> TableId {
+    let found = tables.iter().position(|t| t.values == values);
+    found.unwrap_or_else(|| {
+        tables.push(Table { values });
+        tables.len() - 1
+    }) as TableId
+}
+
+fn plane_line(plane: &Plane) -> Line {
+    Line { a: 1, b_pos: plane.offset, b_neg: plane.offset, d: plane.d }
+}
+
+/// Costs of an addition as a plane, if it has one, and as a table.
+fn add_costs(plane: Option<&Plane>, size: usize, w: u8) -> (Option<u64>, u64) {
+    let fits = plane.filter(|p| p.d <= 1 << (2 * w));
+    (fits.map(|p| size as u64 * cost::rescale(&plane_line(p), w)), size as u64 * cost::lookup() + (cost::ROW << 16))
+}
+
+fn average_rules(contract: &Contract, tensors: &[Tensor], taps: &[u32], channels: usize, (low, high): (i64, i64)) -> Solved {
+    let Contract::Sum { x, .. } = contract else { return Solved::Rules { rules: Vec::new(), by_position: false } };
+    let x = &tensors[*x as usize];
+    let rule = |&n: &u32| {
+        let (from, to) = interval::of_sum(x, 0, n);
+        let line = lines::average_line(n.into(), x.dtype);
+        let channel = Channel { staircase: Staircase::Average(n.into()), reach: (from, to), zero: 0, clamp: (low, high) };
+        match channel.span() {
+            Ok(None) => Rule::Constant(channel.output(from) as i32),
+            _ => Rule::Line { low: from, high: to, line },
+        }
+    };
+    let by_position = taps.iter().any(|n| *n != taps[0]);
+    let rules = if by_position { taps.iter().map(rule).collect() } else { vec![rule(&taps[0]); channels] };
+    Solved::Rules { rules, by_position }
+}
+
+/// `(start, bits)` of the smallest power of two of rows that covers the values.
+fn cover(values: &[i64]) -> (i64, u8) {
+    let (least, most) = values.iter().fold((0, 0), |(a, b), &v| (a.min(v), b.max(v)));
+    (least, (64 - ((most - least) as u64).leading_zeros()) as u8)
+}
+
+/// Rows of the clamp tables: every dtype's values and one beyond, every reachable value of a line, softmax's values. Rows of the sign
+/// table: the same without zero point, of lines with two offsets.
+fn rows(tensors: &[Tensor], ops: &[Op]) -> ((i64, u8), (i64, u8)) {
+    let (mut values, mut signs) = (Vec::new(), Vec::new());
+    for op in ops {
+        let (Op::Rescale(Rescale { out, .. }) | Op::Softmax { out, .. }) = op else { continue };
+        if let Some(t) = tensors.get(*out as usize) {
+            let (low, high) = t.dtype.range();
+            values.extend([i64::from(low) - 1, i64::from(high) + 1]);
+        }
+        let Op::Rescale(r) = op else { continue };
+        for rule in &r.rules {
+            let &Rule::Line { low, high, line } = rule else { continue };
+            let ends = [low, high].map(|acc| line.value(acc, r.zero.into()));
+            values.extend(ends);
+            if line.two_offsets() {
+                signs.extend(ends.map(|v| v - i64::from(r.zero)));
+                signs.extend([-1, 1]);
+            }
+        }
+    }
+    (cover(&values), cover(&signs))
+}

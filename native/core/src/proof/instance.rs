@@ -1,0 +1,102 @@
+//! A program compiled for one form of statement: layout, leaf blocks and oracles.
+
+use std::sync::Arc;
+
+use crate::field::{F, from_i64};
+use crate::layout::{Form, Home, Layout, LayoutError, Recipe, StorageId};
+use crate::logup::{LeafBlocks, LinearForm};
+use crate::parameters::Parameters;
+use crate::pcs::{Committed, Functional, OracleLayout, Role, Stack, commit};
+use crate::program::check::CheckedProgram;
+use crate::program::{Program, Tensor, Weights};
+
+/// The public structure of a proof: a function of program, form and parameters.
+pub struct Compiled {
+    /// Storages, views, lookups, tables.
+    pub layout: Layout,
+    /// Leaves of the lookup tree.
+    pub blocks: LeafBlocks,
+    /// Oracles in the order of their roots in the proof.
+    pub oracles: Vec<Arc<OracleLayout>>,
+    /// All oracles as one long vector.
+    pub stack: Stack,
+    /// Storages of each oracle.
+    pub members: Vec<Vec<StorageId>>,
+    /// For each storage `(oracle, place in it)`.
+    place: Vec<(usize, usize)>,
+    /// Port of each tensor oracle.
+    pub ports: Vec<Option<usize>>,
+    /// Variables of the challenge that ties statement tensors, and of each copy's.
+    pub tie_variables: usize,
+}
+
+impl Compiled {
+    /// Compiles.
+    pub fn new(parameters: &Parameters, program: &CheckedProgram, form: Form) -> Result<Self, LayoutError> {
+        let layout = Layout::new(program, form)?;
+        let mut homes = vec![(Home::Witness, Role::Witness, 0u32)];
+        for (i, s) in layout.port_storages.iter().enumerate() {
+            if s.is_some() {
+                homes.push((Home::Port(i), Role::Tensor, i as u32));
+            }
+        }
+        if layout.storages.iter().any(|s| s.home == Home::Model) {
+            homes.push((Home::Model, Role::Model, 0));
+        }
+        let mut place = vec![(0, 0); layout.storages.len()];
+        let (mut oracles, mut members, mut ports) = (Vec::new(), Vec::new(), Vec::new());
+        for (k, (home, role, index)) in homes.into_iter().enumerate() {
+            let mine: Vec<StorageId> = (0..layout.storages.len()).filter(|&s| layout.storages[s].home == home).collect();
+            mine.iter().enumerate().for_each(|(at, &s)| place[s] = (k, at));
+            oracles.push(Arc::new(OracleLayout::new(parameters, role, index, shapes(&layout, &mine))));
+            members.push(mine);
+            ports.push(if let Home::Port(i) = home { Some(i) } else { None });
+        }
+        let blocks = LeafBlocks::new(&layout);
+        let stack = Stack::new(oracles.clone());
+        let bits = |t: u32| variables(&program.tensors[t as usize]);
+        let tie_variables = layout.ports.iter().map(|&t| bits(t)).max().unwrap_or(0);
+        Ok(Compiled { layout, blocks, oracles, stack, members, place, ports, tie_variables })
+    }
+
+    /// The opening's view of a linear form.
+    pub fn functionals<const D: usize>(&self, form: LinearForm<D>) -> Vec<Functional<D>> {
+        form.slots
+            .into_iter()
+            .map(|s| {
+                let (oracle, storage) = self.place[s.storage];
+                Functional { oracle, storage, u: s.u, v: s.v }
+            })
+            .collect()
+    }
+
+    /// Commits a statement tensor by itself: its oracle does not depend on the model.
+    pub fn commit_tensor(parameters: &Parameters, tensor: &Tensor, values: &[F]) -> Committed {
+        let layout = OracleLayout::new(parameters, Role::Tensor, 0, vec![(tensor.positions(), tensor.channels())]);
+        commit(parameters, Arc::new(layout), &[values])
+    }
+
+    /// Commits the weights: the model oracle of every proof of this model.
+    pub fn commit_model(parameters: &Parameters, program: &Program, weights: &Weights) -> Result<Committed, LayoutError> {
+        let ports = program.inputs.len() + program.outputs.len();
+        let layout = Layout::new(program, Form { committed: vec![false; ports], committed_weights: true })?;
+        let mine: Vec<StorageId> = (0..layout.storages.len()).filter(|&s| layout.storages[s].home == Home::Model).collect();
+        let mut values: Vec<Vec<F>> = vec![Vec::new(); layout.storages.len()];
+        for recipe in &layout.recipes {
+            if let Recipe::Constant { storage, constant } = recipe {
+                values[*storage] = weights.values[*constant as usize].iter().map(|&x| from_i64(i64::from(x))).collect();
+            }
+        }
+        let columns: Vec<&[F]> = mine.iter().map(|&s| &values[s][..]).collect();
+        Ok(commit(parameters, Arc::new(OracleLayout::new(parameters, Role::Model, 0, shapes(&layout, &mine))), &columns))
+    }
+}
+
+/// Variables of a tensor's multilinear extension: channels low, then positions.
+pub(super) fn variables(tensor: &Tensor) -> usize {
+    crate::eq::log2_ceil(tensor.channels()) + crate::eq::log2_ceil(tensor.positions())
+}
+
+fn shapes(layout: &Layout, storages: &[StorageId]) -> Vec<(usize, usize)> {
+    storages.iter().map(|&s| (layout.storages[s].positions, layout.storages[s].channels)).collect()
+}

@@ -1,0 +1,226 @@
+//! Keys. A verifying key is all that a verifier needs: the checked program, and either the commitment of the weights or the weights.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use thiserror::Error;
+
+use super::instance::Compiled;
+use super::terms::soundness;
+use crate::field::{F, from_i64};
+use crate::layout::{Form, LayoutError};
+use crate::parameters::Parameters;
+use crate::pcs::Committed;
+use crate::program::check::{CheckedProgram, load};
+use crate::program::error::ProgramError;
+use crate::program::{Program, Weights};
+
+const MAGIC: &[u8; 8] = b"NXEvkey1";
+const MODEL: &str = "nexus-edge v1 model";
+/// Compiled forms kept; a model with `k` ports has `2^k`.
+const KEPT: usize = 8;
+
+/// Why a key cannot be made or read.
+#[derive(Clone, Debug, PartialEq, Error)]
+#[non_exhaustive]
+pub enum KeyError {
+    /// The bytes are not a key of this version.
+    #[error("malformed verifying key: {0}")]
+    Malformed(String),
+    /// The program in it is not acceptable.
+    #[error(transparent)]
+    Program(#[from] ProgramError),
+    /// The program has no proof.
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
+    /// There is no such parameter set.
+    #[error("no parameter set of {0} bits: use 100 or 128")]
+    Security(u32),
+    /// The errors of a proof sum up to more than the parameter set promises.
+    #[error("a proof of this model would have {bits:.1} bits of soundness, {wanted} are required; use the 128-bit set")]
+    Unsound {
+        /// What it would have.
+        bits: f64,
+        /// What is required.
+        wanted: u32,
+    },
+}
+
+/// How weights enter.
+#[derive(Clone, Debug, PartialEq)]
+pub enum KeyWeights {
+    /// Root of the model oracle.
+    Committed([u8; 32]),
+    /// The weights themselves.
+    Inside(Arc<Weights>),
+}
+
+/// What a verifier holds.
+pub struct VerifyingKey {
+    pub(super) parameters: Parameters,
+    pub(super) program: Arc<CheckedProgram>,
+    pub(super) weights: KeyWeights,
+    /// Weights as field elements, for keys that carry them.
+    pub(super) public: Vec<Vec<F>>,
+    digest: [u8; 32],
+    compiled: Mutex<HashMap<Vec<bool>, Arc<Compiled>>>,
+}
+
+/// What a prover holds: the key, the weights and the model oracle.
+pub struct ProvingKey {
+    /// The verifier's part.
+    pub verifying: Arc<VerifyingKey>,
+    /// Values of all constants.
+    pub weights: Arc<Weights>,
+    pub(super) model: Option<Committed>,
+}
+
+fn lift(weights: &Weights) -> Vec<Vec<F>> {
+    weights.values.iter().map(|v| v.iter().map(|&x| from_i64(i64::from(x))).collect()).collect()
+}
+
+impl VerifyingKey {
+    fn new(parameters: Parameters, program: Arc<CheckedProgram>, weights: KeyWeights) -> Result<Self, KeyError> {
+        let public = match &weights {
+            KeyWeights::Inside(w) => lift(w),
+            KeyWeights::Committed(_) => Vec::new(),
+        };
+        let digest = digest(&parameters, &program, &weights);
+        let key = VerifyingKey { parameters, program, weights, public, digest, compiled: Mutex::new(HashMap::new()) };
+        // The usual form: inputs committed, outputs clear. Any other differs by a few tensors; each proof's own sum is checked too.
+        key.compiled(&key.usual_form())?;
+        Ok(key)
+    }
+
+    /// Inputs committed, outputs clear.
+    pub fn usual_form(&self) -> Vec<bool> {
+        let (inputs, outputs) = (self.program.inputs.len(), self.program.outputs.len());
+        [vec![true; inputs], vec![false; outputs]].concat()
+    }
+
+    /// The model digest: program, parameter set, and the commitment of the weights or the weights.
+    pub fn digest(&self) -> [u8; 32] {
+        self.digest
+    }
+
+    /// The program.
+    pub fn program(&self) -> &Arc<CheckedProgram> {
+        &self.program
+    }
+
+    /// The parameter set.
+    pub fn parameters(&self) -> &Parameters {
+        &self.parameters
+    }
+
+    /// Whether the weights are committed.
+    pub fn committed_weights(&self) -> bool {
+        matches!(self.weights, KeyWeights::Committed(_))
+    }
+
+    /// The public structure of proofs in which these ports are committed.
+    pub fn compiled(&self, committed: &[bool]) -> Result<Arc<Compiled>, KeyError> {
+        let mut kept = self.compiled.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if let Some(c) = kept.get(committed) {
+            return Ok(c.clone());
+        }
+        let form = Form { committed: committed.to_vec(), committed_weights: self.committed_weights() };
+        let compiled = Arc::new(Compiled::new(&self.parameters, &self.program, form)?);
+        let sum = soundness(&self.parameters, &compiled);
+        let wanted = self.parameters.security();
+        if sum.bits <= f64::from(wanted) {
+            return Err(KeyError::Unsound { bits: sum.bits, wanted });
+        }
+        if kept.len() >= KEPT {
+            kept.clear();
+        }
+        kept.insert(committed.to_vec(), compiled.clone());
+        Ok(compiled)
+    }
+
+    /// Canonical bytes: magic, security, kind of weights, root or weights with their length, program with its length.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut out = MAGIC.to_vec();
+        out.extend(self.parameters.security().to_le_bytes());
+        let (flag, weights) = match &self.weights {
+            KeyWeights::Committed(root) => (1u8, root.to_vec()),
+            KeyWeights::Inside(w) => (0, w.to_bytes()),
+        };
+        out.push(flag);
+        for part in [weights, self.program.to_bytes()] {
+            out.extend((part.len() as u64).to_le_bytes());
+            out.extend(part);
+        }
+        out
+    }
+
+    /// Reads and checks a key. Costs time and memory in proportion to the bytes and to the program's declared, limited sizes.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, KeyError> {
+        let malformed = |why: &str| KeyError::Malformed(why.into());
+        let mut rest = bytes;
+        let mut take = |n: usize| -> Result<&[u8], KeyError> {
+            let (head, tail) = rest.split_at_checked(n).ok_or_else(|| malformed("too short"))?;
+            rest = tail;
+            Ok(head)
+        };
+        if take(8)? != MAGIC {
+            return Err(malformed("not a key of this version"));
+        }
+        let security = u32::from_le_bytes(take(4)?.try_into().expect("4 bytes"));
+        let parameters = Parameters::new(security).ok_or(KeyError::Security(security))?;
+        let flag = take(1)?[0];
+        let mut part = || -> Result<&[u8], KeyError> {
+            let n = u64::from_le_bytes(take(8)?.try_into().expect("8 bytes"));
+            take(usize::try_from(n).map_err(|_| malformed("too short"))?)
+        };
+        let (weights, program) = (part()?, part()?);
+        if !rest.is_empty() {
+            return Err(malformed("bytes after the program"));
+        }
+        let program = Program::from_bytes(program)?;
+        match flag {
+            1 => {
+                let root = weights.try_into().map_err(|_| malformed("a root has 32 bytes"))?;
+                Self::new(parameters, Arc::new(load(program, None)?), KeyWeights::Committed(root))
+            }
+            0 => {
+                let weights = Weights::from_bytes(weights)?;
+                let program = Arc::new(load(program, Some(&weights))?);
+                Self::new(parameters, program, KeyWeights::Inside(Arc::new(weights)))
+            }
+            _ => Err(malformed("unknown kind of weights")),
+        }
+    }
+}
+
+fn digest(parameters: &Parameters, program: &Program, weights: &KeyWeights) -> [u8; 32] {
+    let mut h = blake3::Hasher::new_derive_key(MODEL);
+    let program = program.to_bytes();
+    let set = parameters.to_bytes();
+    let (flag, weights) = match weights {
+        KeyWeights::Committed(root) => (1u8, root.to_vec()),
+        KeyWeights::Inside(w) => (0, w.to_bytes()),
+    };
+    h.update(&[flag]);
+    for part in [&set, &weights, &program] {
+        h.update(&(part.len() as u64).to_le_bytes());
+        h.update(part);
+    }
+    *h.finalize().as_bytes()
+}
+
+impl ProvingKey {
+    /// Checks program and weights together, and commits the weights unless they go inside the key.
+    pub fn new(program: Program, weights: Weights, inside: bool, security: u32) -> Result<Self, KeyError> {
+        let parameters = Parameters::new(security).ok_or(KeyError::Security(security))?;
+        let program = Arc::new(load(program, Some(&weights))?);
+        let weights = Arc::new(weights);
+        if inside || weights.values.is_empty() {
+            let key = VerifyingKey::new(parameters, program, KeyWeights::Inside(weights.clone()))?;
+            return Ok(ProvingKey { verifying: Arc::new(key), weights, model: None });
+        }
+        let model = Compiled::commit_model(&parameters, &program, &weights)?;
+        let key = VerifyingKey::new(parameters, program, KeyWeights::Committed(model.root))?;
+        Ok(ProvingKey { verifying: Arc::new(key), weights, model: Some(model) })
+    }
+}

@@ -1,0 +1,21 @@
+//! One proof from statement to opening: keys, statements, `prove`, `verify`.
+
+mod conversation;
+mod instance;
+mod key;
+mod prove;
+mod statement;
+mod terms;
+mod verify;
+
+pub use instance::Compiled;
+pub use key::{KeyError, KeyWeights, ProvingKey, VerifyingKey};
+pub use prove::{Figures, Made, Progress, ProveError, Request, Stop, prove, prove_witness};
+pub use statement::{Content, Statement, StatementTensor, tensor_commitment};
+pub use terms::{proof_bytes, soundness};
+pub use verify::verify;
+
+/// Protocol version, absorbed first.
+pub const VERSION: &[u8] = b"nexus-edge proof v1";
+/// Mode of a proof, absorbed with the parameter set.
+pub const MODE_PLAIN: u8 = 0;

@@ -1,0 +1,80 @@
+//! The error terms of one proof, summed (design section 3: the *sum* is below `2^-100`).
+
+use std::collections::BTreeSet;
+
+use super::conversation::copy_variables;
+use super::instance::Compiled;
+use crate::eq::log2_ceil;
+use crate::layout::{AccumulatorKind, Source};
+use crate::parameters::Parameters;
+use crate::program::Contract;
+use crate::pcs::opening_bytes;
+use crate::soundness::{Soundness, Term, opening_terms};
+
+/// All terms. Bounds are on what a prover without hash collisions wins with one attempt.
+pub fn soundness(parameters: &Parameters, compiled: &Compiled) -> Soundness {
+    let layout = &compiled.layout;
+    // |K| is at least 2^(63.999 D); rounding it down to whole bits keeps every term an upper bound.
+    let field = 63.999 * parameters.degree() as f64;
+    let algebra = |name: &'static str, count: f64| Term { name: name.into(), bits: field - count.max(1.0).log2() };
+    let n = compiled.blocks.variables as f64;
+    let lookups = compiled.layout.lookup_count() as f64;
+    let rows: f64 = layout.tables.iter().map(|t| (1u64 << t.log_rows) as f64).sum();
+
+    let (variables, factors) = contraction_size(compiled);
+
+    let mut terms = vec![
+        // The numerator of sum 1/(alpha - f) - sum m/(alpha - t) as a polynomial in alpha and the betas.
+        algebra("lookup fractions", lookups + 2.0 * rows),
+        // n layers: one lambda, up to n cubic rounds, one linear combination of two claims.
+        algebra("lookup tree", n * (1.0 + 3.0 * n + 2.0)),
+        algebra("numerator and denominator", 1.0),
+        algebra("contraction rounds", 3.0 * variables as f64),
+        algebra("folded factors", factors as f64),
+        algebra("statement tensors", (compiled.tie_variables * layout.ports.len()) as f64),
+        algebra("copies", copy_variables(compiled) as f64),
+    ];
+    let claims = 1 + layout.ports.len() + layout.copies.len();
+    terms.extend(opening_terms(parameters, &compiled.stack, claims));
+    Soundness::new(terms)
+}
+
+/// Variables of the batched sumcheck over all accumulators, and the number of factors sent at its end: one instance for each accumulator,
+/// coefficient vector and channel piece of the leaves.
+fn contraction_size(compiled: &Compiled) -> (usize, usize) {
+    let layout = &compiled.layout;
+    let mut seen = BTreeSet::new();
+    let (mut variables, mut factors) = (0, 0);
+    for block in &compiled.blocks.blocks {
+        let Some(lookup) = layout.lookups.get(block.owner) else { continue };
+        for term in lookup.entries.iter().flatten() {
+            let Source::Accumulator(at) = term.source else { continue };
+            let acc = &layout.accumulators[at];
+            let (bits, sent) = match &acc.kind {
+                AccumulatorKind::Product { .. } => (log2_ceil(acc.positions) + log2_ceil(acc.channels), 2),
+                AccumulatorKind::Contract { contract: Contract::Conv { x, window, .. } | Contract::Depthwise { x, window, .. }, weights, .. } => {
+                    let taps = log2_ceil(window.kernel.0 as usize) + log2_ceil(window.kernel.1 as usize);
+                    (log2_ceil(layout.views[*x as usize].channels) + taps, if weights.is_some() { 2 } else { 1 })
+                }
+                AccumulatorKind::Contract { .. } => continue,
+            };
+            if seen.insert((at, term.by_channel.as_ref().map_or(0, |v| v.id), lookup.group, block.channels.start)) {
+                variables = variables.max(bits);
+                factors += sent;
+            }
+        }
+    }
+    (variables, factors)
+}
+
+/// Bytes of a proof, at most: openings are counted as if no two queries met.
+pub fn proof_bytes(parameters: &Parameters, compiled: &Compiled) -> usize {
+    let element = 8 * parameters.degree();
+    let n = compiled.blocks.variables;
+    let own_roots = compiled.ports.iter().enumerate().filter(|(k, p)| *k == 0 || p.is_some()).count();
+    let tree = 1 + n * (n - 1) + 4 * n;
+    let products = compiled.layout.accumulators.iter().any(|a| matches!(a.kind, AccumulatorKind::Product { .. }));
+    let (rounds, factors) = contraction_size(compiled);
+    let contractions = 1 + rounds * if products { 3 } else { 2 } + factors;
+    32 * own_roots + element * (tree + contractions) + opening_bytes(parameters, &compiled.stack)
+}

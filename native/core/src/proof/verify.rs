@@ -1,0 +1,92 @@
+//! The verifier, start to end. Generic over its reading context from the first message to the opening.
+
+
+use super::conversation::{begin, copies, copy_variables, ties};
+use super::instance::Compiled;
+use super::key::{KeyWeights, VerifyingKey};
+use super::statement::{Content, Statement, tensor_commitment};
+use crate::channel::{PlainReader, Reader};
+use crate::contraction;
+use crate::field::K;
+use crate::logup;
+use crate::pcs::{self, Claim};
+use crate::reject::{Reject, Verdict};
+
+/// Accepts only if `proof` shows `statement` for the model of `key`.
+pub fn verify(key: &VerifyingKey, statement: &Statement, proof: &[u8]) -> Verdict<()> {
+    if statement.digest != key.digest() {
+        return Err(Reject::Statement("it names another model than the key".into()));
+    }
+    let form = statement.form(&key.program)?;
+    let compiled = key.compiled(&form).map_err(|e| Reject::Statement(e.to_string()))?;
+    let (roots, rest) = roots(key, &compiled, statement, proof)?;
+    let transcript = begin(statement, &key.program, key.parameters(), &compiled, &roots);
+    let mut reader = PlainReader::new(transcript, rest);
+    if key.parameters().degree() == 2 {
+        conversation::<2, _>(&mut reader, key, &compiled, statement, &roots)?;
+    } else {
+        conversation::<3, _>(&mut reader, key, &compiled, statement, &roots)?;
+    }
+    reader.finish()
+}
+
+/// Roots of all oracles: those of the witness and of committed tensors start the proof, the model's is in the key.
+fn roots<'a>(key: &VerifyingKey, compiled: &Compiled, statement: &Statement, proof: &'a [u8]) -> Verdict<(Vec<[u8; 32]>, &'a [u8])> {
+    let mut rest = proof;
+    let mut out = Vec::with_capacity(compiled.oracles.len());
+    for (k, port) in compiled.ports.iter().enumerate() {
+        let own = k == 0 || port.is_some();
+        if !own {
+            match &key.weights {
+                KeyWeights::Committed(root) => out.push(*root),
+                KeyWeights::Inside(_) => return Err(Reject::Statement("a key with its weights inside has no model oracle".into())),
+            }
+            continue;
+        }
+        let (head, tail) = rest.split_at_checked(32).ok_or(Reject::Truncated { at: "root" })?;
+        rest = tail;
+        let root: [u8; 32] = head.try_into().expect("32 bytes");
+        if let Some(port) = *port {
+            let tensor = &key.program.tensors[compiled.layout.ports[port] as usize];
+            if statement.tensors[port].content != Content::Committed(tensor_commitment(&root, tensor, key.parameters())) {
+                return Err(Reject::Statement(format!("the proof is about another {} than the statement commits to", tensor.name)));
+            }
+        }
+        out.push(root);
+    }
+    Ok((out, rest))
+}
+
+fn conversation<const D: usize, R: Reader<D>>(
+    reader: &mut R,
+    key: &VerifyingKey,
+    c: &Compiled,
+    statement: &Statement,
+    roots: &[[u8; 32]],
+) -> Verdict<()> {
+    let layout = &c.layout;
+    let tau: Vec<K<D>> = reader.challenges("tie", c.tie_variables);
+    let copy_point: Vec<K<D>> = reader.challenges("copy", copy_variables(c));
+    let alpha: K<D> = reader.challenge("alpha");
+    let betas: Vec<K<D>> = reader.challenges("betas", layout.tuple_width());
+    let (r, p, q) = logup::verify(reader, c.blocks.variables)?;
+    let gamma: K<D> = reader.challenge("gamma");
+    let (mut form, weights) = logup::split(layout, &c.blocks, &r, gamma, alpha, &betas);
+    let instances = contraction::linear_part(layout, weights, &key.public, &mut form);
+    let (total, batch) = contraction::verify(reader, layout, &key.public, &instances, &mut form)?;
+
+    // <form> = p~ + gamma q~ - contractions + the batch of folded factors.
+    let mut value = reader.add_scaled(&p, &q, gamma);
+    value = reader.add(&reader.sub(&value, &total), &batch);
+    let mut claims = vec![(form, value)];
+    claims.extend(ties(c, &key.program, statement, &tau).into_iter().map(|(f, v)| (f, reader.constant(v))));
+    claims.extend(copies(c, &copy_point).into_iter().map(|f| (f, reader.constant(K::ZERO))));
+    let claims = claims
+        .into_iter()
+        .map(|(form, value)| {
+            let value = reader.sub(&value, &reader.constant(form.constant));
+            Claim { functionals: c.functionals(form), value }
+        })
+        .collect();
+    pcs::verify_opening(key.parameters(), reader, &c.stack, roots, claims)
+}

@@ -1,0 +1,55 @@
+//! The exceptions, and the one crossing of core errors into Python.
+
+use nexus_edge_core::exec::ExecError;
+use nexus_edge_core::program::error::ProgramError as CoreProgramError;
+use pyo3::create_exception;
+use pyo3::exceptions::PyException;
+use pyo3::prelude::*;
+
+create_exception!(nexus_edge.proofs._native, NativeError, PyException, "Base of the errors below; `kind` is a stable word for programs.");
+create_exception!(nexus_edge.proofs._native, ProgramError, NativeError, "The program cannot be checked, built or run.");
+create_exception!(nexus_edge.proofs._native, InputError, NativeError, "An array does not fit, or the model is undefined for its values.");
+create_exception!(nexus_edge.proofs._native, Rejected, NativeError, "The proof is not accepted.");
+create_exception!(nexus_edge.proofs._native, Cancelled, NativeError, "The progress callback asked to stop.");
+
+/// The exception with its `kind`.
+pub fn with_kind(error: PyErr, kind: &str) -> PyErr {
+    Python::attach(|py| match error.value(py).setattr("kind", kind) {
+        Ok(()) => error,
+        Err(other) => other,
+    })
+}
+
+/// A fault of a program.
+pub fn program(e: CoreProgramError) -> PyErr {
+    with_kind(ProgramError::new_err(e.to_string()), e.fault.word())
+}
+
+/// A fault of an input.
+pub fn input(kind: &str, message: impl Into<String>) -> PyErr {
+    with_kind(InputError::new_err(message.into()), kind)
+}
+
+/// A run that is not defined.
+pub fn execution(e: ExecError) -> PyErr {
+    let kind = match e {
+        ExecError::Count { .. } => "count",
+        ExecError::Size { .. } => "shape",
+        ExecError::Range { .. } => "range",
+        ExecError::Softmax { .. } => "softmax",
+        _ => "threads",
+    };
+    input(kind, e.to_string())
+}
+
+/// Adds the exceptions to the module.
+pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
+    let py = m.py();
+    // A class attribute, so that `kind` exists even on instances that Python code raises.
+    py.get_type::<NativeError>().setattr("kind", "error")?;
+    m.add("NativeError", py.get_type::<NativeError>())?;
+    m.add("ProgramError", py.get_type::<ProgramError>())?;
+    m.add("InputError", py.get_type::<InputError>())?;
+    m.add("Rejected", py.get_type::<Rejected>())?;
+    m.add("Cancelled", py.get_type::<Cancelled>())
+}

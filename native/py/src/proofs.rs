@@ -1,0 +1,262 @@
+//! `ProvingKey`, `VerifyingKey`, `Statement`, `verify`.
+
+use std::sync::Arc;
+
+use nexus_edge_core::field::{F, from_i64};
+use nexus_edge_core::proof::{self as core, Compiled, Content, KeyError, ProveError, Request, StatementTensor, tensor_commitment};
+use nexus_edge_core::program::{Port, Program, Tensor};
+use nexus_edge_core::reject::Reject;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyList};
+
+use crate::program::{Model, describe};
+use crate::{arrays, errors};
+
+fn key_error(e: KeyError) -> PyErr {
+    match e {
+        KeyError::Program(e) => errors::program(e),
+        KeyError::Malformed(_) => errors::with_kind(errors::ProgramError::new_err(e.to_string()), "encoding"),
+        _ => errors::with_kind(errors::ProgramError::new_err(e.to_string()), "unsupported"),
+    }
+}
+
+fn rejected(e: &Reject) -> PyErr {
+    let kind = match e {
+        Reject::Malformed { .. } => "malformed",
+        Reject::Truncated { .. } => "truncated",
+        Reject::Trailing { .. } => "trailing",
+        Reject::NotCanonical { .. } => "not-canonical",
+        Reject::Statement(_) => "statement",
+        Reject::Equation(_) => "equation",
+        Reject::Merkle { .. } => "merkle",
+        Reject::Row { .. } => "row",
+        _ => "degenerate",
+    };
+    errors::with_kind(errors::Rejected::new_err(e.to_string()), kind)
+}
+
+fn hash(name: &str, bytes: &[u8]) -> PyResult<[u8; 32]> {
+    bytes.try_into().map_err(|_| errors::input("shape", format!("{name} has 32 bytes, got {}", bytes.len())))
+}
+
+fn port<'a>(program: &'a Program, ports: &[Port], index: usize) -> PyResult<&'a Tensor> {
+    let port = ports.get(index).ok_or_else(|| errors::input("count", format!("no tensor {index}: the model has {}", ports.len())))?;
+    Ok(&program.tensors[port.tensor as usize])
+}
+
+/// Runs `f` on `threads` threads, 0 for all.
+fn on_threads<T: Send>(threads: usize, f: impl FnOnce() -> T + Send) -> PyResult<T> {
+    if threads == 0 {
+        return Ok(f());
+    }
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+    Ok(pool.map_err(|e| errors::input("threads", e.to_string()))?.install(f))
+}
+
+/// Checked program, and the weights or their commitment.
+#[pyclass(module = "nexus_edge.proofs._native", frozen)]
+pub struct VerifyingKey {
+    inner: Arc<core::VerifyingKey>,
+}
+
+impl VerifyingKey {
+    fn commitment<'py>(&self, py: Python<'py>, t: &Tensor, array: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
+        let values: Vec<F> = arrays::tensor(array, t)?.into_iter().map(|x| from_i64(i64::from(x))).collect();
+        let parameters = self.inner.parameters();
+        let commitment = py.detach(|| tensor_commitment(&Compiled::commit_tensor(parameters, t, &values).root, t, parameters));
+        Ok(PyBytes::new(py, &commitment))
+    }
+}
+
+#[pymethods]
+impl VerifyingKey {
+    #[staticmethod]
+    fn load(py: Python<'_>, data: &[u8]) -> PyResult<Self> {
+        let inner = py.detach(|| core::VerifyingKey::from_bytes(data)).map_err(key_error)?;
+        Ok(VerifyingKey { inner: Arc::new(inner) })
+    }
+
+    fn to_bytes<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, &self.inner.to_bytes())
+    }
+
+    #[getter]
+    fn digest<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, &self.inner.digest())
+    }
+
+    fn describe<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let d = describe(py, self.inner.program())?;
+        let compiled = self.inner.compiled(&self.inner.usual_form()).map_err(key_error)?;
+        d.set_item("cells", compiled.layout.cells())?;
+        d.set_item("lookups", compiled.layout.lookup_count())?;
+        d.set_item("proof_bytes", core::proof_bytes(self.inner.parameters(), &compiled))?;
+        d.set_item("security", self.inner.parameters().security())?;
+        d.set_item("committed_weights", self.inner.committed_weights())?;
+        Ok(d)
+    }
+
+    fn soundness<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let compiled = self.inner.compiled(&self.inner.usual_form()).map_err(key_error)?;
+        let sum = core::soundness(self.inner.parameters(), &compiled);
+        let d = PyDict::new(py);
+        let terms = PyDict::new(py);
+        for t in &sum.terms {
+            terms.set_item(t.name.to_string(), t.bits)?;
+        }
+        d.set_item("terms", terms)?;
+        d.set_item("bits", sum.bits)?;
+        d.set_item("security", self.inner.parameters().security())?;
+        Ok(d)
+    }
+
+    fn commit_input<'py>(&self, py: Python<'py>, index: usize, array: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
+        let p = self.inner.program();
+        self.commitment(py, port(p, &p.inputs, index)?, array)
+    }
+
+    fn commit_output<'py>(&self, py: Python<'py>, index: usize, array: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
+        let p = self.inner.program();
+        self.commitment(py, port(p, &p.outputs, index)?, array)
+    }
+}
+
+/// What a proof says.
+#[pyclass(module = "nexus_edge.proofs._native", frozen)]
+pub struct Statement {
+    inner: core::Statement,
+}
+
+#[pymethods]
+impl Statement {
+    #[staticmethod]
+    fn load(data: &[u8]) -> PyResult<Self> {
+        core::Statement::from_bytes(data).map(|inner| Statement { inner }).map_err(|e| rejected(&e))
+    }
+
+    fn to_bytes<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, &self.inner.to_bytes())
+    }
+
+    #[getter]
+    fn digest<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, &self.inner.digest)
+    }
+
+    #[getter]
+    fn context<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, &self.inner.context)
+    }
+
+    #[getter]
+    fn inputs<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        stated(py, &self.inner.tensors[..self.inner.inputs])
+    }
+
+    #[getter]
+    fn outputs<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        stated(py, &self.inner.tensors[self.inner.inputs..])
+    }
+}
+
+/// A commitment as bytes, a clear tensor as an array.
+fn stated<'py>(py: Python<'py>, tensors: &[StatementTensor]) -> PyResult<Bound<'py, PyList>> {
+    let one = |t: &StatementTensor| match &t.content {
+        Content::Committed(c) => Ok(PyBytes::new(py, c).into_any()),
+        Content::Clear(bytes) => arrays::from_bytes(py, bytes, t.dtype, &t.dims),
+    };
+    PyList::new(py, tensors.iter().map(one).collect::<PyResult<Vec<_>>>()?)
+}
+
+/// A verifying key together with what proving needs.
+#[pyclass(module = "nexus_edge.proofs._native", frozen)]
+pub struct ProvingKey {
+    inner: core::ProvingKey,
+    executor: nexus_edge_core::exec::Executor,
+}
+
+impl ProvingKey {
+    /// Commits a model.
+    pub fn new(model: &Model, inside: bool, security: u32) -> PyResult<Self> {
+        let program = Program::clone(model.executor.program());
+        let inner = core::ProvingKey::new(program, (*model.weights).clone(), inside, security).map_err(key_error)?;
+        let executor = nexus_edge_core::exec::Executor::new(inner.verifying.program().clone(), &inner.weights).map_err(errors::program)?;
+        Ok(ProvingKey { inner, executor })
+    }
+}
+
+#[pymethods]
+impl ProvingKey {
+    #[getter]
+    fn verifying_key(&self) -> VerifyingKey {
+        VerifyingKey { inner: self.inner.verifying.clone() }
+    }
+
+    #[pyo3(signature = (inputs, context, clear_inputs = false, commit_outputs = false, threads = 0, progress = None))]
+    fn prove<'py>(
+        &self,
+        py: Python<'py>,
+        inputs: Vec<Bound<'py, PyAny>>,
+        context: &[u8],
+        clear_inputs: bool,
+        commit_outputs: bool,
+        threads: usize,
+        progress: Option<Py<PyAny>>,
+    ) -> PyResult<(Vec<Bound<'py, PyAny>>, Statement, Bound<'py, PyBytes>, Bound<'py, PyDict>)> {
+        let p = self.inner.verifying.program();
+        if inputs.len() != p.inputs.len() {
+            return Err(errors::input("count", format!("{} inputs for a model with {}", inputs.len(), p.inputs.len())));
+        }
+        let values =
+            inputs.iter().enumerate().map(|(i, x)| arrays::tensor(x, port(p, &p.inputs, i)?)).collect::<PyResult<Vec<Vec<i16>>>>()?;
+        let request = Request {
+            inputs: values.iter().map(Vec::as_slice).collect(),
+            context: hash("the context", context)?,
+            committed: [vec![!clear_inputs; p.inputs.len()], vec![commit_outputs; p.outputs.len()]].concat(),
+        };
+        // A callback that raises stops the proof; its exception is what the caller gets.
+        let mut raised: Option<PyErr> = None;
+        let mut report = |phase: &'static str, fraction: f64| {
+            let Some(callback) = &progress else { return true };
+            Python::attach(|py| match callback.call1(py, (phase, fraction)).and_then(|go| go.is_truthy(py)) {
+                Ok(go) => go,
+                Err(e) => {
+                    raised = Some(e);
+                    false
+                }
+            })
+        };
+        let made = py.detach(|| on_threads(threads, || core::prove(&self.inner, &self.executor, &request, &mut report)))?;
+        let made = made.map_err(|e| match (raised, e) {
+            (Some(e), _) => e,
+            (None, ProveError::Execution(e)) => errors::execution(e),
+            (None, ProveError::Key(e)) => key_error(e),
+            (None, e) => errors::with_kind(errors::Cancelled::new_err(e.to_string()), "cancelled"),
+        })?;
+        let outputs = made.outputs.iter().enumerate().map(|(i, y)| arrays::array(py, y, port(p, &p.outputs, i)?)).collect::<PyResult<_>>()?;
+        let figures = PyDict::new(py);
+        let phases = PyDict::new(py);
+        for (name, ms) in &made.figures.phases {
+            phases.set_item(name, ms)?;
+        }
+        figures.set_item("phases_ms", phases)?;
+        figures.set_item("cells", made.figures.cells)?;
+        figures.set_item("lookups", made.figures.lookups)?;
+        figures.set_item("security_bits", made.figures.bits)?;
+        Ok((outputs, Statement { inner: made.statement }, PyBytes::new(py, &made.proof), figures))
+    }
+}
+
+/// Raises `Rejected` unless the proof shows the statement.
+#[pyfunction]
+fn verify(py: Python<'_>, key: &VerifyingKey, statement: &Statement, proof: &[u8]) -> PyResult<()> {
+    py.detach(|| core::verify(&key.inner, &statement.inner, proof)).map_err(|e| rejected(&e))
+}
+
+/// Adds the classes to the module.
+pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
+    m.add_class::<VerifyingKey>()?;
+    m.add_class::<Statement>()?;
+    m.add_class::<ProvingKey>()?;
+    m.add_function(wrap_pyfunction!(verify, m)?)
+}

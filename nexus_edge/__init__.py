@@ -1,0 +1,1 @@
+"""Machine-learning work for others, with proof that it was done."""

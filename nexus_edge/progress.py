@@ -1,0 +1,48 @@
+"""Progress bars on standard error, where that is a terminal."""
+
+import sys
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+
+class ProgressBars:
+    """One bar a phase; draws nothing where standard error is no terminal.
+
+    Called with a phase and the fraction of it that is done, as `nexus_edge.proofs.prove` does.
+    """
+
+    def __init__(self, *, enabled: bool | None = None) -> None:
+        self._bars: Progress | None = None
+        self._tasks: dict[str, TaskID] = {}
+        if sys.stderr.isatty() if enabled is None else enabled:
+            self._bars = _bars()
+
+    def __enter__(self) -> Self:
+        if self._bars is not None:
+            self._bars.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+
+    def __call__(self, phase: str, fraction: float) -> None:
+        """Draw `phase` at `fraction`; a new phase completes the one before it."""
+        if self._bars is None:
+            return
+        if phase not in self._tasks:
+            for task in self._tasks.values():
+                self._bars.update(task, completed=1.0)
+            self._tasks[phase] = self._bars.add_task(phase, total=1.0)
+        self._bars.update(self._tasks[phase], completed=fraction)
+
+
+def _bars() -> "Progress":
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description:<12}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=Console(stderr=True), transient=True)

@@ -1,0 +1,141 @@
+"""ADD, SUB and MUL."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nexus_edge.proofs.importers.activations import Table, inputs
+from nexus_edge.proofs.importers.activations import clamp as clamp_table
+from nexus_edge.proofs.importers.graph import Operator
+from nexus_edge.proofs.importers.lowering import Constant, Lowering, Value, label
+from nexus_edge.proofs.importers.operators.contractions import clamp
+from nexus_edge.proofs.importers.quantization import Multiplier, Quantization, quantize_multiplier, rescale
+from nexus_edge.proofs.importers.shapes import Dims, broadcast, padded, positions
+
+ADD_SHIFT = 20
+
+
+def lower_elementwise(lowering: Lowering, op: Operator) -> None:
+    """Two computed inputs; or one, and a constant that is a scalar, one for each channel, or anything else."""
+    if len(op.inputs) != 2:
+        raise op.malformed(f"it has {len(op.inputs)} inputs instead of two")
+    found = [lowering.get(op, i) for i in (0, 1)]
+    constants = [i for i in (0, 1) if isinstance(found[i], Constant)]
+    info = lowering.output(op)
+    q = [lowering.quantization(op, f.info) for f in found] + [lowering.quantization(op, info)]
+    if not q[0].dtype == q[1].dtype == q[2].dtype:
+        raise op.unsupported("its tensors differ in type", info)
+    if constants:
+        _with_constant(lowering, op, constants[0], q)
+        return
+    first, second, out = lowering.operands(op, lowering.value(op, 0), lowering.value(op, 1), info)
+    if op.kind == "MUL":
+        lowering.builder.lookup(
+            label(op), [first.id, second.id], out.id, _product_table(op, q, inputs(q[0])[:, None], inputs(q[1])[None, :])
+        )
+    else:
+        lowering.builder.add(label(op), first.id, second.id, out.id, _sum_multipliers(lowering, op, q), clamp(op, q[2]), op.kind == "SUB")
+    lowering.bind(op, out)
+
+
+def _with_constant(lowering: Lowering, op: Operator, place: int, q: list[Quantization]) -> None:
+    """A constant operand: a table if it is one value, a depthwise convolution if it scales channels, else a synthesised tensor."""
+    known, x, info = lowering.get(op, place), lowering.value(op, 1 - place), lowering.output(op)
+    assert isinstance(known, Constant)
+    dims = broadcast(x.dims, known.array.shape)
+    if dims is None:
+        raise op.malformed(f"the shapes {list(x.dims)} and {list(known.array.shape)} cannot be combined", info)
+    values = known.array.astype(np.int64) - q[place].zero_point
+    if (values == values.reshape(-1)[0]).all():
+        same = dims == x.dims
+        source = x if same else lowering.broadcast(op, x, dims)
+        out = lowering.define(op, info, source.stored, lowering.declared(op, info, dims))
+        lowering.builder.lookup(label(op), [source.id], out.id, _constant_table(lowering, op, q, place, int(values.reshape(-1)[0])))
+        lowering.bind(op, out)
+        return
+    if op.kind == "MUL" and dims == x.dims and _scales_channels(known, dims, values, q[place]):
+        lowering.bind(op, _scale_channels(lowering, op, x, values.reshape(-1), q, place))
+        return
+    tensor = lowering.synthesize(op, known, x, q[place].zero_point)
+    pair = (tensor, x) if place == 0 else (x, tensor)
+    first, second, out = lowering.operands(op, *pair, info)
+    if op.kind == "MUL":
+        lowering.builder.lookup(
+            label(op), [first.id, second.id], out.id, _product_table(op, q, inputs(q[0])[:, None], inputs(q[1])[None, :])
+        )
+    else:
+        lowering.builder.add(label(op), first.id, second.id, out.id, _sum_multipliers(lowering, op, q), clamp(op, q[2]), op.kind == "SUB")
+    lowering.bind(op, out)
+
+
+def _scales_channels(known: Constant, dims: Dims, factors: NDArray[np.int64], q: Quantization) -> bool:
+    """Whether the constant is one factor for each channel that the program's weights can hold."""
+    low, high = (-128, 127) if q.dtype == "int8" else (-255, 255)
+    per_channel = padded(known.array.shape, len(dims))[:-1] == (1,) * (len(dims) - 1)
+    return per_channel and bool(low <= factors.min() <= factors.max() <= high)
+
+
+def _scale_channels(lowering: Lowering, op: Operator, x: Value, factors: NDArray[np.int64], q: list[Quantization], place: int) -> Value:
+    """MUL by one factor for each channel is a depthwise convolution with a window of one cell."""
+    info = lowering.output(op)
+    multiplier = _product_multiplier(q)
+    # Overflow is as in the table.
+    _product_table(op, q, inputs(q[1 - place])[:, None], factors[None, :])
+    size = (positions(x.dims), 1)
+    out = lowering.define(op, info)
+    window = (size, size, (1, 1), (1, 1), (0, 0), (1, 1))
+    weights = np.ascontiguousarray(factors.astype(np.int32).reshape(1, 1, -1))
+    lowering.builder.conv(
+        label(op),
+        lowering.as_rows(op, x).id,
+        out.id,
+        window,
+        weights,
+        None,
+        q[1 - place].zero_point,
+        [multiplier] * len(factors),
+        clamp(op, q[2]),
+        True,
+    )
+    return out
+
+
+def _constant_table(lowering: Lowering, op: Operator, q: list[Quantization], place: int, value: int) -> Table:
+    """The 256 outputs of an operator with one constant input (centred `value`)."""
+    x = inputs(q[1 - place])
+    if op.kind == "MUL":
+        return _product_table(op, q, x, np.int64(value))
+    first, second, output = _sum_multipliers(lowering, op, q)
+    both = [x, x]
+    both[place] = np.full_like(x, value)
+    left, right = rescale(both[0] << ADD_SHIFT, first), rescale(both[1] << ADD_SHIFT, second)
+    total = left - right if op.kind == "SUB" else left + right
+    return clamp_table(rescale(total, output) + q[2].zero_point, *clamp(op, q[2]))
+
+
+def _product_multiplier(q: list[Quantization]) -> Multiplier:
+    return quantize_multiplier(q[0].scale * q[1].scale / q[2].scale)
+
+
+def _product_table(op: Operator, q: list[Quantization], first: NDArray[np.int64], second: NDArray[np.int64] | np.int64) -> Table:
+    values = rescale(first * second, _product_multiplier(q))
+    return clamp_table(values + q[2].zero_point, *clamp(op, q[2])).reshape(-1)
+
+
+def _sum_multipliers(lowering: Lowering, op: Operator, q: list[Quantization]) -> tuple[Multiplier, Multiplier, Multiplier]:
+    """Both inputs to twice the larger scale (so that the sum fits), the sum to the output.
+
+    TFLM computes the quotients of SUB in float32, those of ADD in double; the others all in double.
+    """
+    if op.kind == "SUB" and lowering.semantics == "tflm":
+        scales = [np.float32(part.scale) for part in q]
+        twice = np.float32(2) * max(scales[:2])
+        reals = [float(scales[0] / twice), float(scales[1] / twice), float(twice / (np.float32(1 << ADD_SHIFT) * scales[2]))]
+    else:
+        double = 2 * max(q[0].scale, q[1].scale)
+        reals = [q[0].scale / double, q[1].scale / double, double / ((1 << ADD_SHIFT) * q[2].scale)]
+    if not all(0 < real < 1 for real in reals):
+        raise op.unsupported("its scales are too far apart for the kernel")
+    first, second, output = (quantize_multiplier(real) for real in reals)
+    if min(first[1], second[1], output[1]) < 0:
+        raise op.unsupported("its scales are too far apart for the kernel")
+    return first, second, output

@@ -1,0 +1,23 @@
+"""Times, sizes and names as people read them."""
+
+
+def show_time(ms: float) -> str:
+    """Milliseconds with a unit that fits."""
+    return f"{ms / 1000:.2f} s" if ms >= 1000 else f"{ms:.1f} ms"
+
+
+def show_size(count: float) -> str:
+    """Bytes with a decimal unit that fits."""
+    if count < 1000:
+        return f"{count:.0f} B"
+    for unit in ("KB", "MB"):
+        count /= 1000
+        if count < 1000:
+            return f"{count:.1f} {unit}"
+    return f"{count / 1000:.2f} GB"
+
+
+def show_name(name: str, longest: int = 60) -> str:
+    """A name from a file: no control characters, which a terminal would obey, and no endless ones."""
+    shown = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in name)
+    return shown if len(shown) <= longest else f"{shown[: longest - 1]}…"
