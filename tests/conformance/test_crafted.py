@@ -118,6 +118,49 @@ def test_all_pairs(kind: str, oracle: GetOracle) -> None:
         assert_agrees(Model.from_tflite(file, kind), oracle("tflm"), file, _pairs())
 
 
+# Scales for which float32 and double quotients lead to other multipliers, found by search.
+SUM_SCALES = [
+    (0.04588522017002106, 0.06882783025503159, 0.09177044034004211),
+    (0.5392484664916992, 0.9436848163604736, 1.0784969329833984),
+    (0.008739576674997807, 0.0065546827390789986, 0.017479153349995613),
+]
+SWISH_SCALES = [
+    (0.08838511258363724, 0.06351184099912643, 22),
+    (0.05916620045900345, 0.10180146992206573, -70),
+    (0.010259047150611877, 0.019166365265846252, 68),
+    (0.005165483802556992, 0.007280893623828888, -8),
+    (0.3431898355484009, 0.145574688911438, 28),
+    (0.19038179516792297, 0.1199582889676094, -106),
+]
+
+
+@pytest.mark.parametrize("semantics", ["tflm", "tflite-2.14", "litert-2.3-ref"])
+@pytest.mark.parametrize("kind", ["ADD", "SUB"])
+@pytest.mark.parametrize("scales", SUM_SCALES)
+def test_multipliers_of_sums_are_doubles(kind: str, scales: tuple[float, ...], semantics: str, oracle: GetOracle) -> None:
+    file = binary(kind, [(256, 256), (256, 256)], [Quantized("int8", scale, zero) for scale, zero in zip(scales, (7, -90, 0), strict=True)])
+    assert_agrees(Model.from_tflite(file, kind, semantics), oracle(semantics), file, _pairs())
+
+
+@pytest.mark.parametrize("semantics", ["tflm", "tflite-2.14", "litert-2.3-ref"])
+@pytest.mark.parametrize(("scale", "out_scale", "zero"), SWISH_SCALES)
+def test_multipliers_of_hard_swish(scale: float, out_scale: float, zero: int, semantics: str, oracle: GetOracle) -> None:
+    """Doubles in TFLM, float32 in the others."""
+    file = unary("HARD_SWISH", (256,), Quantized(scale=scale, zero=zero), Quantized(scale=out_scale))
+    values = np.arange(-128, 128).astype(np.int8)
+    assert_agrees(Model.from_tflite(file, "swish", semantics), oracle(semantics), file, [values[None]])
+
+
+@pytest.mark.parametrize("semantics", ["tflm", "tflite-2.14", "litert-2.3-ref"])
+@pytest.mark.parametrize("scale", [0.6666666865348816, 0.4000000059604645, 2.4000000953674316, 1.7142857313156128, 0.2222222238779068])
+@pytest.mark.parametrize("activation", [2, 3])
+def test_bounds_of_activations_are_float32_quotients(activation: int, scale: float, semantics: str, oracle: GetOracle) -> None:
+    """These scales divide 6 or 1 to a tie in float32 and to a little less in double."""
+    q = Quantized("int8", scale, -100)
+    file = binary("ADD", [(256, 256), (256, 256)], [q, q, q], activation)
+    assert_agrees(Model.from_tflite(file, "bound", semantics), oracle(semantics), file, _pairs())
+
+
 def test_softmax_whose_exponentials_sum_to_512_is_undefined(oracle: GetOracle) -> None:
     file = unary("SOFTMAX", (1, 600), Quantized(scale=0.1), Quantized(scale=1 / 256, zero=-128), beta=1.0)
     model, flat = Model.from_tflite(file, "softmax"), np.zeros((1, 600), np.int8)

@@ -33,7 +33,7 @@ def lower_elementwise(lowering: Lowering, op: Operator) -> None:
             label(op), [first.id, second.id], out.id, _product_table(op, q, inputs(q[0])[:, None], inputs(q[1])[None, :])
         )
     else:
-        lowering.builder.add(label(op), first.id, second.id, out.id, _sum_multipliers(lowering, op, q), clamp(op, q[2]), op.kind == "SUB")
+        lowering.builder.add(label(op), first.id, second.id, out.id, _sum_multipliers(op, q), clamp(op, q[2]), op.kind == "SUB")
     lowering.bind(op, out)
 
 
@@ -49,7 +49,7 @@ def _with_constant(lowering: Lowering, op: Operator, place: int, q: list[Quantiz
         same = dims == x.dims
         source = x if same else lowering.broadcast(op, x, dims)
         out = lowering.define(op, info, source.stored, lowering.declared(op, info, dims))
-        lowering.builder.lookup(label(op), [source.id], out.id, _constant_table(lowering, op, q, place, int(values.reshape(-1)[0])))
+        lowering.builder.lookup(label(op), [source.id], out.id, _constant_table(op, q, place, int(values.reshape(-1)[0])))
         lowering.bind(op, out)
         return
     if op.kind == "MUL" and dims == x.dims and _scales_channels(known, dims, values, q[place]):
@@ -63,7 +63,7 @@ def _with_constant(lowering: Lowering, op: Operator, place: int, q: list[Quantiz
             label(op), [first.id, second.id], out.id, _product_table(op, q, inputs(q[0])[:, None], inputs(q[1])[None, :])
         )
     else:
-        lowering.builder.add(label(op), first.id, second.id, out.id, _sum_multipliers(lowering, op, q), clamp(op, q[2]), op.kind == "SUB")
+        lowering.builder.add(label(op), first.id, second.id, out.id, _sum_multipliers(op, q), clamp(op, q[2]), op.kind == "SUB")
     lowering.bind(op, out)
 
 
@@ -99,12 +99,12 @@ def _scale_channels(lowering: Lowering, op: Operator, x: Value, factors: NDArray
     return out
 
 
-def _constant_table(lowering: Lowering, op: Operator, q: list[Quantization], place: int, value: int) -> Table:
+def _constant_table(op: Operator, q: list[Quantization], place: int, value: int) -> Table:
     """The 256 outputs of an operator with one constant input (centred `value`)."""
     x = inputs(q[1 - place])
     if op.kind == "MUL":
         return _product_table(op, q, x, np.int64(value))
-    first, second, output = _sum_multipliers(lowering, op, q)
+    first, second, output = _sum_multipliers(op, q)
     both = [x, x]
     both[place] = np.full_like(x, value)
     left, right = rescale(both[0] << ADD_SHIFT, first), rescale(both[1] << ADD_SHIFT, second)
@@ -121,21 +121,11 @@ def _product_table(op: Operator, q: list[Quantization], first: NDArray[np.int64]
     return clamp_table(values + q[2].zero_point, *clamp(op, q[2])).reshape(-1)
 
 
-def _sum_multipliers(lowering: Lowering, op: Operator, q: list[Quantization]) -> tuple[Multiplier, Multiplier, Multiplier]:
-    """Both inputs to twice the larger scale (so that the sum fits), the sum to the output.
-
-    TFLM computes the quotients of SUB in float32, those of ADD in double; the others all in double.
-    """
-    if op.kind == "SUB" and lowering.semantics == "tflm":
-        scales = [np.float32(part.scale) for part in q]
-        twice = np.float32(2) * max(scales[:2])
-        reals = [float(scales[0] / twice), float(scales[1] / twice), float(twice / (np.float32(1 << ADD_SHIFT) * scales[2]))]
-    else:
-        double = 2 * max(q[0].scale, q[1].scale)
-        reals = [q[0].scale / double, q[1].scale / double, double / ((1 << ADD_SHIFT) * q[2].scale)]
-    if not all(0 < real < 1 for real in reals):
-        raise op.unsupported("its scales are too far apart for the kernel")
+def _sum_multipliers(op: Operator, q: list[Quantization]) -> tuple[Multiplier, Multiplier, Multiplier]:
+    """Both inputs to twice the larger scale (so that the sum fits), the sum to the output."""
+    twice = 2 * max(q[0].scale, q[1].scale)
+    reals = [q[0].scale / twice, q[1].scale / twice, twice / ((1 << ADD_SHIFT) * q[2].scale)]
     first, second, output = (quantize_multiplier(real) for real in reals)
-    if min(first[1], second[1], output[1]) < 0:
+    if not all(0 < real < 1 for real in reals) or min(first[1], second[1], output[1]) < 0:
         raise op.unsupported("its scales are too far apart for the kernel")
     return first, second, output
