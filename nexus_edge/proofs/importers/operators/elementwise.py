@@ -30,7 +30,7 @@ def lower_elementwise(lowering: Lowering, op: Operator) -> None:
     first, second, out = lowering.operands(op, lowering.value(op, 0), lowering.value(op, 1), info)
     if op.kind == "MUL":
         lowering.builder.lookup(
-            label(op), [first.id, second.id], out.id, _product_table(op, q, inputs(q[0])[:, None], inputs(q[1])[None, :])
+            label(op), [first.id, second.id], out.id, _product_table(lowering, op, q, inputs(q[0])[:, None], inputs(q[1])[None, :])
         )
     else:
         lowering.builder.add(label(op), first.id, second.id, out.id, _sum_multipliers(op, q), clamp(op, q[2]), op.kind == "SUB")
@@ -49,7 +49,7 @@ def _with_constant(lowering: Lowering, op: Operator, place: int, q: list[Quantiz
         same = dims == x.dims
         source = x if same else lowering.broadcast(op, x, dims)
         out = lowering.define(op, info, source.stored, lowering.declared(op, info, dims))
-        lowering.builder.lookup(label(op), [source.id], out.id, _constant_table(op, q, place, int(values.reshape(-1)[0])))
+        lowering.builder.lookup(label(op), [source.id], out.id, _constant_table(lowering, op, q, place, int(values.reshape(-1)[0])))
         lowering.bind(op, out)
         return
     if op.kind == "MUL" and dims == x.dims and _scales_channels(known, dims, values, q[place]):
@@ -60,7 +60,7 @@ def _with_constant(lowering: Lowering, op: Operator, place: int, q: list[Quantiz
     first, second, out = lowering.operands(op, *pair, info)
     if op.kind == "MUL":
         lowering.builder.lookup(
-            label(op), [first.id, second.id], out.id, _product_table(op, q, inputs(q[0])[:, None], inputs(q[1])[None, :])
+            label(op), [first.id, second.id], out.id, _product_table(lowering, op, q, inputs(q[0])[:, None], inputs(q[1])[None, :])
         )
     else:
         lowering.builder.add(label(op), first.id, second.id, out.id, _sum_multipliers(op, q), clamp(op, q[2]), op.kind == "SUB")
@@ -77,9 +77,9 @@ def _scales_channels(known: Constant, dims: Dims, factors: NDArray[np.int64], q:
 def _scale_channels(lowering: Lowering, op: Operator, x: Value, factors: NDArray[np.int64], q: list[Quantization], place: int) -> Value:
     """MUL by one factor for each channel is a depthwise convolution with a window of one cell."""
     info = lowering.output(op)
-    multiplier = _product_multiplier(q)
+    multiplier = _product_multiplier(lowering, q)
     # Overflow is as in the table.
-    _product_table(op, q, inputs(q[1 - place])[:, None], factors[None, :])
+    _product_table(lowering, op, q, inputs(q[1 - place])[:, None], factors[None, :])
     size = (positions(x.dims), 1)
     out = lowering.define(op, info)
     window = (size, size, (1, 1), (1, 1), (0, 0), (1, 1))
@@ -99,11 +99,11 @@ def _scale_channels(lowering: Lowering, op: Operator, x: Value, factors: NDArray
     return out
 
 
-def _constant_table(op: Operator, q: list[Quantization], place: int, value: int) -> Table:
+def _constant_table(lowering: Lowering, op: Operator, q: list[Quantization], place: int, value: int) -> Table:
     """The 256 outputs of an operator with one constant input (centred `value`)."""
     x = inputs(q[1 - place])
     if op.kind == "MUL":
-        return _product_table(op, q, x, np.int64(value))
+        return _product_table(lowering, op, q, x, np.int64(value))
     first, second, output = _sum_multipliers(op, q)
     both = [x, x]
     both[place] = np.full_like(x, value)
@@ -112,12 +112,18 @@ def _constant_table(op: Operator, q: list[Quantization], place: int, value: int)
     return clamp_table(rescale(total, output) + q[2].zero_point, *clamp(op, q[2]))
 
 
-def _product_multiplier(q: list[Quantization]) -> Multiplier:
-    return quantize_multiplier(q[0].scale * q[1].scale / q[2].scale)
+def _product_multiplier(lowering: Lowering, q: list[Quantization]) -> Multiplier:
+    """From the product of the inputs' scales to the output's: in double in TFLM, in float32 in the others."""
+    if lowering.semantics == "tflm":
+        return quantize_multiplier(q[0].scale * q[1].scale / q[2].scale)
+    first, second, out = (np.float32(part.scale) for part in q)
+    return quantize_multiplier(float(first * second / out))
 
 
-def _product_table(op: Operator, q: list[Quantization], first: NDArray[np.int64], second: NDArray[np.int64] | np.int64) -> Table:
-    values = rescale(first * second, _product_multiplier(q))
+def _product_table(
+    lowering: Lowering, op: Operator, q: list[Quantization], first: NDArray[np.int64], second: NDArray[np.int64] | np.int64
+) -> Table:
+    values = rescale(first * second, _product_multiplier(lowering, q))
     return clamp_table(values + q[2].zero_point, *clamp(op, q[2])).reshape(-1)
 
 
