@@ -18,7 +18,7 @@ from nexus_edge.proofs.forecast import forecast
 from nexus_edge.proofs.key import KEY_LIMIT
 from nexus_edge.proofs.proof import FORMAT as PROOF_FORMAT
 from nexus_edge.types import NO_CONTEXT
-from nexus_edge.units import show_size, show_time
+from nexus_edge.units import show_name, show_size, show_time
 
 
 @dataclass(frozen=True)
@@ -70,13 +70,16 @@ def model_inspect(arguments: argparse.Namespace) -> Result:
         "soundness": key.verifying_key.soundness(),
         **_times(watch),
     }
-    lines = [f"model      {described['name']}  ({described['semantics']})", f"digest     {data['digest']}  (weights {arguments.weights})"]
+    lines = [
+        f"model      {show_name(described['name'])}  ({described['semantics']})",
+        f"digest     {data['digest']}  (weights {arguments.weights})",
+    ]
     for role, ports in (("input", model.inputs), ("output", model.outputs)):
         for port in ports:
             quantised = f"scale {port.scale:.9g}, zero point {port.zero_point}" if port.scale is not None else "no scale"
-            lines.append(f"{role:<10} {port.name}  {port.dtype.name} {list(port.shape)}  {quantised}")
+            lines.append(f"{role:<10} {show_name(port.name)}  {port.dtype.name} {list(port.shape)}  {quantised}")
     for index, operator in enumerate(described["operators"]):
-        lines.append(f"{index:>4}  {operator['kind']:<18} {list(operator['shape'])!s:<22} {operator['output']}")
+        lines.append(f"{index:>4}  {operator['kind']:<18} {list(operator['shape'])!s:<22} {show_name(operator['output'])}")
     lines.append(f"size       {described['weights']:,} weights, {described['cells']:,} cells, {described['lookups']:,} lookups")
     lines.append(
         f"forecast   {show_time(cost['prove_ms'])} on one core, {show_size(cost['memory_bytes'])} of memory, a proof of about {show_size(cost['proof_bytes'])}"

@@ -1,4 +1,4 @@
-"""Times and sizes as people read them."""
+"""Times, sizes and names as people read them."""
 
 
 def show_time(ms: float) -> str:
@@ -15,3 +15,9 @@ def show_size(count: float) -> str:
         if count < 1000:
             return f"{count:.1f} {unit}"
     return f"{count / 1000:.2f} GB"
+
+
+def show_name(name: str, longest: int = 60) -> str:
+    """A name from a file: no control characters, which a terminal would obey, and no endless ones."""
+    shown = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in name)
+    return shown if len(shown) <= longest else f"{shown[: longest - 1]}…"

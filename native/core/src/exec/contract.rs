@@ -1,6 +1,8 @@
 //! A contraction and its rescale in one pass: each tile of positions is accumulated, requantised while it is in cache, and dropped
 //! unless the trace wants it.
 
+use std::borrow::Cow;
+
 use rayon::prelude::*;
 
 use crate::program::check::CheckedProgram;
@@ -11,8 +13,12 @@ use super::gemm::Gemm;
 use super::pool::Sum;
 use super::requantize::{Plane, Requantize};
 
-/// Accumulators of one tile, in 32-bit words: a fraction of the second-level cache.
-const TILE_WORDS: usize = 1 << 14;
+/// Accumulators and patches of one tile, elements: together a fraction of the second-level cache.
+const TILE: usize = 1 << 15;
+/// Rows of a tile are a multiple of this where there are enough: whole blocks of every matrix kernel.
+const BLOCK: usize = 48;
+/// Smaller operators run on one thread: waking another costs as much.
+const PARALLEL_MACS: u64 = 1 << 22;
 
 #[derive(Debug)]
 enum Kernel {
@@ -26,16 +32,18 @@ enum Kernel {
 /// One contraction with its rescale.
 #[derive(Debug)]
 pub(super) struct Contraction {
-    out: TensorId,
-    positions: usize,
     channels: usize,
+    size: usize,
+    /// Positions of one tile.
+    rows: usize,
+    macs: u64,
     kernel: Kernel,
     requantize: Requantize,
 }
 
 impl Contraction {
     /// For a checked program and weights that were checked against it.
-    pub(super) fn new(program: &CheckedProgram, acc: AccId, contract: &Contract, weights: &Weights) -> Self {
+    pub(super) fn new(program: &CheckedProgram, op: &Op, acc: AccId, contract: &Contract, weights: &Weights) -> Self {
         let shape = program.accumulators[acc as usize];
         let (positions, channels) = (shape.positions as usize, shape.channels as usize);
         let Op::Rescale(rescale) = &program.ops[program.rescale_of(acc)] else {
@@ -54,60 +62,66 @@ impl Contraction {
             Contract::Sum { x, window, x_zero } => Kernel::Sum(Sum { x: *x, window: *window, zero: *x_zero as i16 }),
             Contract::Mix { terms } => Kernel::Mix(Plane::new(terms, rescale)),
         };
-        Contraction { out: rescale.out, positions, channels, kernel, requantize: Requantize::new(rescale, contract) }
+        let width = if let Kernel::Gemm(g) = &kernel { channels + g.patch_depth() } else { channels };
+        let rows = (TILE / width).clamp(1, positions);
+        let rows = if rows > BLOCK { rows / BLOCK * BLOCK } else { rows };
+        let macs = program.macs(op);
+        Contraction { channels, size: positions * channels, rows, macs, kernel, requantize: Requantize::new(rescale, contract) }
     }
 
-    /// The tensor that the rescale defines.
-    pub(super) fn out(&self) -> TensorId {
-        self.out
+    /// Number of accumulators that a trace keeps.
+    pub(super) fn accumulators(&self) -> usize {
+        if matches!(self.kernel, Kernel::Mix(_)) { 0 } else { self.size }
     }
 
-    /// The output, and the accumulators if they are kept and exist.
-    pub(super) fn run(&self, tensors: &[Vec<i16>], keep: bool, parallel: bool) -> (Vec<i16>, Vec<i32>) {
-        let mut out = vec![0; self.positions * self.channels];
-        if let Kernel::Mix(plane) = &self.kernel {
-            plane.run(tensors, &mut out, parallel);
-            return (out, Vec::new());
-        }
-        let rows = (TILE_WORDS / self.channels).clamp(1, self.positions).next_multiple_of(8).min(self.positions);
-        let step = rows * self.channels;
+    /// Fills the output, and the accumulators unless `accumulators` is empty.
+    pub(super) fn run(&self, tensors: &[Vec<i16>], out: &mut [i16], accumulators: &mut [i32], parallel: bool) {
+        let parallel = parallel && self.macs >= PARALLEL_MACS;
+        let x = match &self.kernel {
+            Kernel::Gemm(g) => Cow::Borrowed(&tensors[g.x as usize][..]),
+            Kernel::Depthwise(d) => d.spread(&tensors[d.x as usize]),
+            Kernel::Sum(s) => Cow::Borrowed(&tensors[s.x as usize][..]),
+            Kernel::Mix(plane) => {
+                return plane.run(tensors, out, parallel);
+            }
+        };
+        let step = self.rows * self.channels;
         let tile = |scratch: &mut Scratch, index: usize, acc: &mut [i32], out: &mut [i16]| {
-            let first = index * rows;
+            let first = index * self.rows;
             match &self.kernel {
-                Kernel::Gemm(g) => g.tile(&tensors[g.x as usize], first, acc, &mut scratch.patches),
-                Kernel::Depthwise(d) => d.tile(&tensors[d.x as usize], first, acc),
-                Kernel::Sum(s) => s.tile(&tensors[s.x as usize], first, acc, self.channels),
+                Kernel::Gemm(g) => g.tile(&x, first, acc.len() / self.channels, acc, &mut scratch.patches),
+                Kernel::Depthwise(d) => d.tile(&x, first, acc),
+                Kernel::Sum(s) => s.tile(&x, first, acc, self.channels),
                 Kernel::Mix(_) => {}
             }
             self.requantize.rows(first, acc, out, self.channels);
         };
-        let mut accumulators = if keep { vec![0i32; out.len()] } else { Vec::new() };
-        let fresh = || Scratch { acc: vec![0; if keep { 0 } else { step }], patches: Vec::new() };
-        match (keep, parallel && self.positions > rows) {
+        let dropped = |s: &mut Scratch, (i, out): (usize, &mut [i16])| {
+            let mut acc = std::mem::take(&mut s.acc);
+            acc.resize(step, 0);
+            tile(s, i, &mut acc[..out.len()], out);
+            s.acc = acc;
+        };
+        let kept = |s: &mut Scratch, (i, (acc, out)): (usize, (&mut [i32], &mut [i16]))| tile(s, i, acc, out);
+        match (!accumulators.is_empty(), parallel) {
             (true, true) => {
-                let both = accumulators.par_chunks_mut(step).zip(out.par_chunks_mut(step)).enumerate();
-                both.for_each_init(fresh, |s, (i, (acc, out))| tile(s, i, acc, out));
+                accumulators.par_chunks_mut(step).zip(out.par_chunks_mut(step)).enumerate().for_each_init(Scratch::default, kept);
             }
             (true, false) => {
-                let s = &mut fresh();
-                accumulators.chunks_mut(step).zip(out.chunks_mut(step)).enumerate().for_each(|(i, (acc, out))| tile(s, i, acc, out));
+                let s = &mut Scratch::default();
+                accumulators.chunks_mut(step).zip(out.chunks_mut(step)).enumerate().for_each(|tile| kept(s, tile));
             }
-            (false, true) => out.par_chunks_mut(step).enumerate().for_each_init(fresh, |s, (i, out)| {
-                let mut acc = std::mem::take(&mut s.acc);
-                tile(s, i, &mut acc[..out.len()], out);
-                s.acc = acc;
-            }),
+            (false, true) => out.par_chunks_mut(step).enumerate().for_each_init(Scratch::default, dropped),
             (false, false) => {
-                let s = &mut fresh();
-                let mut acc = std::mem::take(&mut s.acc);
-                out.chunks_mut(step).enumerate().for_each(|(i, out)| tile(s, i, &mut acc[..out.len()], out));
+                let s = &mut Scratch::default();
+                out.chunks_mut(step).enumerate().for_each(|tile| dropped(s, tile));
             }
         }
-        (out, accumulators)
     }
 }
 
 /// Buffers of one thread.
+#[derive(Default)]
 struct Scratch {
     acc: Vec<i32>,
     patches: Vec<i16>,

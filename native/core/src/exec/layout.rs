@@ -31,37 +31,41 @@ fn copy(loops: &[Loop], to: i64, from: i64, out: &mut [i16], x: &[i16]) {
     }
 }
 
+/// Joins dimensions that are contiguous on both sides, drops those of length 1.
+fn join(loops: Vec<Loop>) -> Vec<Loop> {
+    let mut out: Vec<Loop> = Vec::with_capacity(loops.len());
+    for inner in loops.into_iter().filter(|l| l.length != 1) {
+        let n = i64::from(inner.length);
+        match out.last_mut() {
+            Some(outer) if outer.to == n * inner.to && outer.from == n * inner.from => {
+                *outer = Loop { length: outer.length * inner.length, to: inner.to, from: inner.from };
+            }
+            _ => out.push(inner),
+        }
+    }
+    out
+}
+
 /// The pieces of a view over its fill value.
-pub(super) fn view(program: &Program, tensors: &[Vec<i16>], out: TensorId, pieces: &[Piece], fill: i16) -> Vec<i16> {
-    let target = &program.tensors[out as usize];
-    let mut y = vec![fill; target.size()];
-    let to = strides(&target.dims);
+pub(super) fn view(program: &Program, tensors: &[Vec<i16>], out: TensorId, pieces: &[Piece], fill: i16, y: &mut [i16]) {
+    let to = strides(&program.tensors[out as usize].dims);
+    y.fill(fill);
     for piece in pieces {
         let from = strides(&program.tensors[piece.source as usize].dims);
         let start = |pick: fn(&(u32, u32, u32, i32)) -> u32, strides: &[i64]| -> i64 {
             piece.dims.iter().zip(strides).map(|(d, s)| i64::from(pick(d)) * s).sum()
         };
-        let loops: Vec<Loop> = piece
-            .dims
-            .iter()
-            .zip(to.iter().zip(&from))
-            .map(|(&(_, length, _, step), (to, from))| Loop { length, to: *to, from: from * i64::from(step) })
-            .collect();
-        copy(&loops, start(|d| d.0, &to), start(|d| d.2, &from), &mut y, &tensors[piece.source as usize]);
+        let loops = piece.dims.iter().zip(to.iter().zip(&from));
+        let loops = loops.map(|(&(_, length, _, step), (to, from))| Loop { length, to: *to, from: from * i64::from(step) }).collect();
+        copy(&join(loops), start(|d| d.0, &to), start(|d| d.2, &from), y, &tensors[piece.source as usize]);
     }
-    y
 }
 
 /// `x` read as `dims`, transposed by `perm`.
-pub(super) fn permute(x: &[i16], dims: &[u32], perm: &[u8]) -> Vec<i16> {
-    if perm.iter().map(|&k| usize::from(k)).eq(0..perm.len()) {
-        return x.to_vec();
-    }
+pub(super) fn permute(x: &[i16], dims: &[u32], perm: &[u8], y: &mut [i16]) {
     let from = strides(dims);
     let shape: Vec<u32> = perm.iter().map(|&k| dims[usize::from(k)]).collect();
     let to = strides(&shape);
-    let loops: Vec<Loop> = (0..perm.len()).map(|i| Loop { length: shape[i], to: to[i], from: from[usize::from(perm[i])] }).collect();
-    let mut y = vec![0; x.len()];
-    copy(&loops, 0, 0, &mut y, x);
-    y
+    let loops = (0..perm.len()).map(|i| Loop { length: shape[i], to: to[i], from: from[usize::from(perm[i])] }).collect();
+    copy(&join(loops), 0, 0, y, x);
 }

@@ -3,16 +3,19 @@
 //! Values are `i16` holding int8 or uint8, row-major positions x channels. Accumulators are `i32`: the program's checks bound every
 //! partial sum, so that wrapping arithmetic is exact.
 
+mod buffers;
 mod contract;
 mod depthwise;
 mod gemm;
+mod kernels;
 mod layout;
 mod pool;
 mod requantize;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rayon::prelude::*;
+use rayon::{ThreadPool, ThreadPoolBuilder};
 use thiserror::Error;
 
 use crate::program::check::{self, CheckedProgram};
@@ -20,10 +23,8 @@ use crate::program::error::Checked;
 use crate::program::softmax::{self, Exponentials};
 use crate::program::{Op, TensorId, Weights};
 
+use buffers::Buffers;
 use contract::Contraction;
-
-/// Elements of a softmax batch or lookup that one task takes.
-const GRAIN: usize = 1 << 14;
 
 /// Inputs for which the program is not defined.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -85,8 +86,12 @@ impl Trace {
 pub struct Executor {
     program: Arc<CheckedProgram>,
     steps: Vec<Step>,
-    /// After which operator each tensor is not read any more.
-    last_use: Vec<usize>,
+    /// The tensor that each operator computes; a rescale's is computed with its contraction.
+    outs: Vec<Option<TensorId>>,
+    /// For each operator the tensors that nobody reads after it.
+    dead_after: Vec<Vec<usize>>,
+    values: Buffers<i16>,
+    sums: Buffers<i32>,
 }
 
 /// What an operator needs beside the program.
@@ -107,13 +112,14 @@ impl Executor {
             .ops
             .par_iter()
             .map(|op| match op {
-                Op::Contract { acc, contract } => Step::Contraction(Box::new(Contraction::new(&program, *acc, contract, weights))),
+                Op::Contract { acc, contract } => Step::Contraction(Box::new(Contraction::new(&program, op, *acc, contract, weights))),
                 Op::Softmax { multiplier, shift, .. } => Step::Softmax(Exponentials::new(*multiplier, *shift)),
                 _ => Step::Nothing,
             })
             .collect();
-        let last_use = last_uses(&program);
-        Ok(Executor { program, steps, last_use })
+        let outs: Vec<_> = program.ops.iter().map(|op| if matches!(op, Op::Rescale(_)) { None } else { program.output_of(op) }).collect();
+        let dead_after = dead_after(&program, &outs);
+        Ok(Executor { program, steps, outs, dead_after, values: Buffers::default(), sums: Buffers::default() })
     }
 
     /// The program.
@@ -121,38 +127,43 @@ impl Executor {
         &self.program
     }
 
-    /// Runs on `threads` threads (0: the current pool's). `keep` keeps every tensor and accumulator.
+    /// Runs on `threads` threads (0: the current pool's). `keep` keeps every tensor and accumulator. See [`Executor::recycle`].
     pub fn run(&self, inputs: &[&[i16]], threads: usize, keep: bool) -> Result<Trace, ExecError> {
         match threads {
             0 => self.run_here(inputs, keep, rayon::current_num_threads() > 1),
             1 => self.run_here(inputs, keep, false),
-            n => {
-                let pool = rayon::ThreadPoolBuilder::new().num_threads(n).build().map_err(|e| ExecError::Threads(e.to_string()))?;
-                pool.install(|| self.run_here(inputs, keep, true))
-            }
+            n => pool(n.min(std::thread::available_parallelism().map_or(n, Into::into)))?.install(|| self.run_here(inputs, keep, true)),
         }
+    }
+
+    /// Returns the memory of a run to later ones.
+    pub fn recycle(&self, trace: Trace) {
+        trace.tensors.into_iter().for_each(|t| self.values.give(t));
+        trace.accumulators.into_iter().for_each(|a| self.sums.give(a));
     }
 
     fn run_here(&self, inputs: &[&[i16]], keep: bool, parallel: bool) -> Result<Trace, ExecError> {
         let p = &*self.program;
         let mut trace = Trace { tensors: vec![Vec::new(); p.tensors.len()], accumulators: vec![Vec::new(); p.accumulators.len()] };
-        self.accept(inputs, &mut trace)?;
-        for (i, (op, step)) in p.ops.iter().zip(&self.steps).enumerate() {
-            self.step(op, step, i, &mut trace, keep, parallel)?;
-            if !keep {
-                for (tensor, _) in trace.tensors.iter_mut().zip(&self.last_use).filter(|(t, last)| **last == i && !t.is_empty()) {
-                    *tensor = Vec::new();
-                }
-            }
+        self.accept(inputs)?;
+        for (port, values) in p.inputs.iter().zip(inputs) {
+            let mut x = self.values.take(values.len());
+            x.copy_from_slice(values);
+            trace.tensors[port.tensor as usize] = x;
         }
-        if !keep {
-            let is_output = |id: usize| p.outputs.iter().any(|o| o.tensor as usize == id);
-            trace.tensors.iter_mut().enumerate().filter(|(id, _)| !is_output(*id)).for_each(|(_, t)| *t = Vec::new());
+        for (i, op) in p.ops.iter().enumerate() {
+            let Some(out) = self.outs[i] else { continue };
+            let mut y = self.values.take(p.tensors[out as usize].size());
+            self.step(i, op, &mut trace, &mut y, keep, parallel)?;
+            trace.tensors[out as usize] = y;
+            if !keep {
+                self.dead_after[i].iter().for_each(|&t| self.values.give(std::mem::take(&mut trace.tensors[t])));
+            }
         }
         Ok(trace)
     }
 
-    fn accept(&self, inputs: &[&[i16]], trace: &mut Trace) -> Result<(), ExecError> {
+    fn accept(&self, inputs: &[&[i16]]) -> Result<(), ExecError> {
         let ports = &self.program.inputs;
         if inputs.len() != ports.len() {
             return Err(ExecError::Count { want: ports.len(), got: inputs.len() });
@@ -166,63 +177,40 @@ impl Executor {
             if values.iter().any(|&v| i32::from(v) < low || i32::from(v) > high) {
                 return Err(ExecError::Range { name: t.name.clone() });
             }
-            trace.tensors[port.tensor as usize] = values.to_vec();
         }
         Ok(())
     }
 
-    fn step(&self, op: &Op, step: &Step, index: usize, trace: &mut Trace, keep: bool, parallel: bool) -> Result<(), ExecError> {
+    /// Computes the tensor that an operator (for a contraction: its rescale) defines.
+    fn step(&self, index: usize, op: &Op, trace: &mut Trace, y: &mut [i16], keep: bool, parallel: bool) -> Result<(), ExecError> {
         let p = &*self.program;
-        let size = |id: TensorId| p.tensors[id as usize].size();
-        match (op, step) {
+        let tensors = &trace.tensors;
+        match (op, &self.steps[index]) {
             (Op::Contract { acc, .. }, Step::Contraction(c)) => {
-                let (out, accumulators) = c.run(&trace.tensors, keep, parallel);
-                trace.tensors[c.out() as usize] = out;
-                trace.accumulators[*acc as usize] = accumulators;
+                let mut sums = if keep { self.sums.take(c.accumulators()) } else { Vec::new() };
+                c.run(tensors, y, &mut sums, parallel);
+                trace.accumulators[*acc as usize] = sums;
             }
-            (Op::Lookup { inputs, out, table }, _) => {
+            (Op::Lookup { inputs, table, .. }, _) => {
                 let values = &p.tables[*table as usize].values;
-                let row = |k: usize| {
-                    let id = inputs[k] as usize;
-                    (&trace.tensors[id][..], p.tensors[id].dtype.range().0 as i16)
-                };
-                let mut y = vec![0; size(*out)];
-                let (x1, low1) = row(0);
-                if inputs.len() == 1 {
-                    y.iter_mut().zip(x1).for_each(|(y, &a)| *y = values[(a - low1) as usize]);
-                } else {
-                    let (x2, low2) = row(1);
-                    y.iter_mut()
-                        .zip(x1.iter().zip(x2))
-                        .for_each(|(y, (&a, &b))| *y = values[(a - low1) as usize * 256 + (b - low2) as usize]);
-                }
-                trace.tensors[*out as usize] = y;
+                let operands: Vec<(&[i16], i16)> =
+                    inputs.iter().map(|&id| (&tensors[id as usize][..], p.tensors[id as usize].dtype.range().0 as i16)).collect();
+                lookup(values, &operands, y);
             }
             (Op::Softmax { x, out, .. }, Step::Softmax(exp)) => {
                 let t = &p.tensors[*out as usize];
-                let (x, low, n) = (&trace.tensors[*x as usize], t.dtype.range().0 as i16, t.channels());
-                let mut y = vec![0; t.size()];
-                let rows = (GRAIN / n).max(1) * n;
-                let defined = y
-                    .par_chunks_mut(rows)
-                    .zip(x.par_chunks(rows))
-                    .all(|(y, x)| y.chunks_exact_mut(n).zip(x.chunks_exact(n)).all(|(y, x)| softmax::row(exp, x, low, y).is_some()));
+                let (x, low, n) = (&tensors[*x as usize], t.dtype.range().0 as i16, t.channels());
+                let defined = y.chunks_exact_mut(n).zip(x.chunks_exact(n)).all(|(y, x)| softmax::row(exp, x, low, y).is_some());
                 if !defined {
                     return Err(ExecError::Softmax { place: p.place(index) });
                 }
-                trace.tensors[*out as usize] = y;
             }
             (Op::MaxPool { x, out, window, clamp }, _) => {
                 let channels = p.tensors[*out as usize].channels();
-                trace.tensors[*out as usize] =
-                    pool::max(&trace.tensors[*x as usize], window, channels, (clamp.0 as i16, clamp.1 as i16), parallel);
+                pool::max(&tensors[*x as usize], window, channels, (clamp.0 as i16, clamp.1 as i16), y);
             }
-            (Op::View { out, pieces, fill }, _) => {
-                trace.tensors[*out as usize] = layout::view(p, &trace.tensors, *out, pieces, *fill as i16)
-            }
-            (Op::Permute { x, out, dims, perm }, _) => {
-                trace.tensors[*out as usize] = layout::permute(&trace.tensors[*x as usize], dims, perm)
-            }
+            (Op::View { out, pieces, fill }, _) => layout::view(p, tensors, *out, pieces, *fill as i16, y),
+            (Op::Permute { x, dims, perm, .. }, _) => layout::permute(&tensors[*x as usize], dims, perm, y),
             // Steps are made from the same operators.
             (Op::Rescale(_) | Op::Contract { .. } | Op::Softmax { .. }, _) => {}
         }
@@ -230,14 +218,46 @@ impl Executor {
     }
 }
 
-/// Index of the last operator that reads each tensor; outputs are read for ever.
-fn last_uses(p: &CheckedProgram) -> Vec<usize> {
+/// A pool of `n` threads: started once, as starting one costs more than a small network.
+fn pool(n: usize) -> Result<Arc<ThreadPool>, ExecError> {
+    static POOLS: Mutex<Vec<Arc<ThreadPool>>> = Mutex::new(Vec::new());
+    let mut pools = POOLS.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(p) = pools.iter().find(|p| p.current_num_threads() == n) {
+        return Ok(p.clone());
+    }
+    let started = ThreadPoolBuilder::new().num_threads(n).build().map_err(|e| ExecError::Threads(e.to_string()))?;
+    pools.push(Arc::new(started));
+    Ok(pools[pools.len() - 1].clone())
+}
+
+/// `y = T[x]` or `y = T[x1, x2]`; operands with the smallest value of their dtype.
+fn lookup(values: &[i16], operands: &[(&[i16], i16)], y: &mut [i16]) {
+    match operands {
+        [(x, low)] => y.iter_mut().zip(*x).for_each(|(y, x)| *y = values[(x - low) as usize]),
+        [(x1, low1), (x2, low2)] => {
+            let row = |(a, b): (&i16, &i16)| (a - low1) as usize * 256 + (b - low2) as usize;
+            y.iter_mut().zip(x1.iter().zip(*x2)).for_each(|(y, x)| *y = values[row(x)]);
+        }
+        // A checked lookup has one or two.
+        _ => {}
+    }
+}
+
+/// For each operator the tensors that nobody reads after it. Outputs are read for ever.
+fn dead_after(p: &CheckedProgram, outs: &[Option<TensorId>]) -> Vec<Vec<usize>> {
     let mut last = vec![0; p.tensors.len()];
     for (i, op) in p.ops.iter().enumerate() {
-        check::inputs_of(op).into_iter().for_each(|t| last[t as usize] = i);
+        let (reads, writes) = (check::inputs_of(op), outs[i]);
+        reads.into_iter().chain(writes).for_each(|t| last[t as usize] = i);
     }
     p.outputs.iter().for_each(|o| last[o.tensor as usize] = usize::MAX);
-    last
+    let mut dead = vec![Vec::new(); p.ops.len()];
+    for (tensor, op) in last.into_iter().enumerate() {
+        if let Some(dead) = dead.get_mut(op) {
+            dead.push(tensor);
+        }
+    }
+    dead
 }
 
 #[cfg(test)]

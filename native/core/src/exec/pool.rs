@@ -1,7 +1,5 @@
 //! Sums and maxima over windows, vectorised over channels.
 
-use rayon::prelude::*;
-
 use crate::program::{TensorId, Window};
 
 /// A sum over windows.
@@ -40,16 +38,10 @@ fn cells(w: &Window, position: usize, mut visit: impl FnMut(usize)) {
 }
 
 /// Largest valid cell of each window, clamped.
-pub(super) fn max(x: &[i16], window: &Window, channels: usize, clamp: (i16, i16), parallel: bool) -> Vec<i16> {
-    let mut out = vec![i16::MIN; window.outputs() * channels];
-    let row = |(position, out): (usize, &mut [i16])| {
-        cells(window, position, |cell| out.iter_mut().zip(&x[cell * channels..][..channels]).for_each(|(y, &x)| *y = (*y).max(x)));
-        out.iter_mut().for_each(|y| *y = (*y).clamp(clamp.0, clamp.1));
-    };
-    if parallel {
-        out.par_chunks_exact_mut(channels).enumerate().with_min_len(super::GRAIN / channels + 1).for_each(row);
-    } else {
-        out.chunks_exact_mut(channels).enumerate().for_each(row);
+pub(super) fn max(x: &[i16], window: &Window, channels: usize, clamp: (i16, i16), y: &mut [i16]) {
+    for (position, y) in y.chunks_exact_mut(channels).enumerate() {
+        y.fill(i16::MIN);
+        cells(window, position, |cell| y.iter_mut().zip(&x[cell * channels..][..channels]).for_each(|(y, &x)| *y = (*y).max(x)));
+        y.iter_mut().for_each(|y| *y = (*y).clamp(clamp.0, clamp.1));
     }
-    out
 }

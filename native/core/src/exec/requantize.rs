@@ -6,6 +6,8 @@ use crate::program::interval::valid_taps;
 use crate::program::quantize::average;
 use crate::program::{Contract, Formula, Rescale, Rule, TensorId};
 
+use super::kernels::DoubleRounding;
+
 /// A rescale's formula, ready for rows.
 #[derive(Debug)]
 pub(super) struct Requantize {
@@ -16,7 +18,7 @@ pub(super) struct Requantize {
 
 #[derive(Debug)]
 enum Rows {
-    Double(Vec<Channel>),
+    Double(DoubleRounding),
     Single(Vec<Channel>),
     /// Valid cells at each position.
     Average(Vec<u32>),
@@ -24,34 +26,23 @@ enum Rows {
     None,
 }
 
+/// Single rounding of one channel.
 #[derive(Clone, Copy, Debug)]
 struct Channel {
     multiplier: i64,
-    left: u32,
     right: u32,
-    /// Half of the last divisor.
+    /// Half of the divisor.
     half: i64,
-    /// 1 if there is a last rounding: halves of negative values then go down.
-    tie: i64,
 }
 
 impl Requantize {
     pub(super) fn new(r: &Rescale, contract: &Contract) -> Self {
         let formula = match (&r.formula, contract) {
-            (Formula::DoubleRounding(m), _) => {
-                let channel = |&(m, e): &(i32, i8)| {
-                    let right = e.max(0) as u32;
-                    Channel { multiplier: m.into(), left: (-e).max(0) as u32, right, half: (1 << right) >> 1, tie: i64::from(right > 0) }
-                };
-                Rows::Double(m.iter().map(channel).collect())
-            }
+            (Formula::DoubleRounding(m), _) => Rows::Double(DoubleRounding::new(m, r.zero, r.clamp)),
             (Formula::SingleRounding(m), _) => {
-                let channel = |&(m, e): &(i32, i8)| Channel {
-                    multiplier: m.into(),
-                    left: 0,
-                    right: (31 + i32::from(e)) as u32,
-                    half: 1 << (30 + i32::from(e)),
-                    tie: 0,
+                let channel = |&(m, e): &(i32, i8)| {
+                    let right = (31 + i32::from(e)) as u32;
+                    Channel { multiplier: m.into(), right, half: 1 << (right - 1) }
                 };
                 Rows::Single(m.iter().map(channel).collect())
             }
@@ -66,15 +57,7 @@ impl Requantize {
         let (zero, (low, high)) = (self.zero, self.clamp);
         let rows = acc.chunks_exact(channels).zip(out.chunks_exact_mut(channels));
         match &self.formula {
-            Rows::Double(all) => {
-                for (acc, out) in rows {
-                    for ((y, &acc), c) in out.iter_mut().zip(acc).zip(all) {
-                        let h = (i64::from(acc << c.left) * c.multiplier + (1 << 30)) >> 31;
-                        let v = (h + c.half - ((h >> 63) & c.tie)) >> c.right;
-                        *y = (v + zero).clamp(low, high) as i16;
-                    }
-                }
-            }
+            Rows::Double(d) => d.rows(acc, out),
             Rows::Single(all) => {
                 for (acc, out) in rows {
                     for ((y, &acc), c) in out.iter_mut().zip(acc).zip(all) {
@@ -125,7 +108,7 @@ impl Plane {
             }
         };
         if parallel {
-            let grain = super::GRAIN;
+            let grain = 1 << 15;
             out.par_chunks_mut(grain).zip(x1.par_chunks(grain).zip(x2.par_chunks(grain))).for_each(|(y, (x1, x2))| run(x1, x2, y));
         } else {
             run(x1, x2, out);

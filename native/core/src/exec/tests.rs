@@ -108,6 +108,8 @@ fn accumulate(program: &CheckedProgram, weights: &Weights, tensors: &[Vec<i16>],
 fn assert_exact(executor: &Executor, weights: &Weights, inputs: &[&[i16]]) {
     let want = naive(executor.program(), weights, inputs);
     for threads in [1, 2] {
+        // Twice: the second run finds the first one's values in its buffers.
+        executor.recycle(executor.run(inputs, threads, true).unwrap());
         assert_eq!(executor.run(inputs, threads, true).unwrap(), want);
         let outputs = executor.run(inputs, threads, false).unwrap();
         for (id, (got, want)) in outputs.tensors.iter().zip(&want.tensors).enumerate() {
@@ -306,4 +308,25 @@ fn weights_are_checked_again() {
     assert!(Executor::new(program.clone(), &weights).is_err());
     weights.values.pop();
     assert!(Executor::new(program, &weights).is_err());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    /// A byte of a program changed: refused, or a program that runs.
+    #[test]
+    fn mutated_programs(at: prop::sample::Index, bit in 0u8..8, other: bool) {
+        let executor = if other { maps(6) } else { network(7, (4, 3), (3, 5), [(3, 2), (3, 3)], false, true).0 };
+        let weights = network(7, (4, 3), (3, 5), [(3, 2), (3, 3)], false, true).1;
+        let weights = if other { Weights::default() } else { weights };
+        let mut bytes = executor.program().to_bytes();
+        let i = at.index(bytes.len());
+        bytes[i] ^= 1 << bit;
+        let Ok(program) = crate::program::Program::from_bytes(&bytes) else { return Ok(()) };
+        let _ = check::load(program.clone(), None);
+        let Ok(checked) = check::load(program, Some(&weights)) else { return Ok(()) };
+        let size = checked.tensors[checked.inputs[0].tensor as usize].size();
+        let executor = Executor::new(Arc::new(checked), &weights).unwrap();
+        let _ = executor.run(&[&vec![1; size]], 1, true);
+    }
 }

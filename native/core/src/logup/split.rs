@@ -5,9 +5,10 @@ use std::collections::HashMap;
 
 
 use super::LeafBlocks;
+use crate::blocks::Piece;
 use crate::eq::{below, eq, eq_at};
 use crate::field::{K, from_i64};
-use crate::layout::{Column, Index, Layout, Lookup, Rows, Source, StorageId, Table, Term};
+use crate::layout::{Column, Index, Layout, Lookup, Rows, Source, StorageId, Table, Term, Vector};
 
 /// `constant + sum of <storage, u (x) v>`.
 #[derive(Clone, Debug)]
@@ -16,7 +17,6 @@ pub struct LinearForm<const D: usize> {
     pub constant: K<D>,
     /// Functionals.
     pub slots: Vec<Slot<D>>,
-    by_key: HashMap<Key, usize>,
 }
 
 /// A separable functional on one storage.
@@ -28,17 +28,6 @@ pub struct Slot<const D: usize> {
     pub u: Vec<K<D>>,
     /// Weight of each channel.
     pub v: Vec<K<D>>,
-}
-
-/// Functionals with equal keys have equal `v`, by construction: it is made from what the key names.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Key {
-    storage: StorageId,
-    source: Source,
-    piece: usize,
-    vector: usize,
-    group: usize,
-    channel: usize,
 }
 
 /// A weight `u (x) v` on an accumulator, merged over the position pieces and checks that share `v`.
@@ -54,7 +43,7 @@ pub struct AccumulatorWeight<const D: usize> {
 
 impl<const D: usize> Default for LinearForm<D> {
     fn default() -> Self {
-        LinearForm { constant: K::ZERO, slots: Vec::new(), by_key: HashMap::new() }
+        LinearForm { constant: K::ZERO, slots: Vec::new() }
     }
 }
 
@@ -94,15 +83,6 @@ impl<const D: usize> LinearForm<D> {
             total + rows.map(|(row, &u)| u * row.iter().zip(&s.v).map(|(&x, &v)| v.scale(x)).sum::<K<D>>()).sum::<K<D>>()
         })
     }
-
-    fn slot(&mut self, key: Key, positions: usize, v: impl FnOnce() -> Vec<K<D>>) -> &mut Vec<K<D>> {
-        let storage = key.storage;
-        let at = *self.by_key.entry(key).or_insert_with(|| {
-            self.slots.push(Slot { storage, u: vec![K::ZERO; positions], v: v() });
-            self.slots.len() - 1
-        });
-        &mut self.slots[at].u
-    }
 }
 
 fn weighted<const D: usize>(u: &[K<D>], a: &[i64]) -> K<D> {
@@ -135,125 +115,258 @@ fn column_at<const D: usize>(table: &Table, j: usize, r: &[K<D>], rows: &mut Opt
     }
 }
 
-/// A leaf block of a lookup at the point: `u (x) v` over the lookup's positions and channels.
+/// What a slot is a functional on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Target {
+    Storage(StorageId),
+    /// A piece of a tensor's view.
+    Piece(u32, usize),
+    Accumulator(usize),
+}
+
+/// Functionals with equal keys have equal `v`, by construction: it is made from what the key names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Key {
+    target: Target,
+    vector: usize,
+    group: usize,
+    channel: usize,
+}
+
+/// Part of a slot's `u` that is a multiple of one table of `eq`: where it starts, which table, and the factor for each position.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct PartKey {
+    slot: usize,
+    start: usize,
+    range: (usize, usize),
+    used: usize,
+    by_position: usize,
+}
+
+struct Part<const D: usize> {
+    key: PartKey,
+    by_position: Option<Vector>,
+    coefficient: K<D>,
+}
+
+struct Pending<const D: usize> {
+    target: Target,
+    u: Vec<K<D>>,
+    v: Vec<K<D>>,
+}
+
+/// A leaf block of a lookup at the point: `slot * eq(positions) (x) eq(channels)`.
 struct Leaf<'a, const D: usize> {
-    layout: &'a Layout,
     lookup: &'a Lookup,
-    /// First position and first channel.
-    start: (usize, usize),
-    u: &'a [K<D>],
-    v: &'a [K<D>],
-    sum_u: K<D>,
-    sum_v: K<D>,
+    positions: Piece,
+    channels: Piece,
+    /// Variables of the channels are `0 .. bits.0`, of the positions `bits.0 .. bits.1`.
+    bits: (usize, usize),
+    slot: K<D>,
 }
 
-struct Splitter<const D: usize> {
-    form: LinearForm<D>,
-    weights: Vec<AccumulatorWeight<D>>,
-    by_key: HashMap<(usize, usize, usize, usize), usize>,
+struct Splitter<'a, const D: usize> {
+    layout: &'a Layout,
+    r: &'a [K<D>],
+    constant: K<D>,
+    tables: HashMap<(usize, usize), Vec<K<D>>>,
+    masses: HashMap<(usize, usize, usize), K<D>>,
+    pending: Vec<Pending<D>>,
+    slots: HashMap<Key, usize>,
+    parts: Vec<Part<D>>,
+    part_of: HashMap<PartKey, usize>,
 }
 
-impl<const D: usize> Splitter<D> {
-    /// Adds `factor * <term, u (x) v>`.
+impl<const D: usize> Splitter<'_, D> {
+    fn prepare(&mut self, range: (usize, usize)) {
+        let r = self.r;
+        self.tables.entry(range).or_insert_with(|| eq(&r[range.0..range.1]));
+    }
+
+    /// `sum of eq` over the first `used` indices.
+    fn mass(&mut self, range: (usize, usize), used: usize) -> K<D> {
+        let r = &self.r[range.0..range.1];
+        *self.masses.entry((range.0, range.1, used)).or_insert_with(|| below(r, used).0)
+    }
+
+    fn positions(&self, leaf: &Leaf<'_, D>) -> &[K<D>] {
+        &self.tables[&leaf.bits][..leaf.positions.used]
+    }
+
+    fn channels(&self, leaf: &Leaf<'_, D>) -> &[K<D>] {
+        &self.tables[&(0, leaf.bits.0)][..leaf.channels.used]
+    }
+
+    /// `eq` over the leaf's channels times the term's factors.
+    fn channel_weights(&self, leaf: &Leaf<'_, D>, term: &Term) -> Vec<K<D>> {
+        let table = self.channels(leaf);
+        match &term.by_channel {
+            Some(w) => table.iter().zip(&w.values[leaf.channels.start..]).map(|(&x, &w)| x.scale(from_i64(w))).collect(),
+            None => table.to_vec(),
+        }
+    }
+
+    /// The leaf's position weights times the term's factors and `factor`, one by one.
+    fn position_weights(&self, leaf: &Leaf<'_, D>, term: &Term, factor: K<D>) -> Vec<K<D>> {
+        let factor = factor * leaf.slot;
+        let table = self.positions(leaf).iter();
+        match &term.by_position {
+            Some(w) => table.zip(&w.values[leaf.positions.start..]).map(|(&x, &w)| (x * factor).scale(from_i64(w))).collect(),
+            None => table.map(|&x| x * factor).collect(),
+        }
+    }
+
+    fn channel_mass(&mut self, leaf: &Leaf<'_, D>, term: &Term) -> K<D> {
+        match term.by_channel {
+            Some(_) => self.channel_weights(leaf, term).into_iter().sum(),
+            None => self.mass((0, leaf.bits.0), leaf.channels.used),
+        }
+    }
+
+    fn slot(&mut self, key: Key, positions: usize, v: impl FnOnce(&Self) -> Vec<K<D>>) -> usize {
+        if let Some(&at) = self.slots.get(&key) {
+            return at;
+        }
+        let v = v(self);
+        self.pending.push(Pending { target: key.target, u: vec![K::ZERO; positions], v });
+        self.slots.insert(key, self.pending.len() - 1);
+        self.pending.len() - 1
+    }
+
+    /// Adds `factor * (the leaf's positions)` to a slot whose positions are the lookup's own.
+    fn same_rows(&mut self, slot: usize, leaf: &Leaf<'_, D>, term: &Term, factor: K<D>) {
+        let key = PartKey {
+            slot,
+            start: leaf.positions.start,
+            range: leaf.bits,
+            used: leaf.positions.used,
+            by_position: term.by_position.as_ref().map_or(0, |v| v.id),
+        };
+        let at = *self.part_of.entry(key).or_insert_with(|| {
+            self.parts.push(Part { key, by_position: term.by_position.clone(), coefficient: K::ZERO });
+            self.parts.len() - 1
+        });
+        self.parts[at].coefficient += factor * leaf.slot;
+    }
+
+    /// The same for other row maps, position by position.
+    fn moved_rows(&mut self, slot: usize, leaf: &Leaf<'_, D>, term: &Term, factor: K<D>) {
+        let start = leaf.positions.start;
+        let weights = self.position_weights(leaf, term, factor);
+        let u = &mut self.pending[slot].u;
+        match &term.rows {
+            Rows::Same => weights.into_iter().enumerate().for_each(|(i, x)| u[start + i] += x),
+            Rows::Gather(index) => weights.into_iter().enumerate().for_each(|(i, x)| u[index.get(start + i)] += x),
+            Rows::Scatter(index) => index.iter().enumerate().for_each(|(j, i)| {
+                if let Some(&x) = i.checked_sub(start).and_then(|i| weights.get(i)) {
+                    u[j] += x;
+                }
+            }),
+        }
+    }
+
+    fn rows(&mut self, slot: usize, leaf: &Leaf<'_, D>, term: &Term, factor: K<D>) {
+        match term.rows {
+            Rows::Same => self.same_rows(slot, leaf, term, factor),
+            _ => self.moved_rows(slot, leaf, term, factor),
+        }
+    }
+
+    /// Adds `factor * <term, leaf>`.
     fn term(&mut self, leaf: &Leaf<'_, D>, term: &Term, factor: K<D>) {
+        let layout = self.layout;
         let factor = factor.scale(from_i64(term.scale));
-        let (p0, c0) = leaf.start;
-        let channel = |j: usize| term.by_channel.as_ref().map_or(K::ONE, |v| K::from_i64(v.values[c0 + j]));
-        let v = || -> Vec<K<D>> {
-            match &term.by_channel {
-                Some(w) => leaf.v.iter().zip(&w.values[c0..]).map(|(&x, &w)| x.scale(from_i64(w))).collect(),
-                None => leaf.v.to_vec(),
-            }
-        };
-        let sum_v = || match term.by_channel {
-            Some(_) => leaf.v.iter().enumerate().map(|(j, &x)| x * channel(j)).sum(),
-            None => leaf.sum_v,
-        };
-        let at = |i: usize| leaf.u[i] * factor;
-        let position = |i: usize| match &term.by_position {
-            Some(w) => at(i).scale(from_i64(w.values[p0 + i])),
-            None => at(i),
-        };
-        let storages = &leaf.layout.storages;
-        let mut key = Key {
-            storage: 0,
-            source: term.source.clone(),
-            piece: 0,
-            vector: term.by_channel.as_ref().map_or(0, |v| v.id),
-            group: leaf.lookup.group,
-            channel: c0,
+        let start = leaf.channels.start;
+        let key = |target| Key { target, vector: term.by_channel.as_ref().map_or(0, |v| v.id), group: leaf.lookup.group, channel: start };
+        // Channel weights at the channels of a tensor or accumulator that the lookup stands for.
+        let spread = |s: &Self, n: usize| {
+            let mut out = vec![K::ZERO; n];
+            s.channel_weights(leaf, term).into_iter().enumerate().for_each(|(j, x)| out[leaf.lookup.channels.get(start + j)] += x);
+            out
         };
         match &term.source {
             Source::One => {
-                let sum_u = match &term.by_position {
-                    Some(_) => (0..leaf.u.len()).map(position).sum(),
-                    None => leaf.sum_u * factor,
+                let positions = match term.by_position {
+                    Some(_) => self.position_weights(leaf, term, factor).into_iter().sum(),
+                    None => self.mass(leaf.bits, leaf.positions.used) * factor * leaf.slot,
                 };
-                self.form.constant += sum_u * sum_v();
+                let channels = self.channel_mass(leaf, term);
+                self.constant += positions * channels;
             }
-            Source::Local(s) | Source::Broadcast(s) | Source::RowSum(s) => {
-                let shape = storages[*s];
-                // The channel side of a narrow storage is a single factor, or ones: it goes to the position side.
-                let narrow = !matches!(term.source, Source::Local(_));
-                let side = if narrow { sum_v() } else { K::ONE };
-                key.storage = *s;
-                if narrow {
-                    (key.vector, key.group, key.channel) = (0, 0, 0);
-                }
-                let u = self.form.slot(key, shape.positions, || {
-                    if narrow {
-                        return vec![K::ONE; shape.channels];
-                    }
+            Source::Local(s) => {
+                let shape = layout.storages[*s];
+                let slot = self.slot(key(Target::Storage(*s)), shape.positions, |this| {
                     let mut out = vec![K::ZERO; shape.channels];
-                    out[c0..c0 + leaf.v.len()].copy_from_slice(&v());
+                    out[start..start + leaf.channels.used].copy_from_slice(&this.channel_weights(leaf, term));
                     out
                 });
-                let n = leaf.u.len();
-                match &term.rows {
-                    Rows::Same if narrow => (0..n).for_each(|i| u[p0 + i] += position(i) * side),
-                    Rows::Same => (0..n).for_each(|i| u[p0 + i] += position(i)),
-                    Rows::Gather(index) => (0..n).for_each(|i| u[index.get(p0 + i)] += position(i) * side),
-                    Rows::Scatter(index) => index.iter().enumerate().for_each(|(j, i)| {
-                        if let Some(i) = i.checked_sub(p0).filter(|&i| i < n) {
-                            u[j] += position(i) * side;
-                        }
-                    }),
-                }
+                self.rows(slot, leaf, term, factor);
+            }
+            // The channel side of a narrow storage is one factor, or ones: it goes to the position side.
+            Source::Broadcast(s) | Source::RowSum(s) => {
+                let shape = layout.storages[*s];
+                let side = self.channel_mass(leaf, term);
+                let key = Key { target: Target::Storage(*s), vector: 0, group: 0, channel: 0 };
+                let slot = self.slot(key, shape.positions, |_| vec![K::ONE; shape.channels]);
+                self.rows(slot, leaf, term, factor * side);
             }
             Source::Tensor(x) => {
-                let view = &leaf.layout.views[*x as usize];
-                let rows = |i: usize| match &term.rows {
-                    Rows::Same => p0 + i,
-                    Rows::Gather(index) => index.get(p0 + i),
-                    Rows::Scatter(_) => unreachable!("layouts scatter the rows of local storages only"),
-                };
-                let mut whole_u = vec![K::ZERO; view.positions];
-                (0..leaf.u.len()).for_each(|i| whole_u[rows(i)] += position(i));
-                let mut whole_v = vec![K::ZERO; view.channels];
-                v().into_iter().enumerate().for_each(|(j, x)| whole_v[leaf.lookup.channels.get(c0 + j)] += x);
-                for (piece, p) in view.pieces.iter().enumerate() {
-                    let s = storages[p.storage];
-                    let us = pull(s.positions, &p.storage_positions, &p.tensor_positions, &whole_u);
-                    let key = Key { storage: p.storage, piece, ..key.clone() };
-                    let u = self.form.slot(key, s.positions, || pull(s.channels, &p.storage_channels, &p.tensor_channels, &whole_v));
-                    u.iter_mut().zip(us).for_each(|(a, b)| *a += b);
+                let view = &layout.views[*x as usize];
+                let mut whole = vec![K::ZERO; view.positions];
+                for (i, w) in self.position_weights(leaf, term, factor).into_iter().enumerate() {
+                    let row = match &term.rows {
+                        Rows::Same => leaf.positions.start + i,
+                        Rows::Gather(index) => index.get(leaf.positions.start + i),
+                        Rows::Scatter(_) => unreachable!("layouts scatter the rows of local storages only"),
+                    };
+                    whole[row] += w;
                 }
-                for (a, b) in &view.constants {
-                    self.form.constant += weighted(&whole_u, a) * weighted(&whole_v, b);
+                for (i, p) in view.pieces.iter().enumerate() {
+                    let s = layout.storages[p.storage];
+                    let slot = self.slot(key(Target::Piece(*x, i)), s.positions, |this| {
+                        pull(s.channels, &p.storage_channels, &p.tensor_channels, &spread(this, view.channels))
+                    });
+                    let u = &mut self.pending[slot].u;
+                    p.storage_positions.iter().zip(p.tensor_positions.iter()).for_each(|(to, from)| u[to] += whole[from]);
+                }
+                if !view.constants.is_empty() {
+                    let channels = spread(self, view.channels);
+                    for (a, b) in &view.constants {
+                        self.constant += weighted(&whole, a) * weighted(&channels, b);
+                    }
                 }
             }
             Source::Accumulator(a) => {
-                let shape = &leaf.layout.accumulators[*a];
-                let at = *self.by_key.entry((*a, key.vector, key.group, c0)).or_insert_with(|| {
-                    let mut whole_v = vec![K::ZERO; shape.channels];
-                    v().into_iter().enumerate().for_each(|(j, x)| whole_v[leaf.lookup.channels.get(c0 + j)] += x);
-                    self.weights.push(AccumulatorWeight { accumulator: *a, u: vec![K::ZERO; shape.positions], v: whole_v });
-                    self.weights.len() - 1
-                });
-                let u = &mut self.weights[at].u;
-                (0..leaf.u.len()).for_each(|i| u[p0 + i] += position(i));
+                let shape = &layout.accumulators[*a];
+                let slot = self.slot(key(Target::Accumulator(*a)), shape.positions, |this| spread(this, shape.channels));
+                self.rows(slot, leaf, term, factor);
             }
         }
+    }
+
+    /// Writes the parts out.
+    fn finish(mut self) -> (LinearForm<D>, Vec<AccumulatorWeight<D>>) {
+        for part in &self.parts {
+            let table = &self.tables[&part.key.range][..part.key.used];
+            let u = &mut self.pending[part.key.slot].u[part.key.start..];
+            match &part.by_position {
+                None => u.iter_mut().zip(table).for_each(|(u, &x)| *u += x * part.coefficient),
+                Some(w) => {
+                    let factors = &w.values[part.key.start..];
+                    u.iter_mut().zip(table).zip(factors).for_each(|((u, &x), &w)| *u += (x * part.coefficient).scale(from_i64(w)));
+                }
+            }
+        }
+        let mut form = LinearForm { constant: self.constant, slots: Vec::new() };
+        let mut weights = Vec::new();
+        for Pending { target, u, v } in self.pending {
+            match target {
+                Target::Storage(storage) => form.push(storage, u, v),
+                Target::Piece(x, i) => form.push(self.layout.views[x as usize].pieces[i].storage, u, v),
+                Target::Accumulator(accumulator) => weights.push(AccumulatorWeight { accumulator, u, v }),
+            }
+        }
+        (form, weights)
     }
 }
 
@@ -266,19 +379,24 @@ pub fn split<const D: usize>(
     alpha: K<D>,
     betas: &[K<D>],
 ) -> (LinearForm<D>, Vec<AccumulatorWeight<D>>) {
-    let mut s = Splitter { form: LinearForm::default(), weights: Vec::new(), by_key: HashMap::new() };
-    let mut tables: HashMap<(usize, usize), Vec<K<D>>> = HashMap::new();
+    let mut s = Splitter {
+        layout,
+        r,
+        constant: K::ZERO,
+        tables: HashMap::new(),
+        masses: HashMap::new(),
+        pending: Vec::new(),
+        slots: HashMap::new(),
+        parts: Vec::new(),
+        part_of: HashMap::new(),
+    };
     let mut inside = K::ZERO;
     for b in &blocks.blocks {
-        let (lc, lp) = (b.channels.log(), b.positions.log());
-        let slot = eq_at(&r[lc + lp..], b.offset >> (lc + lp));
-        for range in [(0, lc), (lc, lc + lp)] {
-            tables.entry(range).or_insert_with(|| eq(&r[range.0..range.1]));
-        }
-        let v = &tables[&(0, lc)][..b.channels.used];
-        let u: Vec<K<D>> = tables[&(lc, lc + lp)][..b.positions.used].iter().map(|&x| x * slot).collect();
-        let (sum_u, sum_v): (K<D>, K<D>) = (u.iter().copied().sum(), v.iter().copied().sum());
-        let mass = sum_u * sum_v;
+        let bits = (b.channels.log(), b.log());
+        let slot = eq_at(&r[bits.1..], b.offset >> bits.1);
+        s.prepare((0, bits.0));
+        s.prepare(bits);
+        let mass = s.mass(bits, b.positions.used) * s.mass((0, bits.0), b.channels.used) * slot;
         inside += mass;
         let Some(lookup) = layout.lookups.get(b.owner) else {
             let at = b.owner - layout.lookups.len();
@@ -286,21 +404,23 @@ pub fn split<const D: usize>(
             let mut rows = None;
             let mut fingerprint = betas[0].scale(from_i64(at as i64 + 1));
             for (j, &beta) in (0..table.columns.len()).zip(&betas[1..]) {
-                fingerprint += beta * column_at(table, j, &r[..lc + lp], &mut rows);
+                fingerprint += beta * column_at(table, j, &r[..bits.1], &mut rows);
             }
-            s.form.constant += gamma * slot * (alpha - fingerprint);
-            s.form.push(table.multiplicities, u.iter().map(|&x| -x).collect(), v.to_vec());
+            s.constant += gamma * slot * (alpha - fingerprint);
+            let u = s.tables[&bits][..b.positions.used].iter().map(|&x| -(x * slot)).collect();
+            let v = s.tables[&(0, bits.0)][..b.channels.used].to_vec();
+            s.pending.push(Pending { target: Target::Storage(table.multiplicities), u, v });
             continue;
         };
         let ident = betas[0].scale(from_i64(lookup.table as i64 + 1));
-        s.form.constant += mass + gamma * mass * (alpha - ident);
-        let leaf = Leaf { layout, lookup, start: (b.positions.start, b.channels.start), u: &u, v, sum_u, sum_v };
+        s.constant += mass + gamma * mass * (alpha - ident);
+        let leaf = Leaf { lookup, positions: b.positions, channels: b.channels, bits, slot };
         for (entry, &beta) in lookup.entries.iter().zip(&betas[1..]) {
             for term in entry {
                 s.term(&leaf, term, -gamma * beta);
             }
         }
     }
-    s.form.constant += gamma * (K::ONE - inside);
-    (s.form, s.weights)
+    s.constant += gamma * (K::ONE - inside);
+    s.finish()
 }

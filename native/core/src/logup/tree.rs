@@ -1,13 +1,13 @@
 //! The prover's fractional-sum tree.
 
-use p3_field::{PackedValue, PrimeCharacteristicRing};
+use p3_field::PackedValue;
 use rayon::prelude::*;
 
 use super::leaves::Leaves;
 use super::{LANE_BITS, by_index};
 use crate::channel::Prover;
 use crate::eq::{below, eq, log2_ceil};
-use crate::field::{Ext, F, K, LANES, PackedF, PackedK};
+use crate::field::{Ext, K, LANES, PackedF, PackedK};
 
 /// Elements that stay side by side until the last three layers: at least the lanes of every supported register.
 pub(super) const GROUP: usize = 1 << LANE_BITS;
@@ -349,7 +349,8 @@ fn unpack<const D: usize>(quads: &impl Quads<D>) -> [Vec<K<D>>; 4] {
 mod tests {
     use super::*;
     use crate::channel::{PlainReader, Transcript};
-    use crate::field::Ext;
+    use crate::field::F;
+    use p3_field::PrimeCharacteristicRing;
     use crate::logup::verify;
     use crate::reject::Reject;
     use proptest::prelude::*;

@@ -1,7 +1,7 @@
 //! Canonical bytes of programs and weights: exactly one encoding each.
 //!
-//! Little endian, fixed order, one version. Integers of rules, which are most of a program, are minimal zigzag LEB128; everything else
-//! has a fixed width. A length is compared with its limit and with the bytes that are left before anything is allocated.
+//! Little endian, fixed order, one version. Integers of rules and tables, which are most of a program, are minimal zigzag LEB128;
+//! everything else has a fixed width. A length is compared with its limit and with the bytes that are left before anything is allocated.
 //! Decoding gives plain data: only `check::load` makes it a program that may be run.
 
 use super::error::{Checked, Fault, ProgramError};
@@ -254,12 +254,25 @@ impl Code for Constant {
 impl Code for Table {
     const LEAST: usize = 4;
 
+    /// Differences: neighbouring rows have near values, which take one byte.
     fn write(&self, out: &mut Vec<u8>) {
-        write_list(&self.values, out);
+        (self.values.len() as u32).write(out);
+        let mut last = 0;
+        for &v in &self.values {
+            Varint(v.wrapping_sub(last).into()).write(out);
+            last = v;
+        }
     }
 
     fn read(input: &mut Input) -> Checked<Self> {
-        Ok(Table { values: input.list(1 << 16)? })
+        let n = input.length(1 << 16, 1)?;
+        let mut last = 0i16;
+        let mut next = |_| {
+            let step = i16::try_from(Varint::read(input)?.0).map_err(|_| fault("table value too large"))?;
+            last = last.wrapping_add(step);
+            Ok(last)
+        };
+        Ok(Table { values: (0..n).map(&mut next).collect::<Checked<_>>()? })
     }
 }
 

@@ -39,6 +39,7 @@ impl<'a> Checker<'a> {
                 self.constant(*weights, &dims, true)?;
                 self.bias(*bias, shape.channels)?;
                 self.count(positions * channels, w, x.channels() as u64);
+                self.packed(dims[1..].iter().map(|&d| d as usize).product(), channels)?;
             }
             Contract::Depthwise { x, window: w, weights, bias, x_zero } => {
                 let x = self.contraction_input(*x, w, positions, *x_zero)?;
@@ -48,6 +49,11 @@ impl<'a> Checker<'a> {
                 self.constant(*weights, &[w.kernel.0, w.kernel.1, shape.channels], true)?;
                 self.bias(*bias, shape.channels)?;
                 self.count(positions * channels, w, 1);
+                self.packed(w.kernel.0 as usize * w.kernel.1 as usize, channels)?;
+                // The executor repeats channels, over the whole input, for its multiplier.
+                require(x.positions().saturating_mul(channels) <= limits::CELLS, Fault::Limit, || {
+                    "the input is too large for its multiplier".into()
+                })?;
             }
             Contract::Sum { x, window: w, x_zero } => {
                 let x = self.input(*x)?;
@@ -88,6 +94,12 @@ impl<'a> Checker<'a> {
         self.macs = self.macs.saturating_add((outputs as u64).saturating_mul(taps).saturating_mul(depth));
     }
 
+    /// The executor pads channels: few channels of great depth must not outgrow what their weights allow.
+    fn packed(&mut self, depth: usize, channels: usize) -> Step {
+        self.packed += depth.saturating_mul(channels.next_multiple_of(32));
+        require(self.packed <= 2 * limits::WEIGHTS, Fault::Limit, || "too many weights".into())
+    }
+
     fn constant(&mut self, id: ConstId, dims: &[u32], weights: bool) -> Step {
         let Some(c) = self.program.constants.get(id as usize) else {
             return refuse(Fault::Reference, format!("no constant {id}"));
@@ -95,8 +107,9 @@ impl<'a> Checker<'a> {
         require(c.dims == dims, Fault::Shape, || format!("constant {id} has shape {:?}, not {dims:?}", c.dims))?;
         let narrow = c.range.0 >= -255 && c.range.1 <= 255;
         require(!weights || narrow, Fault::Weights, || format!("weights in [{}, {}]", c.range.0, c.range.1))?;
-        self.constant_used[id as usize] = true;
-        Ok(())
+        // Work per operator stays proportional to the constants.
+        let used = std::mem::replace(&mut self.constant_used[id as usize], true);
+        require(!used, Fault::Reference, || format!("constant {id} is used twice"))
     }
 
     fn bias(&mut self, id: Option<ConstId>, channels: u32) -> Step {

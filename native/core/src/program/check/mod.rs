@@ -246,8 +246,11 @@ struct Checker<'a> {
     rescale_of: Vec<Option<usize>>,
     constant_used: Vec<bool>,
     table_used: Vec<bool>,
+    /// Smallest and largest value of each table.
+    table_range: Vec<(i16, i16)>,
     index: usize,
     macs: u64,
+    packed: usize,
     rules: usize,
     additions: usize,
     pieces: usize,
@@ -264,8 +267,14 @@ impl<'a> Checker<'a> {
             rescale_of: vec![None; program.accumulators.len()],
             constant_used: vec![false; program.constants.len()],
             table_used: vec![false; program.tables.len()],
+            table_range: program
+                .tables
+                .iter()
+                .map(|t| t.values.iter().fold((i16::MAX, i16::MIN), |r, &v| (r.0.min(v), r.1.max(v))))
+                .collect(),
             index: 0,
             macs: 0,
+            packed: 0,
             rules: 0,
             additions: 0,
             pieces: 0,
@@ -341,15 +350,8 @@ impl<'a> Checker<'a> {
     }
 
     fn totals(&self) -> Checked<()> {
-        let limit = |what: &str| Err(ProgramError::new(Fault::Limit, "program", format!("too many {what}")));
         if self.macs > limits::MACS {
-            return limit("multiply-accumulates");
-        }
-        if self.rules > limits::RULES {
-            return limit("rules");
-        }
-        if self.pieces > limits::PIECES {
-            return limit("pieces of views");
+            return Err(ProgramError::new(Fault::Limit, "program", "too many multiply-accumulates"));
         }
         if self.two_offsets != (self.program.sign_rows.1 > 0) || (!self.two_offsets && self.program.sign_rows != (0, 0)) {
             return Err(ProgramError::new(Fault::Table, "program", "a sign table without a line of two offsets, or the reverse"));

@@ -33,6 +33,7 @@ impl<'a> Checker<'a> {
         let count = if r.by_position { positions } else { channels };
         require(r.rules.len() == count, Fault::Shape, || format!("{} rules for {count}", r.rules.len()))?;
         self.rules += count;
+        require(self.rules <= limits::RULES, Fault::Limit, || "too many rules".into())?;
         self.rules(r)
     }
 

@@ -122,6 +122,10 @@ const CHANGES: &[(&str, Fault, Change)] = &[
         p.ops.push(again);
     }),
     ("another constant", Fault::Shape, |p| p.constants[0].dims.swap(0, 3)),
+    ("a constant of two operators", Fault::Reference, |p| {
+        let Op::Contract { contract: Contract::Depthwise { bias, .. }, .. } = &mut p.ops[2] else { panic!("no depthwise") };
+        *bias = Some(1);
+    }),
     ("wide weights", Fault::Weights, |p| p.constants[0].range.0 = -256),
     ("empty range", Fault::Weights, |p| p.constants[0].range = (1, 0)),
     ("window over another input", Fault::Shape, |p| window(p, 0).input.0 = 5),
@@ -268,6 +272,32 @@ fn weights_must_fit() {
     // Another interval: the lines belong to these weights.
     assert_eq!(change(|w| w.values[0][0] += 1), Fault::Line);
     assert_eq!(change(|w| w.values[1][0] += 1), Fault::Line);
+}
+
+/// Small programs that ask for much memory.
+#[test]
+fn padding_and_repetition_are_bounded() {
+    let (program, _) = base();
+    let refused = |change: &dyn Fn(&mut Program)| {
+        let mut p = program.clone();
+        change(&mut p);
+        load(p, None).unwrap_err()
+    };
+    let deep = refused(&|p| {
+        p.tensors[0].dims = vec![1, 4, 4, 1 << 22];
+        p.constants[0].dims[3] = 1 << 22;
+    });
+    assert_eq!((deep.fault, deep.detail.as_str()), (Fault::Limit, "too many weights"));
+    let repeated = refused(&|p| {
+        p.inputs[0].tensor = 1;
+        p.tensors[1].dims = vec![1, 1 << 12, 1 << 12, 1];
+        p.ops.drain(..2);
+        p.accumulators[1] = crate::program::Accumulator { positions: 1, channels: 1 << 10 };
+        *window(p, 0) = Window { input: (1 << 12, 1 << 12), output: (1, 1), ..SAME };
+        p.constants[2].dims[2] = 1 << 10;
+        p.constants[3].dims[0] = 1 << 10;
+    });
+    assert_eq!((repeated.fault, repeated.detail.as_str()), (Fault::Limit, "the input is too large for its multiplier"));
 }
 
 #[test]
