@@ -15,7 +15,7 @@ ADD_SHIFT = 20
 
 
 def lower_elementwise(lowering: Lowering, op: Operator) -> None:
-    """Two computed inputs; or one, and a constant that is a scalar, one for each channel, or anything else."""
+    """Two computed inputs; or one, and a constant: the cheapest way for it, at worst as a tensor of its own."""
     if len(op.inputs) != 2:
         raise op.malformed(f"it has {len(op.inputs)} inputs instead of two")
     found = [lowering.get(op, i) for i in (0, 1)]
@@ -24,47 +24,48 @@ def lower_elementwise(lowering: Lowering, op: Operator) -> None:
     q = [lowering.quantization(op, f.info) for f in found] + [lowering.quantization(op, info)]
     if not q[0].dtype == q[1].dtype == q[2].dtype:
         raise op.unsupported("its tensors differ in type", info)
-    if constants:
-        _with_constant(lowering, op, constants[0], q)
+    if constants and _with_constant(lowering, op, constants[0], q):
         return
-    first, second, out = lowering.operands(op, lowering.value(op, 0), lowering.value(op, 1), info)
+    first, second = (_computed(lowering, op, i, q) for i in (0, 1))
+    _combine(lowering, op, first, second, q)
+
+
+def _computed(lowering: Lowering, op: Operator, place: int, q: list[Quantization]) -> Value:
+    """An input as a tensor of the program."""
+    known = lowering.get(op, place)
+    if isinstance(known, Constant):
+        return lowering.synthesize(op, known, lowering.value(op, 1 - place), q[place].zero_point)
+    return lowering.value(op, place)
+
+
+def _combine(lowering: Lowering, op: Operator, first: Value, second: Value, q: list[Quantization]) -> None:
+    first, second, out = lowering.operands(op, first, second, lowering.output(op))
     if op.kind == "MUL":
-        lowering.builder.lookup(
-            label(op), [first.id, second.id], out.id, _product_table(lowering, op, q, inputs(q[0])[:, None], inputs(q[1])[None, :])
-        )
+        table = _product_table(lowering, op, q, inputs(q[0])[:, None], inputs(q[1])[None, :])
+        lowering.builder.lookup(label(op), [first.id, second.id], out.id, table)
     else:
         lowering.builder.add(label(op), first.id, second.id, out.id, _sum_multipliers(op, q), clamp(op, q[2]), op.kind == "SUB")
     lowering.bind(op, out)
 
 
-def _with_constant(lowering: Lowering, op: Operator, place: int, q: list[Quantization]) -> None:
-    """A constant operand: a table if it is one value, a depthwise convolution if it scales channels, else a synthesised tensor."""
+def _with_constant(lowering: Lowering, op: Operator, place: int, q: list[Quantization]) -> bool:
+    """Lowers a constant operand to a table if it is one value, or to a depthwise convolution if it scales channels; else does nothing."""
     known, x, info = lowering.get(op, place), lowering.value(op, 1 - place), lowering.output(op)
     assert isinstance(known, Constant)
     dims = broadcast(x.dims, known.array.shape)
     if dims is None:
         raise op.malformed(f"the shapes {list(x.dims)} and {list(known.array.shape)} cannot be combined", info)
-    values = known.array.astype(np.int64) - q[place].zero_point
-    if (values == values.reshape(-1)[0]).all():
-        same = dims == x.dims
-        source = x if same else lowering.broadcast(op, x, dims)
+    values = known.array.astype(np.int64).reshape(-1) - q[place].zero_point
+    if (values == values[0]).all():
+        source = x if dims == x.dims else lowering.broadcast(op, x, dims)
         out = lowering.define(op, info, source.stored, lowering.declared(op, info, dims))
-        lowering.builder.lookup(label(op), [source.id], out.id, _constant_table(lowering, op, q, place, int(values.reshape(-1)[0])))
+        lowering.builder.lookup(label(op), [source.id], out.id, _constant_table(lowering, op, q, place, int(values[0])))
         lowering.bind(op, out)
-        return
+        return True
     if op.kind == "MUL" and dims == x.dims and _scales_channels(known, dims, values, q[place]):
-        lowering.bind(op, _scale_channels(lowering, op, x, values.reshape(-1), q, place))
-        return
-    tensor = lowering.synthesize(op, known, x, q[place].zero_point)
-    pair = (tensor, x) if place == 0 else (x, tensor)
-    first, second, out = lowering.operands(op, *pair, info)
-    if op.kind == "MUL":
-        lowering.builder.lookup(
-            label(op), [first.id, second.id], out.id, _product_table(lowering, op, q, inputs(q[0])[:, None], inputs(q[1])[None, :])
-        )
-    else:
-        lowering.builder.add(label(op), first.id, second.id, out.id, _sum_multipliers(op, q), clamp(op, q[2]), op.kind == "SUB")
-    lowering.bind(op, out)
+        lowering.bind(op, _scale_channels(lowering, op, x, values, q, place))
+        return True
+    return False
 
 
 def _scales_channels(known: Constant, dims: Dims, factors: NDArray[np.int64], q: Quantization) -> bool:
