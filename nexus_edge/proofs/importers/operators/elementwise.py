@@ -30,10 +30,10 @@ def lower_elementwise(lowering: Lowering, op: Operator) -> None:
     first, second, out = lowering.operands(op, lowering.value(op, 0), lowering.value(op, 1), info)
     if op.kind == "MUL":
         lowering.builder.lookup(
-            label(op), [first.id, second.id], out.id, _product_table(op, q, inputs(q[0])[:, None], inputs(q[1])[None, :])
+            label(op), [first.id, second.id], out.id, _product_table(lowering, op, q, inputs(q[0])[:, None], inputs(q[1])[None, :])
         )
     else:
-        lowering.builder.add(label(op), first.id, second.id, out.id, _sum_multipliers(lowering, op, q), clamp(op, q[2]), op.kind == "SUB")
+        lowering.builder.add(label(op), first.id, second.id, out.id, _sum_multipliers(op, q), clamp(op, q[2]), op.kind == "SUB")
     lowering.bind(op, out)
 
 
@@ -60,10 +60,10 @@ def _with_constant(lowering: Lowering, op: Operator, place: int, q: list[Quantiz
     first, second, out = lowering.operands(op, *pair, info)
     if op.kind == "MUL":
         lowering.builder.lookup(
-            label(op), [first.id, second.id], out.id, _product_table(op, q, inputs(q[0])[:, None], inputs(q[1])[None, :])
+            label(op), [first.id, second.id], out.id, _product_table(lowering, op, q, inputs(q[0])[:, None], inputs(q[1])[None, :])
         )
     else:
-        lowering.builder.add(label(op), first.id, second.id, out.id, _sum_multipliers(lowering, op, q), clamp(op, q[2]), op.kind == "SUB")
+        lowering.builder.add(label(op), first.id, second.id, out.id, _sum_multipliers(op, q), clamp(op, q[2]), op.kind == "SUB")
     lowering.bind(op, out)
 
 
@@ -77,9 +77,9 @@ def _scales_channels(known: Constant, dims: Dims, factors: NDArray[np.int64], q:
 def _scale_channels(lowering: Lowering, op: Operator, x: Value, factors: NDArray[np.int64], q: list[Quantization], place: int) -> Value:
     """MUL by one factor for each channel is a depthwise convolution with a window of one cell."""
     info = lowering.output(op)
-    multiplier = _product_multiplier(q)
+    multiplier = _product_multiplier(lowering, q)
     # Overflow is as in the table.
-    _product_table(op, q, inputs(q[1 - place])[:, None], factors[None, :])
+    _product_table(lowering, op, q, inputs(q[1 - place])[:, None], factors[None, :])
     size = (positions(x.dims), 1)
     out = lowering.define(op, info)
     window = (size, size, (1, 1), (1, 1), (0, 0), (1, 1))
@@ -103,8 +103,8 @@ def _constant_table(lowering: Lowering, op: Operator, q: list[Quantization], pla
     """The 256 outputs of an operator with one constant input (centred `value`)."""
     x = inputs(q[1 - place])
     if op.kind == "MUL":
-        return _product_table(op, q, x, np.int64(value))
-    first, second, output = _sum_multipliers(lowering, op, q)
+        return _product_table(lowering, op, q, x, np.int64(value))
+    first, second, output = _sum_multipliers(op, q)
     both = [x, x]
     both[place] = np.full_like(x, value)
     left, right = rescale(both[0] << ADD_SHIFT, first), rescale(both[1] << ADD_SHIFT, second)
@@ -112,30 +112,26 @@ def _constant_table(lowering: Lowering, op: Operator, q: list[Quantization], pla
     return clamp_table(rescale(total, output) + q[2].zero_point, *clamp(op, q[2]))
 
 
-def _product_multiplier(q: list[Quantization]) -> Multiplier:
-    return quantize_multiplier(q[0].scale * q[1].scale / q[2].scale)
+def _product_multiplier(lowering: Lowering, q: list[Quantization]) -> Multiplier:
+    """From the product of the inputs' scales to the output's: in double in TFLM, in float32 in the others."""
+    if lowering.semantics == "tflm":
+        return quantize_multiplier(q[0].scale * q[1].scale / q[2].scale)
+    first, second, out = (np.float32(part.scale) for part in q)
+    return quantize_multiplier(float(first * second / out))
 
 
-def _product_table(op: Operator, q: list[Quantization], first: NDArray[np.int64], second: NDArray[np.int64] | np.int64) -> Table:
-    values = rescale(first * second, _product_multiplier(q))
+def _product_table(
+    lowering: Lowering, op: Operator, q: list[Quantization], first: NDArray[np.int64], second: NDArray[np.int64] | np.int64
+) -> Table:
+    values = rescale(first * second, _product_multiplier(lowering, q))
     return clamp_table(values + q[2].zero_point, *clamp(op, q[2])).reshape(-1)
 
 
-def _sum_multipliers(lowering: Lowering, op: Operator, q: list[Quantization]) -> tuple[Multiplier, Multiplier, Multiplier]:
-    """Both inputs to twice the larger scale (so that the sum fits), the sum to the output.
-
-    TFLM computes the quotients of SUB in float32, those of ADD in double; the others all in double.
-    """
-    if op.kind == "SUB" and lowering.semantics == "tflm":
-        scales = [np.float32(part.scale) for part in q]
-        twice = np.float32(2) * max(scales[:2])
-        reals = [float(scales[0] / twice), float(scales[1] / twice), float(twice / (np.float32(1 << ADD_SHIFT) * scales[2]))]
-    else:
-        double = 2 * max(q[0].scale, q[1].scale)
-        reals = [q[0].scale / double, q[1].scale / double, double / ((1 << ADD_SHIFT) * q[2].scale)]
-    if not all(0 < real < 1 for real in reals):
-        raise op.unsupported("its scales are too far apart for the kernel")
+def _sum_multipliers(op: Operator, q: list[Quantization]) -> tuple[Multiplier, Multiplier, Multiplier]:
+    """Both inputs to twice the larger scale (so that the sum fits), the sum to the output."""
+    twice = 2 * max(q[0].scale, q[1].scale)
+    reals = [q[0].scale / twice, q[1].scale / twice, twice / ((1 << ADD_SHIFT) * q[2].scale)]
     first, second, output = (quantize_multiplier(real) for real in reals)
-    if min(first[1], second[1], output[1]) < 0:
+    if not all(0 < real < 1 for real in reals) or min(first[1], second[1], output[1]) < 0:
         raise op.unsupported("its scales are too far apart for the kernel")
     return first, second, output
