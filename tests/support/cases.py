@@ -8,7 +8,7 @@ import numpy as np
 import tflite
 from numpy.typing import NDArray
 
-from tests.support.tflite_writer import ModelWriter
+from tflite_writer import ModelWriter
 
 RUNS = 8
 LIMITS = {"int8": (-128, 127), "uint8": (0, 255)}

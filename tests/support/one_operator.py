@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tests.support.tflite_writer import ModelWriter
+from tflite_writer import ModelWriter
 
 CONVOLUTION = {
     "padding": 1, "stride_w": 1, "stride_h": 1, "dilation_w_factor": 1, "dilation_h_factor": 1, "fused_activation_function": 0,

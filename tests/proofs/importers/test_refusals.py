@@ -9,7 +9,7 @@ from nexus_edge.errors import MalformedModel, ModelError, UnsupportedModel
 from nexus_edge.proofs.importers import import_tflite
 from tests.support.cases import ints
 from tests.support.one_operator import CONVOLUTION, POOL, Quantized, binary, unary, with_constants
-from tests.support.tflite_writer import ModelWriter
+from tflite_writer import ModelWriter
 
 Q = Quantized()
 OTHER = Quantized(scale=0.06)
