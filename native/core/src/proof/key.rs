@@ -224,3 +224,24 @@ impl ProvingKey {
         Ok(ProvingKey { verifying: Arc::new(key), weights, model: Some(model) })
     }
 }
+
+#[cfg(feature = "attacks")]
+impl ProvingKey {
+    /// This key's program and weights under the digest of another model, and under its root where weights are committed.
+    pub fn posing_as(self, other: &VerifyingKey) -> Self {
+        let own = &self.verifying;
+        let verifying = VerifyingKey {
+            parameters: own.parameters.clone(),
+            program: own.program.clone(),
+            weights: other.weights.clone(),
+            public: own.public.clone(),
+            digest: other.digest,
+            compiled: Mutex::default(),
+        };
+        let mut model = self.model;
+        if let (Some(model), KeyWeights::Committed(root)) = (&mut model, &other.weights) {
+            model.root = *root;
+        }
+        ProvingKey { verifying: Arc::new(verifying), weights: self.weights, model }
+    }
+}

@@ -136,13 +136,18 @@ pub fn everything(seed: u64, range_bits: u8) -> (CheckedProgram, Weights) {
 
 /// One fully connected layer of one output.
 pub fn dense(seed: u64, inputs: u32, outputs: u32) -> (CheckedProgram, Weights) {
+    dense_with(seed, inputs, outputs, 8)
+}
+
+/// The same with a range table of `2^range_bits` rows.
+pub fn dense_with(seed: u64, inputs: u32, outputs: u32, range_bits: u8) -> (CheckedProgram, Weights) {
     let mut n = Net::new("dense", seed);
     let x = n.tensor("x", &[1, inputs], 0.02, 3);
     n.b.input(x, Edge::Integer).expect("input");
     let y = n.tensor("y", &[1, outputs], 0.02, 3);
     n.conv((x, 3), y, window((1, 1), (1, 1), (1, 1), (1, 1), (0, 0)), &[outputs, 1, 1, inputs], -128, false);
     n.b.output(y, Edge::Integer).expect("output");
-    n.b.finish(Some(8)).expect("a valid program")
+    n.b.finish(Some(range_bits)).expect("a valid program")
 }
 
 pub fn run(program: &CheckedProgram, weights: &Weights, inputs: &[&[i16]]) -> Trace {
