@@ -7,3 +7,4 @@ mod support;
 
 mod forge;
 mod rescales;
+mod holes;
