@@ -3,6 +3,10 @@
 //! `cargo run --release --example prove_bench -- PROGRAM WEIGHTS [RUNS] [THREADS]`, where the files hold `Model.program_bytes` and
 //! `Model.weights_bytes()`.
 
+/// As in the Python binding.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 use std::collections::BTreeMap;
 use std::time::Instant;
 

@@ -91,7 +91,7 @@ impl Layout {
             vectors: 0,
             groups: 0,
         };
-        b.inputs();
+        b.inputs()?;
         for op in &program.ops {
             b.op(op)?;
         }
@@ -115,6 +115,10 @@ impl Layout {
     }
 }
 
+/// Pieces, and public rank-one terms, of one tensor's view at most; cells that an operator's index lists may name.
+const VIEW_TERMS: usize = 1 << 12;
+const INDICES: usize = 1 << 28;
+
 struct Builder<'a> {
     program: &'a Program,
     out: Layout,
@@ -133,22 +137,10 @@ impl Builder<'_> {
                 Ok(())
             }
             Op::Rescale(r) => self.rescale(r),
-            Op::Lookup { inputs, out, table } => {
-                self.map(inputs, *out, *table);
-                Ok(())
-            }
-            Op::Softmax { x, out, multiplier, shift } => {
-                self.softmax(*x, *out, *multiplier, *shift);
-                Ok(())
-            }
-            Op::MaxPool { x, out, window, clamp } => {
-                self.max_pool(*x, *out, window, *clamp);
-                Ok(())
-            }
-            Op::View { out, pieces, fill } => {
-                self.view(*out, pieces, *fill);
-                Ok(())
-            }
+            Op::Lookup { inputs, out, table } => self.map(inputs, *out, *table),
+            Op::Softmax { x, out, multiplier, shift } => self.softmax(*x, *out, *multiplier, *shift),
+            Op::MaxPool { x, out, window, clamp } => self.max_pool(*x, *out, window, *clamp),
+            Op::View { out, pieces, fill } => self.view(*out, pieces, *fill),
             Op::Permute { x, out, dims, perm } => self.permute(*x, *out, dims, perm),
         }
     }
@@ -202,7 +194,7 @@ impl Builder<'_> {
         self.out.lookups.push(Lookup { table, positions, channels: channels.clone(), group, entries });
     }
 
-    fn inputs(&mut self) {
+    fn inputs(&mut self) -> Result<(), LayoutError> {
         for (i, port) in self.program.inputs.iter().enumerate() {
             let (p, c) = self.shape(port.tensor);
             let committed = self.out.form.committed[i];
@@ -211,10 +203,11 @@ impl Builder<'_> {
             self.out.recipes.push(Recipe::Tensor { storage, tensor: port.tensor });
             self.whole(port.tensor, storage);
             let dtype = self.program.tensors[port.tensor as usize].dtype;
-            let table = self.table(TableKind::DType(dtype));
+            let table = self.table(TableKind::DType(dtype))?;
             let group = self.group();
             self.lookup(table, p, &Index::all(c), group, vec![vec![Term::new(1, Source::Tensor(port.tensor))]]);
         }
+        Ok(())
     }
 
     fn outputs(&mut self) {
@@ -264,7 +257,7 @@ impl Builder<'_> {
     }
 
     /// `y = T[x]` or `T[x1, x2]`: the row number is an affine form in the inputs.
-    fn map(&mut self, inputs: &[TensorId], out: TensorId, table: u32) {
+    fn map(&mut self, inputs: &[TensorId], out: TensorId, table: u32) -> Result<(), LayoutError> {
         let (p, c) = self.shape(out);
         let y = self.witness(p, c);
         self.out.recipes.push(Recipe::Tensor { storage: y, tensor: out });
@@ -277,9 +270,10 @@ impl Builder<'_> {
             row.push(Term::new(-low(x) * factor, Source::One));
             factor >>= 8;
         }
-        let table = self.table(TableKind::Program(table));
+        let table = self.table(TableKind::Program(table))?;
         let group = self.group();
         self.lookup(table, p, &Index::all(c), group, vec![row, vec![Term::new(1, Source::Local(y))]]);
+        Ok(())
     }
 }
 

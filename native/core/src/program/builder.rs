@@ -464,7 +464,7 @@ fn cover(values: &[i64]) -> (i64, u8) {
 fn rows(tensors: &[Tensor], ops: &[Op]) -> ((i64, u8), (i64, u8)) {
     let (mut values, mut signs) = (Vec::new(), Vec::new());
     for op in ops {
-        let (Op::Rescale(Rescale { out, .. }) | Op::Softmax { out, .. }) = op else { continue };
+        let (Op::Rescale(Rescale { out, .. }) | Op::Softmax { out, .. } | Op::MaxPool { out, .. }) = op else { continue };
         if let Some(t) = tensors.get(*out as usize) {
             let (low, high) = t.dtype.range();
             values.extend([i64::from(low) - 1, i64::from(high) + 1]);

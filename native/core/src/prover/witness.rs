@@ -69,9 +69,9 @@ fn step(layout: &Layout, weights: &Weights, trace: &Trace, recipe: &Recipe, witn
                 .map(|(o, i)| if y[o] == from_i64(x[i].into()) { F::ONE } else { F::ZERO })
                 .collect();
         }
-        Recipe::Softmax { x, scale, cells } => {
+        Recipe::Softmax { x, scale, low, cells } => {
             let width = layout.storages[cells.y].channels;
-            softmax(&trace.tensors[*x as usize], width, *scale, cells, witness);
+            softmax(&trace.tensors[*x as usize], width, *scale, *low, cells, witness);
         }
         Recipe::Limbs(recipe) => limbs(layout, recipe, witness),
     }
@@ -173,7 +173,7 @@ fn pooled(x: &[i16], channels: usize, window: &Window) -> Vec<i16> {
     out
 }
 
-fn softmax(x: &[i16], width: usize, (multiplier, shift): (i32, u8), cells: &SoftmaxCells, witness: &mut Witness) {
+fn softmax(x: &[i16], width: usize, (multiplier, shift): (i32, u8), low: i64, cells: &SoftmaxCells, witness: &mut Witness) {
     let table = Exponentials::new(multiplier, shift);
     for row in x.chunks_exact(width) {
         let mut put = |s: usize, v: i64| witness.storages[s].push(from_i64(v));
@@ -194,13 +194,13 @@ fn softmax(x: &[i16], width: usize, (multiplier, shift): (i32, u8), cells: &Soft
         put(cells.saturated, i64::from(r.saturates));
         for &v in row {
             let (fine, coarse) = (i64::from(table.fine[distance(v)]), i64::from(table.coarse[distance(v)]));
-            let value = r.output(fine) - 128;
+            let value = r.output(fine) + low;
             put(cells.exp, fine);
             put(cells.rounded, coarse);
             put(cells.is_max, i64::from(v == maximum));
             put(cells.quotient, high_half(fine * r.scale));
             put(cells.v, value);
-            put(cells.y, value.clamp(-128, 127));
+            put(cells.y, value.min(low + 255));
         }
     }
 }
