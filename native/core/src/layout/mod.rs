@@ -90,6 +90,8 @@ impl Layout {
             contracts: HashMap::new(),
             vectors: 0,
             groups: 0,
+            indices: 0,
+            taps: 0,
         };
         b.inputs()?;
         for op in &program.ops {
@@ -115,9 +117,11 @@ impl Layout {
     }
 }
 
-/// Pieces, and public rank-one terms, of one tensor's view at most; cells that an operator's index lists may name.
+/// Pieces, and public rank-one terms, of one tensor's view at most; cells that the index lists of all max pools may name, and their taps
+/// (each is a storage and a lookup).
 const VIEW_TERMS: usize = 1 << 12;
 const INDICES: usize = 1 << 28;
+const TAPS: usize = 1 << 16;
 
 struct Builder<'a> {
     program: &'a Program,
@@ -127,6 +131,8 @@ struct Builder<'a> {
     contracts: HashMap<AccId, usize>,
     vectors: usize,
     groups: usize,
+    indices: usize,
+    taps: usize,
 }
 
 impl Builder<'_> {

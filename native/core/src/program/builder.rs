@@ -374,7 +374,14 @@ impl ProgramBuilder {
             _ => &[],
         });
         let largest = denominators.map(|r| if let Rule::Line { line, .. } = r { line.d } else { 1 }).max().unwrap_or(1);
-        let least = (0..limits::RANGE_BITS.1).find(|w| largest <= 1 << (2 * w)).unwrap_or(limits::RANGE_BITS.1);
+        // The table must hold the number of cells that equal a maximum.
+        let ties = drafts.iter().map(|(_, draft)| match draft {
+            Draft::Ready(Op::MaxPool { window, .. }) => interval::valid_taps(window).into_iter().max().unwrap_or(1) as usize,
+            Draft::Ready(Op::Softmax { out, .. }) => self.tensors.get(*out as usize).map_or(1, |t| interval::softmax_ties(t.channels())),
+            _ => 1,
+        });
+        let most = ties.max().unwrap_or(1);
+        let least = (0..limits::RANGE_BITS.1).find(|w| largest <= 1 << (2 * w) && most <= 1 << w).unwrap_or(limits::RANGE_BITS.1);
         (least.max(limits::RANGE_BITS.0)..=limits::RANGE_BITS.1).min_by_key(|&w| total(w)).unwrap_or(limits::RANGE_BITS.1)
     }
 

@@ -167,7 +167,7 @@ impl Statement {
     pub fn form(&self, program: &Program) -> Verdict<Vec<bool>> {
         let ports: Vec<_> = program.inputs.iter().chain(&program.outputs).collect();
         if ports.len() != self.tensors.len() || program.inputs.len() != self.inputs {
-            let outputs = self.tensors.len() - self.inputs;
+            let outputs = self.tensors.len().saturating_sub(self.inputs);
             let model = (program.inputs.len(), program.outputs.len());
             return Err(Reject::Statement(format!("{} inputs and {outputs} outputs for a model with {} and {}", self.inputs, model.0, model.1)));
         }

@@ -7,4 +7,4 @@ mod support;
 
 mod forge;
 mod rescales;
-mod holes;
+mod programs;

@@ -153,3 +153,28 @@ pub fn dense_with(seed: u64, inputs: u32, outputs: u32, range_bits: u8) -> (Chec
 pub fn run(program: &CheckedProgram, weights: &Weights, inputs: &[&[i16]]) -> Trace {
     Executor::new(std::sync::Arc::new(program.clone()), weights).expect("weights fit").run(inputs, 1, true).expect("defined")
 }
+
+/// As [`dense`], with multipliers so small that no value before the clamp leaves `[-100, 100]`.
+pub fn dense_slow(seed: u64, inputs: u32, outputs: u32) -> (CheckedProgram, Weights) {
+    let mut n = Net::new("slow", seed);
+    let x = n.tensor("x", &[1, inputs], 0.02, 3);
+    n.b.input(x, Edge::Integer).expect("input");
+    let y = n.tensor("y", &[1, outputs], 0.02, 3);
+    let weights = (0..inputs * outputs).map(|_| n.random.within(-127, 127) as i32).collect();
+    let c = Convolution {
+        x,
+        out: y,
+        window: window((1, 1), (1, 1), (1, 1), (1, 1), (0, 0)),
+        dims: &[outputs, 1, 1, inputs],
+        weights,
+        bias: None,
+        x_zero: 3,
+        multipliers: vec![multiplier(80.0 / (127.0 * 131.0 * f64::from(inputs))); outputs as usize],
+        clamp: (-128, 127),
+        depthwise: false,
+        single_rounding: false,
+    };
+    n.b.conv("conv", c).expect("conv");
+    n.b.output(y, Edge::Integer).expect("output");
+    n.b.finish(Some(8)).expect("a valid program")
+}
