@@ -227,21 +227,23 @@ impl ProvingKey {
 
 #[cfg(feature = "attacks")]
 impl ProvingKey {
-    /// This key's program and weights under the digest of another model, and under its root where weights are committed.
-    pub fn posing_as(self, other: &VerifyingKey) -> Self {
+    /// Other weights, unchecked, under this key's program, digest and root.
+    pub fn forged(&self, weights: Weights) -> Result<Self, LayoutError> {
         let own = &self.verifying;
         let verifying = VerifyingKey {
             parameters: own.parameters.clone(),
             program: own.program.clone(),
-            weights: other.weights.clone(),
-            public: own.public.clone(),
-            digest: other.digest,
+            weights: own.weights.clone(),
+            public: if own.committed_weights() { Vec::new() } else { lift(&weights) },
+            digest: own.digest,
             compiled: Mutex::default(),
         };
-        let mut model = self.model;
-        if let (Some(model), KeyWeights::Committed(root)) = (&mut model, &other.weights) {
-            model.root = *root;
+        let mut model = None;
+        if let KeyWeights::Committed(root) = own.weights {
+            let mut other = Compiled::commit_model(&own.parameters, &own.program, &weights)?;
+            other.root = root;
+            model = Some(other);
         }
-        ProvingKey { verifying: Arc::new(verifying), weights: self.weights, model }
+        Ok(ProvingKey { verifying: Arc::new(verifying), weights: Arc::new(weights), model })
     }
 }

@@ -59,6 +59,13 @@ impl Victim {
     pub fn forge_form(&self, committed: &[bool], inputs: &[&[i16]]) -> Forgery<'_> {
         Forgery::new(self, &self.key, committed, inputs)
     }
+
+    /// A prover with other weights under this model's name.
+    pub fn with_weights(&self, change: impl FnOnce(&mut Weights)) -> ProvingKey {
+        let mut weights = Weights::clone(&self.key.weights);
+        change(&mut weights);
+        self.key.forged(weights).expect("a layout")
+    }
 }
 
 /// Channels of a rescale that commit the same cells.

@@ -1,9 +1,11 @@
 //! Attacks on requantisations: wrong values, signs, limbs and clamps.
 
+use nexus_edge_core::field::from_i64;
 use nexus_edge_core::layout::{Layout, Lookup, Source, TableKind};
+use p3_field::Field;
 
-use crate::forge::{Forgery, Group, LOOKUPS, OPENING, Victim, uses};
-use crate::support::{self, Random};
+use crate::forge::{Forgery, Group, LOOKUPS, OPENING, Victim, goes_to, uses};
+use crate::support::{self, Random, nets};
 
 /// The range check of one side of a rescale: the accumulator enters the lower one with `+`, the upper one with `-`.
 fn side(g: &Group, sign: i64) -> impl Fn(&Layout, &Lookup) -> bool {
@@ -126,4 +128,141 @@ fn a_relu_or_clamp_dropped() {
     let f = f.tensor("c1", |t| t[p * 5 + c] = v as i16);
     assert_eq!(f.outcome(), LOOKUPS);
     assert_eq!(f.without(clamp_of(&g)), Ok(()));
+}
+
+#[test]
+fn a_tie_rounded_the_other_way() {
+    // 2 / 4 is half way between 0 and 1, -2 / 4 between -1 and 0: away from zero. 1 / 4 is a tie of the first of two roundings.
+    let victim = Victim::new(nets::quarter(), true);
+    for (x, honest, cheat) in [(2, 1, 0), (-2, -1, 0), (6, 2, 1), (-6, -2, -1), (1, 1, 0), (-1, 0, -1)] {
+        let mut f = victim.forge(&[&[x]]);
+        let g = f.groups("y").remove(0);
+        assert_eq!(f.get(g.cells.y, 0), honest);
+        f.digitise(&g, 0, x.into(), cheat);
+        f.claim();
+        assert_eq!(f.outcome(), LOOKUPS, "{x}");
+        let (lower, upper) = (f.without(side(&g, 1)), f.without(side(&g, -1)));
+        assert_eq!([lower, upper].iter().filter(|v| v.is_ok()).count(), 1, "{x}: one of the two checks stops it");
+    }
+}
+
+#[test]
+fn a_false_sign_state_at_a_channel_of_two_offsets() {
+    let victim = Victim::new(nets::two_offsets(), true);
+    let mut accepted = 0;
+    for x in -128..128 {
+        let f = victim.forge(&[&[x]]);
+        let g = f.groups("y").into_iter().find(|g| g.cells.signs.is_some()).expect("a channel of two offsets");
+        let (n1, n2) = g.cells.signs.expect("signs");
+        let acc = i64::from(f.trace.accumulators[g.accumulator][g.channels.get(0)]);
+        let (line, w) = (g.line(0, 0), f.layout.range_bits);
+        let honest = f.get(g.cells.v, 0);
+        for v in honest - 1..=honest + 1 {
+            for (s1, s2) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+                if (v, s1, s2) == (honest, i64::from(v <= g.zero), i64::from(v < g.zero)) {
+                    continue;
+                }
+                let b = |s: i64| if s == 1 { line.b_neg } else { line.b_pos };
+                let (low, high) = (acc * line.a + b(s1) - line.d * v, line.d - 1 - (acc * line.a + b(s2) - line.d * v));
+                if low < 0 || high < 0 {
+                    continue; // the range checks stop it whatever the signs
+                }
+                let f = f.copy().with(|f| {
+                    f.digitise(&g, 0, acc, v);
+                    f.set(n1, 0, s1);
+                    f.set(n2, 0, s2);
+                    if let Some((h1, h2)) = g.cells.limbs {
+                        f.set(h1, 0, low >> w);
+                        f.set(h2, 0, high >> w);
+                    }
+                    f.claim();
+                });
+                assert_eq!(f.outcome(), LOOKUPS, "acc {acc} v {v} signs {s1} {s2}");
+                assert_eq!(f.without(|layout, k| goes_to(layout, k, &TableKind::Sign)), Ok(()));
+                accepted += usize::from(v != honest);
+            }
+        }
+    }
+    assert!(accepted > 0, "without the sign table another value passes");
+}
+
+#[test]
+fn a_preclamp_value_outside_the_clamp_table() {
+    let victim = dense();
+    let (f, g, at, acc) = dense_cell(&victim, false);
+    for v in [1 << 20, -(1 << 20)] {
+        let f = f.copy().with(|f| {
+            f.digitise(&g, at, acc, v);
+            f.claim();
+        });
+        assert_eq!(f.outcome(), LOOKUPS);
+        assert_eq!(f.without(clamp_of(&g)), LOOKUPS, "the line's range checks stop it too");
+    }
+    // A value that makes R a small number modulo p is outside the tables: only they stop it.
+    let line = g.line(0, at);
+    let offset = if f.get(g.cells.v, at) > g.zero { line.b_pos } else { line.b_neg };
+    let numerator = from_i64(acc * line.a + offset);
+    for remainder in [0, 1, line.d - 1] {
+        let v = (numerator - from_i64(remainder)) * from_i64(line.d).inverse();
+        let f = f.copy().with(|f| {
+            f.witness.storages[g.cells.v][at] = v;
+            f.bump(g.cells.y, at, -1);
+            f.claim();
+        });
+        assert_eq!(f.outcome(), LOOKUPS);
+        assert_eq!(f.without(|layout, k| clamp_of(&g)(layout, k) || goes_to(layout, k, &TableKind::Sign)), Ok(()));
+    }
+}
+
+#[test]
+fn a_value_outside_int8_between_layers() {
+    let victim = Victim::new(nets::chain(), true);
+    let x = Random(4).int8(12);
+    let mut f = victim.forge(&[&x]);
+    let g = f.groups("h").remove(0);
+    let at = (0..10).find(|&at| f.get(g.cells.v, at) > 127).expect("a clamped value");
+    let v = f.get(g.cells.v, at);
+    f.set(g.cells.y, at, v);
+    f.reaccumulate();
+    f.rescale("h");
+    f.set(g.cells.y, at, v);
+    f.rescale("y");
+    f.claim();
+    assert_eq!(f.outcome(), LOOKUPS);
+    assert_eq!(f.without(clamp_of(&g)), Ok(()));
+}
+
+#[test]
+fn a_dead_channel_with_another_value() {
+    // Multiplier 1e-9: the second channel is 0 for every input.
+    let victim = Victim::new(nets::scaled(&[(100, 0.01), (100, 1e-9)]), true);
+    let mut f = victim.forge(&[&[77]]);
+    assert_eq!(f.ports[1], [77, 0]);
+    f.ports[1][1] = 1;
+    assert_eq!(f.outcome(), OPENING);
+    assert_eq!(f.without_tie("y"), Ok(()));
+    // With a prover that believes in the other constant.
+    let mut f = victim.forge(&[&[77]]);
+    let y = victim.tensor("y") as usize;
+    f.layout.views[y].constants = vec![(vec![1], vec![0, 1])];
+    f.claim();
+    assert_eq!(f.ports[1], [77, 1]);
+    assert_eq!(f.outcome(), OPENING);
+    assert_eq!(f.against(|_| ()), Ok(()), "the constant is public: it is the verifier's layout that refuses");
+}
+
+#[test]
+fn an_average_divided_by_nine_everywhere() {
+    let victim = Victim::new(nets::average_pool(), true);
+    let x = Random(5).int8(32);
+    let mut f = victim.forge(&[&x]);
+    let g = f.groups("y").remove(0);
+    let nine = *g.lines.iter().max_by_key(|l| l.d).expect("lines");
+    for at in 0..32 {
+        let acc = i64::from(f.trace.accumulators[g.accumulator][at]);
+        f.digitise(&g, at, acc, nine.value(acc, 0));
+    }
+    f.claim();
+    assert_eq!(f.outcome(), LOOKUPS);
+    assert_eq!(f.without(|layout, k| side(&g, 1)(layout, k) || side(&g, -1)(layout, k)), Ok(()));
 }

@@ -1,6 +1,8 @@
 //! A small network with every operator, and fixed pseudo-random numbers to fill it.
 #![allow(dead_code)] // each test binary uses a part
 
+pub mod nets;
+
 use nexus_edge_core::exec::{Executor, Trace};
 use nexus_edge_core::program::builder::{Convolution, ProgramBuilder};
 use nexus_edge_core::program::check::CheckedProgram;
