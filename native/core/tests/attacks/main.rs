@@ -6,5 +6,7 @@
 mod support;
 
 mod forge;
-mod rescales;
+mod pools;
 mod programs;
+mod rescales;
+mod softmaxes;
