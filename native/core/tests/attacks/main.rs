@@ -6,7 +6,9 @@
 mod support;
 
 mod forge;
+mod messages;
 mod pools;
 mod programs;
 mod rescales;
 mod softmaxes;
+mod wiring;
