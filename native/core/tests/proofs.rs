@@ -3,9 +3,9 @@
 mod support;
 
 use nexus_edge_core::exec::Executor;
-use nexus_edge_core::proof::{Content, Made, ProvingKey, Request, Statement, VerifyingKey, prove, verify};
 use nexus_edge_core::program::check::CheckedProgram;
 use nexus_edge_core::program::{Program, Weights};
+use nexus_edge_core::proof::{Content, Made, ProvingKey, Request, Statement, VerifyingKey, prove, verify};
 use nexus_edge_core::reject::Reject;
 
 fn key(program: &CheckedProgram, weights: &Weights, inside: bool, security: u32) -> (ProvingKey, Executor) {
@@ -67,7 +67,10 @@ fn a_statement_is_bound_item_by_item() {
         verify(vk, &s, &made.proof).expect_err("changed")
     };
     assert!(matches!(change(&|s| s.digest[3] ^= 1), Reject::Statement(_)));
-    assert!(matches!(change(&|s| s.context[31] ^= 128), Reject::Equation(_) | Reject::Row { .. } | Reject::Merkle { .. } | Reject::NotCanonical { .. }));
+    assert!(matches!(
+        change(&|s| s.context[31] ^= 128),
+        Reject::Equation(_) | Reject::Row { .. } | Reject::Merkle { .. } | Reject::NotCanonical { .. }
+    ));
     for port in 0..2 {
         change(&|s| {
             if let Content::Clear(b) = &mut s.tensors[port].content {

@@ -11,13 +11,13 @@ mod views;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-pub use recipe::{LimbRecipe, Recipe, RescaleCells, SoftmaxCells};
 pub(crate) use pool::taps;
-pub(crate) use views::split;
+pub use recipe::{LimbRecipe, Recipe, RescaleCells, SoftmaxCells};
 pub use types::{
-    Accumulator, AccumulatorKind, Column, Copy, Home, Index, Lookup, Rows, Source, Storage, StorageId, Table, TableKind, TableRef, Term, Vector,
-    View, ViewPiece,
+    Accumulator, AccumulatorKind, Column, Copy, Home, Index, Lookup, Rows, Source, Storage, StorageId, Table, TableKind, TableRef, Term,
+    Vector, View, ViewPiece,
 };
+pub(crate) use views::split;
 
 use crate::program::{AccId, ConstId, Contract, Op, Program, TensorId};
 
@@ -161,14 +161,6 @@ impl Builder<'_> {
             }
             None => Err(self.fail(out, "the program's views and max pools are too large")),
         }
-    }
-
-    /// A sum of `n` bits, less 1, is looked up in the range table: it must fit there.
-    fn counts(&self, out: TensorId, n: usize) -> Result<(), LayoutError> {
-        if n <= 1 << self.out.range_bits {
-            return Ok(());
-        }
-        Err(self.fail(out, format!("the range table of 2^{} rows cannot count {n} cells", self.out.range_bits)))
     }
 
     fn storage(&mut self, positions: usize, channels: usize, home: Home) -> StorageId {

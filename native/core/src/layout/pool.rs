@@ -1,10 +1,10 @@
 //! Max pool (design section 6): with `z = [y - x = 0]` for every valid cell `x` of a window, all `(y - x, z)` lie in the table
 //! `(d, [d = 0])` and `sum z - 1` in the range table: `y` is at least every cell and equal to one of them.
 
-use super::{Builder, LayoutError};
 use super::recipe::Recipe;
 use super::tables::constant;
 use super::types::{Index, Rows, Source, TableKind, Term};
+use super::{Builder, LayoutError};
 use crate::program::{TensorId, Window};
 
 impl Builder<'_> {
@@ -12,7 +12,6 @@ impl Builder<'_> {
         let (p, c) = self.shape(out);
         let taps_total = window.kernel.0 as usize * window.kernel.1 as usize;
         self.spend(out, taps_total.saturating_mul(p).saturating_mul(c.max(1)).saturating_add(taps_total))?;
-        self.counts(out, taps_total)?;
         let all = Index::all(c);
         let pooled = self.witness(p, c);
         self.out.recipes.push(Recipe::Pooled { storage: pooled, x, window: *window });

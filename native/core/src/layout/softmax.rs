@@ -6,10 +6,10 @@
 //!
 //! Every quotient of a floor is range-checked, not only its remainder: an unbounded quotient can be solved for in the field.
 
-use super::{Builder, LayoutError};
 use super::recipe::{LimbRecipe, Recipe, SoftmaxCells};
 use super::tables::constant;
 use super::types::{Accumulator, AccumulatorKind, Index, Source, StorageId, TableKind, Term};
+use super::{Builder, LayoutError};
 use crate::program::TensorId;
 use crate::program::softmax::NEWTON;
 
@@ -99,8 +99,6 @@ impl Builder<'_> {
     pub(super) fn softmax(&mut self, x: TensorId, out: TensorId, multiplier: i32, shift: u8) -> Result<(), LayoutError> {
         let low = self.dtype_of(out).range().0;
         let (positions, width) = self.shape(out);
-        // 512 or more maxima have no defined softmax.
-        self.counts(out, width.min(511))?;
         let group = [self.group(), self.group()];
         let mut g = Gadget { b: self, positions, width, group };
         let mut narrow = || g.cell(false);

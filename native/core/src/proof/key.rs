@@ -228,3 +228,26 @@ impl ProvingKey {
         Ok(ProvingKey { verifying: Arc::new(key), weights, model: Some(model) })
     }
 }
+
+#[cfg(feature = "attacks")]
+impl ProvingKey {
+    /// Other weights, unchecked, under this key's program, digest and root.
+    pub fn forged(&self, weights: Weights) -> Result<Self, LayoutError> {
+        let own = &self.verifying;
+        let verifying = VerifyingKey {
+            parameters: own.parameters.clone(),
+            program: own.program.clone(),
+            weights: own.weights.clone(),
+            public: if own.committed_weights() { Vec::new() } else { lift(&weights) },
+            digest: own.digest,
+            compiled: Mutex::default(),
+        };
+        let mut model = None;
+        if let KeyWeights::Committed(root) = own.weights {
+            let mut other = Compiled::commit_model(&own.parameters, &own.program, &weights)?;
+            other.root = root;
+            model = Some(other);
+        }
+        Ok(ProvingKey { verifying: Arc::new(verifying), weights: Arc::new(weights), model })
+    }
+}

@@ -10,7 +10,7 @@ use super::instance::Compiled;
 use super::key::{KeyError, ProvingKey};
 use super::statement::{Content, Statement, StatementTensor, tensor_commitment};
 use super::terms::soundness;
-use crate::channel::Prover;
+use crate::channel::{Prover, Transcript};
 use crate::contraction;
 use crate::exec::{ExecError, Executor};
 use crate::field::{F, K};
@@ -136,11 +136,23 @@ pub fn prove_witness(
     progress: Progress<'_>,
     figures: &mut Figures,
 ) -> Result<(Statement, Vec<u8>), Stop> {
-    if key.verifying.parameters().degree() == 2 {
-        Attempt { key, compiled, witness, committed, ports }.run::<2>(context, progress, figures)
-    } else {
-        Attempt { key, compiled, witness, committed, ports }.run::<3>(context, progress, figures)
-    }
+    Attempt { key, compiled, witness, committed, ports, start: &Prover::new }.prove(context, progress, figures)
+}
+
+/// As [`prove_witness`], with messages changed as they are sent.
+#[cfg(feature = "attacks")]
+pub fn prove_tampered(
+    key: &ProvingKey,
+    compiled: &Compiled,
+    witness: &Witness,
+    committed: &Witness,
+    ports: &[Vec<i16>],
+    context: [u8; 32],
+    tamper: crate::channel::Tamper,
+) -> (Statement, Vec<u8>) {
+    let start = |transcript| Prover::new(transcript).tampered(tamper.clone());
+    let attempt = Attempt { key, compiled, witness, committed, ports, start: &start };
+    attempt.prove(context, &mut |_, _| true, &mut Figures::default()).expect("nobody stops it")
 }
 
 struct Attempt<'a> {
@@ -149,9 +161,19 @@ struct Attempt<'a> {
     witness: &'a Witness,
     committed: &'a Witness,
     ports: &'a [Vec<i16>],
+    /// The prover's channel after what the transcript has absorbed.
+    start: &'a dyn Fn(Transcript) -> Prover,
 }
 
 impl Attempt<'_> {
+    fn prove(&self, context: [u8; 32], progress: Progress<'_>, figures: &mut Figures) -> Result<(Statement, Vec<u8>), Stop> {
+        if self.key.verifying.parameters().degree() == 2 {
+            self.run::<2>(context, progress, figures)
+        } else {
+            self.run::<3>(context, progress, figures)
+        }
+    }
+
     /// All oracles but the model's, which belongs to the key.
     fn commit(&self) -> Vec<Option<Committed>> {
         let c = self.compiled;
@@ -188,10 +210,12 @@ impl Attempt<'_> {
         clock.enter("commit")?;
         let own = self.commit();
         let statement = self.statement(&own, context);
-        let oracles: Vec<&Committed> =
-            own.iter().map(|o| o.as_ref().or(self.key.model.as_ref()).expect("the model oracle belongs to keys with committed weights")).collect();
+        let oracles: Vec<&Committed> = own
+            .iter()
+            .map(|o| o.as_ref().or(self.key.model.as_ref()).expect("the model oracle belongs to keys with committed weights"))
+            .collect();
         let roots: Vec<[u8; 32]> = oracles.iter().map(|o| o.root).collect();
-        let mut prover = Prover::new(begin(&statement, &key.program, key.parameters(), c, &roots));
+        let mut prover = (self.start)(begin(&statement, &key.program, key.parameters(), c, &roots));
         for o in own.iter().flatten() {
             prover.append(&o.root);
         }

@@ -1,6 +1,5 @@
 //! The verifier, start to end. Generic over its reading context from the first message to the opening.
 
-
 use super::conversation::{begin, copies, copy_variables, ties};
 use super::instance::Compiled;
 use super::key::{KeyWeights, VerifyingKey};
@@ -19,13 +18,25 @@ pub fn verify(key: &VerifyingKey, statement: &Statement, proof: &[u8]) -> Verdic
     }
     let form = statement.form(&key.program)?;
     let compiled = key.compiled(&form).map_err(|e| Reject::Statement(e.to_string()))?;
-    let (roots, rest) = roots(key, &compiled, statement, proof)?;
-    let transcript = begin(statement, &key.program, key.parameters(), &compiled, &roots);
+    check(key, &compiled, statement, proof)
+}
+
+/// The verifier of another public structure than the key's: what a proof would show if a constraint were missing on both sides.
+#[cfg(feature = "attacks")]
+pub fn verify_compiled(key: &VerifyingKey, compiled: &Compiled, statement: &Statement, proof: &[u8]) -> Verdict<()> {
+    statement.form(&key.program)?;
+    check(key, compiled, statement, proof)
+}
+
+/// Checks the proof of a statement that fits the key.
+fn check(key: &VerifyingKey, compiled: &Compiled, statement: &Statement, proof: &[u8]) -> Verdict<()> {
+    let (roots, rest) = roots(key, compiled, statement, proof)?;
+    let transcript = begin(statement, &key.program, key.parameters(), compiled, &roots);
     let mut reader = PlainReader::new(transcript, rest);
     if key.parameters().degree() == 2 {
-        conversation::<2, _>(&mut reader, key, &compiled, statement, &roots)?;
+        conversation::<2, _>(&mut reader, key, compiled, statement, &roots)?;
     } else {
-        conversation::<3, _>(&mut reader, key, &compiled, statement, &roots)?;
+        conversation::<3, _>(&mut reader, key, compiled, statement, &roots)?;
     }
     reader.finish()
 }
