@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::field::{F, from_i64};
 use crate::layout::{Form, Home, Layout, LayoutError, Recipe, StorageId};
 use crate::logup::{LeafBlocks, LinearForm};
-use crate::parameters::Parameters;
+use crate::parameters::{MAX_LOG_DOMAIN, Parameters, WHIR_LOG_BLOWUP};
 use crate::pcs::{Committed, Functional, OracleLayout, Role, Stack, commit};
 use crate::program::check::CheckedProgram;
 use crate::program::{Program, Tensor, Weights};
@@ -53,6 +53,10 @@ impl Compiled {
             ports.push(if let Home::Port(i) = home { Some(i) } else { None });
         }
         let blocks = LeafBlocks::new(&layout);
+        let largest = oracles.iter().map(|o: &Arc<OracleLayout>| o.log_rows).max().unwrap_or(0);
+        if largest + WHIR_LOG_BLOWUP > MAX_LOG_DOMAIN {
+            return Err(LayoutError { operator: "the program".into(), why: format!("columns of 2^{largest} cells have no domain") });
+        }
         let stack = Stack::new(oracles.clone());
         let bits = |t: u32| variables(&program.tensors[t as usize]);
         let tie_variables = layout.ports.iter().map(|&t| bits(t)).max().unwrap_or(0);

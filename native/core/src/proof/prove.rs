@@ -1,5 +1,6 @@
 //! The prover, start to end.
 
+use std::ops::ControlFlow;
 use std::time::Instant;
 
 use thiserror::Error;
@@ -215,7 +216,10 @@ impl Attempt<'_> {
         forms.extend(ties(c, &key.program, &statement, &tau).into_iter().map(|(f, _)| f));
         forms.extend(copies(c, &copy_point));
         let claims = forms.into_iter().map(|f| c.functionals(f)).collect();
-        pcs::open(key.parameters(), &mut prover, &c.stack, &oracles, claims);
+        let mut control = |done| if clock.report(done).is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) };
+        if pcs::open(key.parameters(), &mut prover, &c.stack, &oracles, claims, &mut control).is_break() {
+            return Err(Stop);
+        }
         clock.leave();
         Ok((statement, prover.finish()))
     }
