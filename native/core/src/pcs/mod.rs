@@ -1,5 +1,6 @@
 //! The polynomial commitment: several Reed-Solomon oracles of different sizes, opened together at separable functionals.
 
+mod cells;
 mod code;
 mod functional;
 mod kernel;

@@ -58,7 +58,7 @@ fn combine<const D: usize>(
     let mut g = vec![K::ZERO; 1 << stack.log_rows];
     for (o, (oracle, &base)) in oracles.iter().zip(&stack.bases).enumerate() {
         let weights = &weights[base..][..oracle.layout.columns];
-        over_columns(&oracle.cells, 1 << oracle.layout.log_rows, weights, 1 << stack.log_stride(o), &mut g);
+        over_columns(&oracle.cells, oracle.layout.log_rows, weights, 1 << stack.log_stride(o), &mut g);
     }
     let s: K<D> = g.iter().zip(monomials(&z)).map(|(&c, m)| c * m).sum();
     prover.send_clear("opening value", &[s]);

@@ -6,6 +6,7 @@
 use p3_field::{PackedValue, PrimeCharacteristicRing};
 
 use crate::field::{Ext, F, K, LANES, PackedF, PackedK};
+use crate::ntt::reverse;
 
 /// How a variable is bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,11 +23,6 @@ pub(crate) struct Planes<const D: usize>([Vec<F>; D]);
 
 /// Below this length a pass is not worth a second thread.
 const GRAIN: usize = 1 << 12;
-
-/// `i` with its lowest `bits` bits reversed.
-pub(crate) fn reverse(i: usize, bits: usize) -> usize {
-    if bits == 0 { 0 } else { i.reverse_bits() >> (usize::BITS as usize - bits) }
-}
 
 impl<const D: usize> Planes<D> {
     /// From `f(i)` at natural index `i < 2^log`.

@@ -12,6 +12,7 @@ use std::ops::ControlFlow;
 use rayon::prelude::*;
 
 use super::Control;
+use super::cells::BlockCells;
 use super::functional::{Term, Weighted, restrict};
 use super::kernel::{over_channels, over_positions};
 use super::oracle::Committed;
@@ -19,12 +20,12 @@ use super::planes::{Basis, Planes, round};
 use super::stack::{Span, Stack};
 use crate::channel::Prover;
 use crate::eq::tensor;
-use crate::field::{F, K};
+use crate::field::K;
 
 /// A block while its variables are bound.
 struct Live<'a, const D: usize> {
     span: Span,
-    cells: &'a [F],
+    cells: BlockCells<'a>,
     terms: Vec<Term<'a, D>>,
     /// Product of the challenges of the idle variables, which every weight takes.
     idle: K<D>,
@@ -35,17 +36,14 @@ struct Live<'a, const D: usize> {
 }
 
 impl<'a, const D: usize> Live<'a, D> {
-    fn new(span: Span, cells: &'a [F], terms: Vec<Term<'a, D>>) -> Self {
+    fn new(span: Span, cells: BlockCells<'a>, terms: Vec<Term<'a, D>>) -> Self {
         let channels = 1 << span.channels;
-        let sides = terms
-            .iter()
-            .map(|t| {
-                let rows = &cells[t.position * channels..][..t.u.len() * channels];
-                let a = over_positions(rows, channels, &t.u);
-                let v = |c: usize| c.checked_sub(t.channel).and_then(|c| t.v.get(c)).copied().unwrap_or(K::ZERO);
-                (Planes::new(span.channels, |c| a[c]), Planes::new(span.channels, v))
-            })
-            .collect();
+        let sums = over_positions(cells, channels, &terms.iter().map(|t| (t.position, t.u.as_ref())).collect::<Vec<_>>());
+        let side = |(t, a): (&Term<'a, D>, Vec<K<D>>)| {
+            let v = |c: usize| c.checked_sub(t.channel).and_then(|c| t.v.get(c)).copied().unwrap_or(K::ZERO);
+            (Planes::new(span.channels, |c| a[c]), Planes::new(span.channels, v))
+        };
+        let sides = terms.iter().zip(sums).map(side).collect();
         Live { span, cells, terms, idle: K::ONE, sides, over_positions: None }
     }
 
@@ -148,7 +146,7 @@ pub(crate) fn prove<const D: usize>(
     let places: Vec<_> = stack.layouts.iter().enumerate().flat_map(|(o, layout)| layout.blocks.iter().map(move |b| (o, b))).collect();
     let mut live: Vec<Live<D>> = places
         .into_par_iter()
-        .map(|(o, b)| Live::new(stack.span(o, b), &oracles[o].cells[b.offset..][..b.size()], restrict(b, &functionals[o][b.owner])))
+        .map(|(o, b)| Live::new(stack.span(o, b), oracles[o].cells.block(b.offset, b.size()), restrict(b, &functionals[o][b.owner])))
         .collect();
     control(0.3)?;
     let mut tail = Tail::new();

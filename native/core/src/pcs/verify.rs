@@ -112,9 +112,11 @@ fn query<const D: usize, R: Reader<D>>(
     }
     match combined.g {
         Polynomial::Clear(g) => {
-            let word = ntt::encode(g.iter().flat_map(|x| x.0).collect(), D, log_domain);
-            let at = |i: usize| Ext(core::array::from_fn::<F, D, _>(|d| word[D * i + d]));
-            match indices.iter().zip(values).all(|(&i, value)| at(i) == value) {
+            let flat: Vec<F> = g.iter().flat_map(|x| x.0).collect();
+            let word = ntt::encode_rows(&flat, D, stack.log_rows, log_domain);
+            // The coordinates of K are columns of one panel.
+            let at = |i: usize| word.row(i).next().and_then(|row| row.first_chunk::<D>()).map(|c| Ext(*c));
+            match indices.iter().zip(values).all(|(&i, value)| at(i) == Some(value)) {
                 true => Ok(()),
                 false => Err(Reject::Row { oracle: "combined polynomial" }),
             }

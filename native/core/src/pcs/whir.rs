@@ -9,7 +9,8 @@
 //! `(1, t)`. A round of the coefficient basis takes such a weight to `(t + r)` times the tensor of the other pairs: the verifier keeps one
 //! coefficient and one point for each claim.
 
-use p3_field::PrimeCharacteristicRing;
+use p3_field::{Field, PrimeCharacteristicRing};
+use rayon::prelude::*;
 
 use super::code::{Code, Leaf, read_rows};
 use super::planes::{Basis, Planes, round};
@@ -17,7 +18,7 @@ use crate::channel::{Prover, Reader};
 use crate::eq::tensor;
 use crate::field::{Ext, F, K};
 use crate::hash::Digest;
-use crate::ntt;
+use crate::ntt::{self, PANEL};
 use crate::parameters::{FOLD_LOG, ORACLE_LOG_BLOWUP, Parameters, WHIR_LOG_BLOWUP};
 use crate::reject::{Reject, Verdict};
 
@@ -83,8 +84,8 @@ impl<const D: usize> Word<D> {
 
     fn at(g: &[K<D>], stage: Stage) -> Self {
         // Row b holds the coefficients of X^(16 b), ..., X^(16 b + 15): the natural order.
-        let rows = g.iter().flat_map(|x| x.0).collect();
-        Word { stage, code: Code::new(leaf::<D>(), ntt::encode(rows, LEAF * D, stage.height())) }
+        let rows: Vec<F> = g.iter().flat_map(|x| x.0).collect();
+        Word { stage, code: Code::new(leaf::<D>(), ntt::encode_rows(&rows, LEAF * D, stage.folded(), stage.height())) }
     }
 
     /// The root.
@@ -95,24 +96,42 @@ impl<const D: usize> Word<D> {
 
 /// `sum_k xi^(k+1) x_k^i` for `i < 2^log`, where `x_k` is point `points[k]` of the domain of size `2^log_domain`.
 ///
-/// This is the transpose of an evaluation, and that is a transform again: `h^i sum_j e_j omega^(i j)`.
+/// This is the transpose of an evaluation, and that is a transform again. With `i = S a + b` for `0 <= b < S` and `y_k = x_k^S`, which is point
+/// `points[k] mod N` of the domain of `N = 2^log_domain / S` points `h omega^j`, the sum is `h^a sum_j e_(j, b) omega^(a j)`, where
+/// `e_(j, b)` is the sum of `xi^(k+1) x_k^b` over `points[k] = j mod N`: an encoding of the coefficients `h^-j e_(j, b)`. `S` fills a panel.
 fn point_weights<const D: usize>(points: &[usize], xi: K<D>, log: usize, log_domain: usize) -> Vec<K<D>> {
-    let mut at = vec![F::ZERO; D << log_domain];
+    let log_s = ((PANEL / D).ilog2() as usize).min(log);
+    let (s, log_n) = (1 << log_s, log_domain - log_s);
+    let columns = s * D;
+    let mut e = vec![F::ZERO; columns << log_n];
+    let h = ntt::shift(log_n);
+    let inverse = h.inverse();
     let mut power = xi;
-    for &j in points {
-        at[D * j..][..D].copy_from_slice(&power.0);
+    for &k in points {
+        let (x, j) = (ntt::point(log_domain, k), k & ((1 << log_n) - 1));
+        let mut c = power.scale(inverse.exp_u64(j as u64));
+        for to in e[j * columns..][..columns].chunks_exact_mut(D) {
+            for (to, c) in to.iter_mut().zip(c.0) {
+                *to += c;
+            }
+            c = c.scale(x);
+        }
         power *= xi;
     }
-    let sums = ntt::dft(at, D, log_domain);
-    let (h, mut power) = (ntt::shift(log_domain), F::ONE);
-    sums.chunks_exact(D)
-        .take(1 << log)
-        .map(|c| {
-            let x = Ext(core::array::from_fn(|d| c[d] * power));
+    let sums = ntt::encode_rows(&e, columns, log_n, log_n);
+    const RUN: usize = 1 << 8;
+    let mut out = vec![K::ZERO; 1 << log];
+    out.par_chunks_mut(RUN * s).enumerate().for_each(|(run, out)| {
+        let mut power = h.exp_u64((run * RUN) as u64);
+        for (a, out) in out.chunks_exact_mut(s).enumerate() {
+            let mut row = sums.row(run * RUN + a).flatten();
+            for x in out {
+                *x = Ext(core::array::from_fn(|_| row.next().map_or(F::ZERO, |&c| c * power)));
+            }
             power *= h;
-            x
-        })
-        .collect()
+        }
+    });
+    out
 }
 
 /// Proves `<g, m(z)> = s` and the values of `g` at the given points of the domain of `2 len(g)` points. `word` commits to `g`.
