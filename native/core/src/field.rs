@@ -116,9 +116,7 @@ impl<const D: usize> K<D> {
                 rows[i][j] = power.0[i];
             }
             let mut shifted = [F::ZERO; D];
-            for i in 0..D - 1 {
-                shifted[i + 1] = power.0[i];
-            }
+            shifted[1..].copy_from_slice(&power.0[..D - 1]);
             shifted[0] = power.0[D - 1] * F::from_u8(7);
             power = Ext(shifted);
         }

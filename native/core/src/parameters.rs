@@ -46,15 +46,7 @@ impl Parameters {
             128 => (3, [0, 319, 195, 160, 145, 139, 136, 134, 133, 133]),
             _ => return None,
         };
-        Some(Parameters {
-            security,
-            degree,
-            columns: [64, 32, 64, 64],
-            min_log_rows: [8; ROLES],
-            queries,
-            clear_log: 12,
-            final_log: 9,
-        })
+        Some(Parameters { security, degree, columns: [64, 32, 64, 64], min_log_rows: [8; ROLES], queries, clear_log: 12, final_log: 9 })
     }
 
     /// A set for tests whose thresholds are so small that every path runs within milliseconds. It proves nothing.

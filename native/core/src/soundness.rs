@@ -1,69 +1,137 @@
-//! Error terms of a proof, each in bits, and the bits of their sum (design section 3).
+//! Error terms of a proof and their sum.
+//!
+//! A proof of a false statement is accepted with probability at most the *sum* of all terms (for each hash of a cheater, in the random oracle
+//! model). Everything is proved in the unique decoding regime; no conjecture is used.
 
-use crate::parameters::{ORACLE_LOG_BLOWUP, Parameters};
-use crate::pcs::{Stack, whir_sizes};
+use std::fmt;
 
-/// An upper bound `2^-bits` on one way to cheat.
+use crate::field::P;
+use crate::parameters::{FOLD_LOG, ORACLE_LOG_BLOWUP, Parameters};
+use crate::pcs::{Stack, stages};
+
+/// One source of error: probability `2^-bits`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Term {
-    /// Which.
+    /// What can go wrong.
     pub name: String,
-    /// `-log2` of the bound.
+    /// `-log2` of its probability.
     pub bits: f64,
 }
 
-/// All terms and the bits of their sum.
+impl Term {
+    /// A bad event of at most `count` challenges out of `|K|`.
+    pub fn algebraic(name: impl Into<String>, count: f64, degree: usize) -> Term {
+        Term { name: name.into(), bits: degree as f64 * (P as f64).log2() - count.log2() }
+    }
+
+    /// A word outside the unique decoding radius `(1 - rate)/2` passes `queries` independent queries: `((1 + rate)/2)^queries`.
+    pub fn queries(name: impl Into<String>, queries: usize, log_blowup: usize) -> Term {
+        let rate = 0.5f64.powi(log_blowup as i32);
+        Term { name: name.into(), bits: -(queries as f64) * ((1.0 + rate) / 2.0).log2() }
+    }
+}
+
+/// The terms of a proof and the bits of their sum.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Soundness {
-    /// The summands.
+    /// All terms.
     pub terms: Vec<Term>,
-    /// `-log2` of the sum.
+    /// `-log2` of the sum of their probabilities.
     pub bits: f64,
 }
 
 impl Soundness {
-    /// Sums.
-    pub fn new(terms: Vec<Term>) -> Self {
+    /// Adds up.
+    pub fn new(terms: Vec<Term>) -> Soundness {
         let bits = -terms.iter().map(|t| (-t.bits).exp2()).sum::<f64>().log2();
         Soundness { terms, bits }
     }
 }
 
-/// `count / |K|`, with `|K|` rounded down so that the term stays an upper bound.
-pub fn field_term(parameters: &Parameters, name: &str, count: f64) -> Term {
-    Term { name: name.into(), bits: 63.999 * parameters.degree() as f64 - count.max(1.0).log2() }
+impl fmt::Display for Soundness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for t in &self.terms {
+            writeln!(f, "{:>8.2} bits  {}", t.bits, t.name)?;
+        }
+        write!(f, "{:>8.2} bits  sum", self.bits)
+    }
 }
 
-/// `((1 + rate) / 2)^queries`: a word farther than `(1 - rate) / 2` from the code passes.
-fn query_term(parameters: &Parameters, name: String, log_blowup: usize) -> Term {
-    let rate = (-(log_blowup as f64)).exp2();
-    Term { name, bits: -(parameters.queries(log_blowup) as f64) * f64::midpoint(1.0, rate).log2() }
-}
-
-/// Terms of one opening of `claims` claims.
-pub fn opening_terms(parameters: &Parameters, stack: &Stack, claims: usize) -> Vec<Term> {
-    let domain = ((stack.log_rows + ORACLE_LOG_BLOWUP) as f64).exp2();
-    let bits = (stack.log_rows + stack.column_bits) as f64;
-    let mut out = vec![
-        field_term(parameters, "claim batch", claims as f64),
-        field_term(parameters, "opening rounds", 2.0 * bits),
-        // Columns are combined by eq(rho): one fold of a pair of words for each bit, proximity loss n/|K| each.
-        field_term(parameters, "column fold", stack.column_bits.max(1) as f64 * domain),
-        query_term(parameters, "row queries".into(), ORACLE_LOG_BLOWUP),
+/// The terms of an opening of at most `claims` claims.
+///
+/// - The claims are combined by powers of one challenge: a polynomial of degree `claims - 1`.
+/// - Every round of the sumcheck sends a polynomial of degree 2.
+/// - Column fold: if the columns, folded by a tensor of `c` challenges, are close to a code word of length `n`, they are so jointly, on one set
+///   of rows, up to `c n / |K|` (proximity gaps of lines in the unique decoding radius, one variable after another).
+/// - Row queries: `g` and the folded rows.
+/// - In each round of WHIR: the batch of a claim and `q` values (degree `q`), four sumcheck rounds, the fold of leaves (four variables, code of
+///   as many symbols as leaves), and the queries at the rate of the oracle that they open.
+pub fn opening_terms(params: &Parameters, stack: &Stack, claims: usize) -> Vec<Term> {
+    let degree = params.degree();
+    let algebraic = |name: String, count: f64| Term::algebraic(name, count, degree);
+    let domain = stack.log_rows + ORACLE_LOG_BLOWUP;
+    let mut queries = params.queries(ORACLE_LOG_BLOWUP);
+    let mut terms = vec![
+        algebraic("opening: batch of claims".into(), claims.max(2) as f64 - 1.0),
+        algebraic("opening: sumcheck".into(), 2.0 * stack.variables() as f64),
+        Term::queries("opening: row queries", queries, ORACLE_LOG_BLOWUP),
     ];
-    if parameters.is_clear(stack.log_rows) {
-        return out;
+    if stack.column_bits > 0 {
+        terms.push(algebraic("opening: column fold".into(), stack.column_bits as f64 * (1u64 << domain) as f64));
     }
-    let mut claims = parameters.queries(ORACLE_LOG_BLOWUP) as f64 + 1.0;
-    for (i, size) in whir_sizes(parameters, stack.log_rows).into_iter().enumerate() {
-        let points = ((size.log_size + size.log_blowup) as f64).exp2();
-        let folds = crate::parameters::FOLD_LOG as f64;
-        out.push(field_term(parameters, &format!("WHIR {i} batch"), claims));
-        out.push(field_term(parameters, &format!("WHIR {i} rounds"), 2.0 * folds));
-        out.push(field_term(parameters, &format!("WHIR {i} folds"), folds * points));
-        out.push(query_term(parameters, format!("WHIR {i} queries"), size.log_blowup));
-        claims = parameters.queries(size.log_blowup) as f64 + 1.0;
+    if params.is_clear(stack.log_rows) {
+        return terms;
     }
-    out
+    for (i, stage) in stages(params, stack.log_rows).into_iter().enumerate() {
+        terms.push(algebraic(format!("folding {i}: batch of values"), queries as f64));
+        terms.push(algebraic(format!("folding {i}: sumcheck"), 2.0 * FOLD_LOG as f64));
+        terms.push(algebraic(format!("folding {i}: fold of leaves"), FOLD_LOG as f64 * (1u64 << stage.height()) as f64));
+        queries = params.queries(stage.log_blowup);
+        terms.push(Term::queries(format!("folding {i}: queries"), queries, stage.log_blowup));
+    }
+    terms
 }
 
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::pcs::{OracleLayout, Role};
+
+    fn sum(security: u32, witness: (usize, usize), model: (usize, usize), input: (usize, usize), claims: usize) -> Soundness {
+        let params = Parameters::new(security).expect("a set");
+        let layout = |role, shape| Arc::new(OracleLayout::new(&params, role, 0, vec![shape]));
+        let stack = Stack::new(vec![layout(Role::Witness, witness), layout(Role::Tensor, input), layout(Role::Model, model)]);
+        Soundness::new(opening_terms(&params, &stack, claims))
+    }
+
+    #[test]
+    fn a_sum_is_less_than_its_least_term() {
+        let terms = |bits: &[f64]| bits.iter().map(|&bits| Term { name: "x".into(), bits }).collect();
+        assert!((Soundness::new(terms(&[101.0, 101.0])).bits - 100.0).abs() < 1e-9);
+        assert!((Soundness::new(terms(&[100.0, 140.0])).bits - 100.0).abs() < 1e-9);
+    }
+
+    /// Half a bit of the budget and more stays for the terms outside the opening: of the order of lookups / |K|.
+    #[test]
+    fn openings_of_small_and_large_models_leave_room() {
+        for security in [100, 128] {
+            let resnet8 = sum(security, (1 << 10, 350), (1 << 8, 305), (1024, 3), 300);
+            let mobilenet = sum(security, (1 << 15, 460), (1 << 12, 860), (50176, 3), 1000);
+            let huge = sum(security, (1 << 20, 256), (1 << 17, 1024), (1 << 16, 64), 10_000);
+            for s in [resnet8, mobilenet] {
+                assert!(s.bits > security as f64 + 1.5, "{security}\n{s}");
+            }
+            assert!(huge.bits > security as f64 + 0.5, "{security}\n{huge}");
+        }
+    }
+
+    #[test]
+    fn unknown_terms_are_not_left_out() {
+        let s = sum(100, (1 << 15, 460), (1 << 12, 860), (50176, 3), 1000);
+        // 2^18 coefficients: three rounds of WHIR, four terms each, and the opening's four.
+        assert_eq!(s.terms.len(), 16, "{s}");
+        assert!(s.to_string().ends_with("sum"));
+    }
+}

@@ -14,7 +14,7 @@ from nexus_edge.proofs.importers.schema import parse
 from tests.support.cases import CASES
 from tests.support.one_operator import Quantized, unary
 from tests.support.shared import MODELS
-from tests.support.tflite_writer import ModelWriter
+from tflite_writer import ModelWriter
 
 MUTATIONS = 150
 SECONDS = 2.0

@@ -90,8 +90,7 @@ impl Layout {
             contracts: HashMap::new(),
             vectors: 0,
             groups: 0,
-            indices: 0,
-            taps: 0,
+            steps: STEPS,
         };
         b.inputs()?;
         for op in &program.ops {
@@ -117,11 +116,10 @@ impl Layout {
     }
 }
 
-/// Pieces, and public rank-one terms, of one tensor's view at most; cells that the index lists of all max pools may name, and their taps
-/// (each is a storage and a lookup).
+/// Pieces, and public rank-one terms, of one tensor's view at most.
 const VIEW_TERMS: usize = 1 << 12;
-const INDICES: usize = 1 << 28;
-const TAPS: usize = 1 << 16;
+/// Index-list steps that all views and max pools of a program may take together: a small key must not cost much.
+const STEPS: usize = 1 << 28;
 
 struct Builder<'a> {
     program: &'a Program,
@@ -131,8 +129,7 @@ struct Builder<'a> {
     contracts: HashMap<AccId, usize>,
     vectors: usize,
     groups: usize,
-    indices: usize,
-    taps: usize,
+    steps: usize,
 }
 
 impl Builder<'_> {
@@ -153,6 +150,25 @@ impl Builder<'_> {
 
     fn fail(&self, out: TensorId, why: impl Into<String>) -> LayoutError {
         LayoutError { operator: self.program.tensors[out as usize].name.clone(), why: why.into() }
+    }
+
+    /// Draws down the budget of index-list steps.
+    fn spend(&mut self, out: TensorId, steps: usize) -> Result<(), LayoutError> {
+        match self.steps.checked_sub(steps) {
+            Some(left) => {
+                self.steps = left;
+                Ok(())
+            }
+            None => Err(self.fail(out, "the program's views and max pools are too large")),
+        }
+    }
+
+    /// A sum of `n` bits, less 1, is looked up in the range table: it must fit there.
+    fn counts(&self, out: TensorId, n: usize) -> Result<(), LayoutError> {
+        if n <= 1 << self.out.range_bits {
+            return Ok(());
+        }
+        Err(self.fail(out, format!("the range table of 2^{} rows cannot count {n} cells", self.out.range_bits)))
     }
 
     fn storage(&mut self, positions: usize, channels: usize, home: Home) -> StorageId {

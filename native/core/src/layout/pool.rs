@@ -1,7 +1,7 @@
 //! Max pool (design section 6): with `z = [y - x = 0]` for every valid cell `x` of a window, all `(y - x, z)` lie in the table
 //! `(d, [d = 0])` and `sum z - 1` in the range table: `y` is at least every cell and equal to one of them.
 
-use super::{Builder, INDICES, LayoutError, TAPS};
+use super::{Builder, LayoutError};
 use super::recipe::Recipe;
 use super::tables::constant;
 use super::types::{Index, Rows, Source, TableKind, Term};
@@ -11,11 +11,9 @@ impl Builder<'_> {
     pub(super) fn max_pool(&mut self, x: TensorId, out: TensorId, window: &Window, clamp: (i32, i32)) -> Result<(), LayoutError> {
         let (p, c) = self.shape(out);
         let taps_total = window.kernel.0 as usize * window.kernel.1 as usize;
-        self.taps = self.taps.saturating_add(taps_total);
-        self.indices = self.indices.saturating_add(taps_total.saturating_mul(p).saturating_mul(c));
-        if self.indices > INDICES || self.taps > TAPS {
-            return Err(self.fail(out, format!("a max pool of {taps_total} taps for each of {p} x {c} outputs is too large")));
-        }
+        // A tap is a storage, a lookup and a recipe as well: some thousand steps.
+        self.spend(out, p.saturating_mul(c).saturating_add(1 << 12).saturating_mul(taps_total))?;
+        self.counts(out, taps_total)?;
         let all = Index::all(c);
         let pooled = self.witness(p, c);
         self.out.recipes.push(Recipe::Pooled { storage: pooled, x, window: *window });

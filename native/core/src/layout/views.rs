@@ -32,6 +32,7 @@ impl Builder<'_> {
 
             let source = self.out.views[piece.source as usize].clone();
             for s in &source.pieces {
+                self.spend(out, source.positions + to.len() + source.channels + to_channels.len())?;
                 let (tp, sp) = compose(&to, &from, &s.tensor_positions, &s.storage_positions, source.positions);
                 let (tc, sc) = compose(&to_channels, &from_channels, &s.tensor_channels, &s.storage_channels, source.channels);
                 if !tp.is_empty() && !tc.is_empty() {

@@ -1,73 +1,91 @@
-//! The prover of an opening.
+//! The prover's side of an opening.
 
-use p3_field::PrimeCharacteristicRing;
-use rayon::prelude::*;
+use std::ops::ControlFlow;
 
-use super::oracle::Stack;
-use super::{Committed, Functional, sumcheck, whir};
+use super::Control;
+use super::functional::{Functional, batch};
+use super::kernel::over_columns;
+use super::oracle::Committed;
+use super::stack::Stack;
+use super::sumcheck;
+use super::whir::{self, Word, distinct, monomials};
 use crate::channel::Prover;
 use crate::eq::eq;
-use crate::field::{Ext, F, K};
+use crate::field::K;
 use crate::parameters::{ORACLE_LOG_BLOWUP, Parameters};
-use crate::prover::values::add_scaled;
 
-/// Opens the batch of claims: each is a sum of functionals.
-pub fn open<const D: usize>(parameters: &Parameters, prover: &mut Prover, stack: &Stack, oracles: &[&Committed], claims: Vec<Vec<Functional<D>>>) {
-    let eta: K<D> = prover.challenge("batch");
-    let functionals = sumcheck::batch(claims, eta);
-    let point = sumcheck::prove(prover, stack, oracles, &functionals);
-    drop(functionals);
-    let (rows, columns) = point.split_at(stack.log_rows);
-    let g = combine(stack, oracles, &eq(columns));
+/// The column combination as sent, before any index is drawn.
+struct Combined<const D: usize> {
+    g: Vec<K<D>>,
+    /// The point below `log2(L_max)`.
+    z: Vec<K<D>>,
+    word: Option<Word<D>>,
+}
 
-    let monomials = crate::eq::tensor(&rows.iter().map(|&z| (K::ONE, z)).collect::<Vec<_>>());
-    let s: K<D> = g.par_iter().zip(&monomials).with_min_len(1 << 10).map(|(&a, &b)| a * b).reduce(|| K::ZERO, |a, b| a + b);
-    drop(monomials);
+/// Proves one value for each claim, a sum of functionals on the committed storages. Breaks when `control` does.
+///
+/// # Panics
+/// If `oracles` are not the stack's, or a functional does not fit its storage.
+pub fn open<const D: usize>(
+    params: &Parameters,
+    prover: &mut Prover,
+    stack: &Stack,
+    oracles: &[&Committed],
+    claims: Vec<Vec<Functional<D>>>,
+    control: Control,
+) -> ControlFlow<()> {
+    let combined = combine(params, prover, stack, oracles, &claims, control)?;
+    query(params, prover, stack, oracles, combined);
+    control(1.0)
+}
+
+/// The sumcheck, `s`, and `g` or its root.
+fn combine<const D: usize>(
+    params: &Parameters,
+    prover: &mut Prover,
+    stack: &Stack,
+    oracles: &[&Committed],
+    claims: &[Vec<Functional<D>>],
+    control: Control,
+) -> ControlFlow<(), Combined<D>> {
+    assert_eq!(oracles.len(), stack.layouts.len(), "one committed oracle for each of the stack");
+    let roots: Vec<_> = oracles.iter().map(|o| o.root).collect();
+    prover.transcript.absorb("opening oracles", &stack.to_bytes(&roots));
+    let eta = prover.challenge("opening batch");
+    let functionals = batch(stack, claims.iter().map(Vec::as_slice), eta).expect("functionals fit their storages");
+    let mut z = sumcheck::prove(prover, stack, oracles, &functionals, control)?;
+    let weights = eq(&z.split_off(stack.log_rows));
+    let mut g = vec![K::ZERO; 1 << stack.log_rows];
+    for (o, (oracle, &base)) in oracles.iter().zip(&stack.bases).enumerate() {
+        let weights = &weights[base..][..oracle.layout.columns];
+        over_columns(&oracle.cells, 1 << oracle.layout.log_rows, weights, 1 << stack.log_stride(o), &mut g);
+    }
+    let s: K<D> = g.iter().zip(monomials(&z)).map(|(&c, m)| c * m).sum();
     prover.send_clear("opening value", &[s]);
-    let inner = if parameters.is_clear(stack.log_rows) {
-        prover.send_clear("g", &g);
+    let word = if params.is_clear(stack.log_rows) {
+        prover.send_clear("combined polynomial", &g);
         None
     } else {
-        let oracle = whir::Oracle::new(&g, stack.log_rows, whir::FIRST_LOG_BLOWUP);
-        prover.send_bytes("g", &oracle.root());
-        Some(oracle)
+        let word = Word::new(&g);
+        prover.send_bytes("combined root", &word.root());
+        Some(word)
     };
-    let log_domain = stack.log_rows + ORACLE_LOG_BLOWUP;
-    let queries = prover.transcript.indices("rows", parameters.queries(ORACLE_LOG_BLOWUP), log_domain);
-    for (layout, oracle) in stack.layouts.iter().zip(oracles) {
-        let mine = distinct(&queries, layout.log_rows + ORACLE_LOG_BLOWUP);
-        prover.append(&oracle.open_rows(&mine));
+    control(0.9)?;
+    ControlFlow::Continue(Combined { g, z, word })
+}
+
+/// The rows, and WHIR where `g` is committed.
+fn query<const D: usize>(params: &Parameters, prover: &mut Prover, stack: &Stack, oracles: &[&Committed], combined: Combined<D>) {
+    let indices = distinct(prover.transcript.indices("row indices", params.queries(ORACLE_LOG_BLOWUP), stack.log_rows + ORACLE_LOG_BLOWUP));
+    for oracle in oracles {
+        oracle.code.open(prover, &reduced(&indices, oracle.layout.log_domain()));
     }
-    if let Some(oracle) = inner {
-        whir::prove(parameters, prover, g, oracle, rows, &distinct(&queries, log_domain));
+    if let Some(word) = combined.word {
+        whir::prove(params, prover, &combined.g, word, &combined.z, indices);
     }
 }
 
-/// Indices modulo `2^log`, sorted, distinct.
-pub(super) fn distinct(indices: &[usize], log: usize) -> Vec<usize> {
-    let mut out: Vec<usize> = indices.iter().map(|i| i & ((1 << log) - 1)).collect();
-    out.sort_unstable();
-    out.dedup();
-    out
-}
-
-/// `g = sum_l weight_l f_l(X^stride)`.
-fn combine<const D: usize>(stack: &Stack, oracles: &[&Committed], weights: &[K<D>]) -> Vec<K<D>> {
-    const RUN: usize = 1 << 10;
-    let mut g = vec![K::ZERO; 1 << stack.log_rows];
-    for (k, oracle) in oracles.iter().enumerate() {
-        let (log, stride) = (oracle.layout.log_rows, 1usize << stack.log_stride(k));
-        let weights = &weights[stack.bases[k]..][..oracle.layout.columns];
-        g.par_chunks_mut(RUN * stride).enumerate().for_each(|(run, out)| {
-            let n = out.len().div_ceil(stride);
-            let mut sums: [Vec<F>; D] = core::array::from_fn(|_| vec![F::ZERO; n]);
-            for (column, w) in oracle.cells.chunks_exact(1 << log).zip(weights) {
-                sums.iter_mut().zip(w.0).for_each(|(s, w)| add_scaled(s, w, &column[run * RUN..][..n]));
-            }
-            for (i, x) in out.iter_mut().step_by(stride).enumerate() {
-                *x += Ext(core::array::from_fn(|d| sums[d][i]));
-            }
-        });
-    }
-    g
+/// Indices modulo `2^log_domain`, sorted and distinct.
+pub(crate) fn reduced(indices: &[usize], log_domain: usize) -> Vec<usize> {
+    distinct(indices.iter().map(|i| i & ((1 << log_domain) - 1)).collect())
 }

@@ -1,104 +1,146 @@
-//! Where each storage of an oracle lies, and where each oracle lies in the stack: functions of shapes and parameters only.
+//! Oracles: storages of one role laid out as columns of message coefficients, encoded and committed.
+//!
+//! The blocks of the storages ([`crate::blocks`]) fill one long vector; cut into pieces of `L` cells it gives the columns. The message is the
+//! data: cell `c L + i` of the long vector is the coefficient of `X^i` in column `c`. `L` is the smallest power of two, at least a minimum,
+//! that needs at most the role's limit of columns. Cells that no value fills are 0 in an honest message and have no weight in any claim.
 
 use std::sync::Arc;
 
-use crate::blocks::{Block, stack};
-use crate::eq::log2_ceil;
-use crate::parameters::Parameters;
+use p3_field::PrimeCharacteristicRing;
+use rayon::prelude::*;
 
-/// Whose oracle it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
+use super::code::{Code, Leaf};
+use crate::blocks::{Block, stack};
+use crate::field::F;
+use crate::hash::{Digest, MAX_LEAF_COLUMNS};
+use crate::ntt;
+use crate::parameters::{ORACLE_LOG_BLOWUP, Parameters};
+
+/// What an oracle holds; leaves are hashed under a key of the role.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
-    /// Made for one proof.
+    /// The cells of one proof.
     Witness = 0,
-    /// A statement tensor: one kind for inputs and outputs.
+    /// A committed input or output: one role for both, so that the output of one proof can be the input of the next.
     Tensor = 1,
-    /// Weights and biases of a model.
+    /// Weights.
     Model = 2,
+    /// Parameters of a training run.
+    Parameters = 3,
 }
 
 impl Role {
-    /// The name that leaves are hashed under.
+    /// The name in keys and messages.
     pub fn name(self) -> &'static str {
         match self {
             Role::Witness => "witness",
             Role::Tensor => "tensor",
             Role::Model => "model",
+            Role::Parameters => "parameters",
         }
     }
 }
 
-/// An oracle: `columns` messages of `2^log_rows` coefficients. Cell `i` of the concatenated blocks is coefficient `i mod 2^log_rows` of
-/// column `i / 2^log_rows`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Where the storages of an oracle lie: a function of their shapes and the parameter set.
+#[derive(Clone, Debug)]
 pub struct OracleLayout {
-    /// Role.
+    /// The role.
     pub role: Role,
-    /// Number among the oracles of its role.
+    /// Which oracle of that role.
     pub index: u32,
-    /// `(positions, channels)` of each storage.
+    /// `(positions, channels)` of each storage, neither 0.
     pub shapes: Vec<(usize, usize)>,
-    /// Blocks of all storages.
+    /// Blocks of all storages; the owner is an index into `shapes`.
     pub blocks: Vec<Block>,
-    /// `log2` of the coefficients of a column.
+    /// `log2(L)`.
     pub log_rows: usize,
-    /// Number of columns.
+    /// Columns, at least 1.
     pub columns: usize,
 }
 
 impl OracleLayout {
-    /// The fewest rows, a power of two and at least the role's minimum, that need at most the role's limit of columns.
-    pub fn new(parameters: &Parameters, role: Role, index: u32, shapes: Vec<(usize, usize)>) -> Self {
+    /// Lays out storages of the given shapes; their total size is bounded by the program's checks.
+    pub fn new(params: &Parameters, role: Role, index: u32, shapes: Vec<(usize, usize)>) -> OracleLayout {
         let (blocks, total) = stack(&shapes);
-        let mut log_rows = parameters.min_log_rows(role as usize);
-        while parameters.columns(role as usize) << log_rows < total {
+        let limit = params.columns(role as usize).min(MAX_LEAF_COLUMNS);
+        let mut log_rows = params.min_log_rows(role as usize);
+        while limit << log_rows < total {
             log_rows += 1;
         }
-        OracleLayout { role, index, shapes, blocks, log_rows, columns: total.div_ceil(1 << log_rows).max(1) }
+        let columns = total.div_ceil(1 << log_rows).max(1);
+        OracleLayout { role, index, shapes, blocks, log_rows, columns }
     }
 
-    /// As absorbed: role, index, log of the rows, columns, pads and salt bytes (both 0 in plain mode), 4 bytes each.
+    /// `log2` of the code's length.
+    pub fn log_domain(&self) -> usize {
+        self.log_rows + ORACLE_LOG_BLOWUP
+    }
+
+    /// Cells of the long vector, unused ones included.
+    pub fn cells(&self) -> usize {
+        self.columns << self.log_rows
+    }
+
+    /// What the transcript absorbs beside the root: role, index, log of the domain, columns, pads, whether leaves are salted; each in 4
+    /// little-endian bytes.
     pub fn to_bytes(&self) -> Vec<u8> {
-        [self.role as u32, self.index, self.log_rows as u32, self.columns as u32, 0, 0].iter().flat_map(|x| x.to_le_bytes()).collect()
+        [self.role as u32, self.index, self.log_domain() as u32, self.columns as u32, 0, 0].into_iter().flat_map(u32::to_le_bytes).collect()
+    }
+
+    pub(crate) fn leaf(&self) -> Leaf {
+        Leaf { role: self.role.name(), columns: self.columns }
     }
 }
 
-/// All oracles of a proof as one long vector.
-#[derive(Clone, Debug)]
-pub struct Stack {
-    /// Oracles in the order of their roots.
-    pub layouts: Vec<Arc<OracleLayout>>,
-    /// First global column of each.
-    pub bases: Vec<usize>,
-    /// `log2 L_max`.
-    pub log_rows: usize,
-    /// Bits of a global column.
-    pub column_bits: usize,
+/// A committed oracle as its committer keeps it.
+pub struct Committed {
+    /// Where everything lies.
+    pub layout: Arc<OracleLayout>,
+    /// The Merkle root.
+    pub root: Digest,
+    /// The long vector.
+    pub(crate) cells: Vec<F>,
+    pub(crate) code: Code,
 }
 
-impl Stack {
-    /// Oracles take aligned column ranges of their rounded-up widths, widest first, ties in the given order.
-    pub fn new(layouts: Vec<Arc<OracleLayout>>) -> Self {
-        let width = |o: &OracleLayout| o.columns.next_power_of_two();
-        let mut order: Vec<usize> = (0..layouts.len()).collect();
-        order.sort_by_key(|&i| core::cmp::Reverse(width(&layouts[i])));
-        let (mut bases, mut at) = (vec![0; layouts.len()], 0);
-        for i in order {
-            bases[i] = at;
-            at += width(&layouts[i]);
+#[cfg(feature = "attacks")]
+impl Committed {
+    /// This code word and root over the cells of another oracle: what is opened is not what is committed.
+    pub fn over_cells_of(self, other: Committed) -> Committed {
+        Committed { cells: other.cells, ..self }
+    }
+}
+
+/// Commits to the storages' values, row-major `positions x channels` each.
+///
+/// # Panics
+/// If the values do not have the layout's shapes, or the layout is none of this parameter set.
+pub fn commit(params: &Parameters, layout: Arc<OracleLayout>, values: &[&[F]]) -> Committed {
+    assert!(layout.columns <= params.columns(layout.role as usize), "the layout is one of this parameter set");
+    let cells = place(&layout, values);
+    let code = Code::new(layout.leaf(), ntt::encode_columns(&cells, layout.log_rows, layout.log_domain()));
+    Committed { root: code.root(), layout, cells, code }
+}
+
+/// The long vector of the storages' values.
+fn place(layout: &OracleLayout, values: &[&[F]]) -> Vec<F> {
+    assert_eq!(values.len(), layout.shapes.len(), "one slice for each storage");
+    for (v, (positions, channels)) in values.iter().zip(&layout.shapes) {
+        assert_eq!(v.len(), positions * channels, "a storage's values have its shape");
+    }
+    let mut cells = vec![F::ZERO; layout.cells()];
+    let mut slots = Vec::with_capacity(layout.blocks.len());
+    let mut rest = cells.as_mut_slice();
+    for b in &layout.blocks {
+        let (slot, tail) = rest.split_at_mut(b.size());
+        slots.push((b, slot));
+        rest = tail;
+    }
+    slots.into_par_iter().for_each(|(b, slot)| {
+        let channels = layout.shapes[b.owner].1;
+        for (row, p) in slot.chunks_exact_mut(b.channels.size).zip(b.positions.range()) {
+            row[..b.channels.used].copy_from_slice(&values[b.owner][p * channels..][b.channels.range()]);
         }
-        let log_rows = layouts.iter().map(|o| o.log_rows).max().unwrap_or(0);
-        Stack { bases, log_rows, column_bits: log2_ceil(at.max(1)), layouts }
-    }
-
-    /// `log2(L_max / L)` of an oracle: rounds in which its cells idle.
-    pub fn log_stride(&self, oracle: usize) -> usize {
-        self.log_rows - self.layouts[oracle].log_rows
-    }
-
-    /// Global index of a block's first cell.
-    pub fn index(&self, oracle: usize, block: &Block) -> usize {
-        (self.bases[oracle] << self.log_rows) + (block.offset << self.log_stride(oracle))
-    }
+    });
+    cells
 }

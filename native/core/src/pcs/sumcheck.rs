@@ -1,282 +1,221 @@
-//! The structured sumcheck of an opening: the weight vector is never materialised.
+//! The opening sumcheck, without ever writing down the vector of weights.
 //!
-//! A block keeps its few functionals `u_j (x) v_j`. It idles for `log2(stride)` rounds, is then folded along channels, where its rounds are
-//! those of `A_j(c) = sum_p u_j(p) F(p, c)` against `v_j`, then along positions, where all its functionals are one vector, and ends as one
-//! pair of scalars, which takes part at its index from then on. A block without any functional is folded all the same: its cells meet its
-//! neighbours' weights.
+//! The weights of a block are a few outer products `u (x) v`. While channel variables are bound, `<F, u (x) v> = <A, v>` with
+//! `A(c) = sum_p u(p) F(p, c)`, a vector over channels alone; afterwards `F` is folded by the channel challenges at once, all `u` merge into
+//! one vector over positions, and the position variables are bound. What then is left of a block is one cell and one weight; these scalars
+//! are kept in a sparse vector, where they meet their neighbours. A block without a weight is folded all the same: its cells meet its
+//! neighbours' weights there.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 
-use p3_field::PrimeCharacteristicRing;
 use rayon::prelude::*;
 
-use super::oracle::Stack;
-use super::{Committed, Functional};
-use crate::blocks::Block;
+use super::Control;
+use super::functional::{Term, Weighted, restrict};
+use super::kernel::{over_channels, over_positions};
+use super::oracle::Committed;
+use super::planes::{Basis, Planes, round};
+use super::stack::{Span, Stack};
 use crate::channel::Prover;
 use crate::eq::tensor;
-use crate::field::{Ext, F, K};
-use crate::prover::values::add_scaled;
+use crate::field::{F, K};
 
-/// One block on its way from cells to a scalar.
+/// A block while its variables are bound.
 struct Live<'a, const D: usize> {
-    /// First round in which it is folded.
-    start: usize,
-    channel_bits: usize,
-    /// Round after its last.
-    end: usize,
-    index: usize,
+    span: Span,
     cells: &'a [F],
-    width: usize,
-    /// Product of the challenges while idle.
-    scale: K<D>,
-    u: Vec<Vec<K<D>>>,
-    v: Vec<Vec<K<D>>>,
-    a: Vec<Vec<K<D>>>,
-    challenges: Vec<(K<D>, bool)>,
-    /// Cells and weights by position, once channels are folded.
-    folded: Option<(Vec<K<D>>, Vec<K<D>>)>,
-}
-
-/// `(h0, h2)` of `<f_e + X f_o, w_o + X w_e>` in the coefficient basis, of `<f_0 + X (f_1 - f_0), w_0 + X (w_1 - w_0)>` in the other.
-fn round<const D: usize>(f: &[K<D>], w: &[K<D>], coefficient: bool) -> (K<D>, K<D>) {
-    let one = |i: usize| {
-        let (f0, f1, w0, w1) = (f[2 * i], f[2 * i + 1], w[2 * i], w[2 * i + 1]);
-        if coefficient { (f0 * w1, f1 * w0) } else { (f0 * w0, (f1 - f0) * (w1 - w0)) }
-    };
-    let add = |a: (K<D>, K<D>), b: (K<D>, K<D>)| (a.0 + b.0, a.1 + b.1);
-    (0..f.len() / 2).into_par_iter().with_min_len(1 << 10).map(one).reduce(|| (K::ZERO, K::ZERO), add)
-}
-
-fn bind<const D: usize>(x: &mut Vec<K<D>>, z: K<D>, low_plus_high: bool) {
-    let n = x.len() / 2;
-    for i in 0..n {
-        let (low, high) = (x[2 * i], x[2 * i + 1]);
-        x[i] = if low_plus_high { low + z * high } else { low + z * (high - low) };
-    }
-    x.truncate(n);
-}
-
-/// Binds a pair of vectors: `f' = f_e + z f_o`, `w' = w_o + z w_e` in the coefficient basis.
-fn bind_both<const D: usize>(f: &mut Vec<K<D>>, w: &mut Vec<K<D>>, z: K<D>, coefficient: bool) {
-    bind(f, z, coefficient);
-    if coefficient {
-        let n = w.len() / 2;
-        for i in 0..n {
-            w[i] = w[2 * i + 1] + z * w[2 * i];
-        }
-        w.truncate(n);
-    } else {
-        bind(w, z, false);
-    }
+    terms: Vec<Term<'a, D>>,
+    /// Product of the challenges of the idle variables, which every weight takes.
+    idle: K<D>,
+    /// `(A, v)` of each term.
+    sides: Vec<(Planes<D>, Planes<D>)>,
+    /// Data and weights over positions, once the channels are bound.
+    over_positions: Option<(Planes<D>, Planes<D>)>,
 }
 
 impl<'a, const D: usize> Live<'a, D> {
-    fn new(stack: &Stack, oracle: usize, block: &Block, cells: &'a [F], functionals: &[&(Vec<K<D>>, Vec<K<D>>)]) -> Self {
-        let start = stack.log_stride(oracle);
-        let (mut u, mut v) = (Vec::new(), Vec::new());
-        let cut = |x: &[K<D>], range: std::ops::Range<usize>, size: usize| {
-            let part = &x[range];
-            part.iter().any(|k| *k != K::ZERO).then(|| {
-                let mut out = part.to_vec();
-                out.resize(size, K::ZERO);
-                out
-            })
-        };
-        for (fu, fv) in functionals {
-            if let Some(part) = cut(fv, block.channels.range(), block.channels.size)
-                && let Some(weights) = cut(fu, block.positions.range(), block.positions.size)
-            {
-                u.push(weights);
-                v.push(part);
-            }
-        }
-        Live {
-            start,
-            channel_bits: block.channels.log(),
-            end: start + block.log(),
-            index: stack.index(oracle, block),
-            cells: &cells[block.offset..block.offset + block.size()],
-            width: block.channels.size,
-            scale: K::ONE,
-            u,
-            v,
-            a: Vec::new(),
-            challenges: Vec::new(),
-            folded: None,
-        }
-    }
-
-    /// `A_j(c) = sum_p u_j(p) F(p, c)`.
-    fn contract(&mut self) {
-        let n = self.u.len();
-        let width = self.width;
-        let rows = (1usize << 14).div_ceil(width);
-        let blank = || -> Vec<[Vec<F>; D]> { (0..n).map(|_| core::array::from_fn(|_| vec![F::ZERO; width])).collect() };
-        let sums = self
-            .cells
-            .par_chunks(rows * width)
-            .enumerate()
-            .map(|(chunk, cells)| {
-                let mut sums = blank();
-                for (i, row) in cells.chunks_exact(width).enumerate() {
-                    for (sum, u) in sums.iter_mut().zip(&self.u) {
-                        let weight = u[chunk * rows + i];
-                        sum.iter_mut().zip(weight.0).for_each(|(s, w)| add_scaled(s, w, row));
-                    }
-                }
-                sums
-            })
-            .reduce(blank, |mut a, b| {
-                for (x, y) in a.iter_mut().flatten().zip(b.iter().flatten()) {
-                    x.iter_mut().zip(y).for_each(|(x, &y)| *x += y);
-                }
-                a
-            });
-        self.a = sums.into_iter().map(|s| (0..width).map(|c| Ext(core::array::from_fn(|d| s[d][c]))).collect()).collect();
-    }
-
-    /// After the channel rounds: cells folded by their challenges, functionals summed by position.
-    fn merge(&mut self) {
-        let t = tensor(&self.challenges.iter().map(|&(z, coefficient)| (if coefficient { K::ONE } else { K::ONE - z }, z)).collect::<Vec<_>>());
-        let weights: [Vec<F>; D] = core::array::from_fn(|d| t.iter().map(|x| x.0[d]).collect());
-        let f = self.cells.par_chunks_exact(self.width).with_min_len((1 << 12) / self.width.min(1 << 12)).map(|row| {
-            Ext(core::array::from_fn(|d| dot(row, &weights[d])))
-        });
-        let f: Vec<K<D>> = f.collect();
-        let mut w = vec![K::ZERO; f.len()];
-        for (u, v) in self.u.iter().zip(&self.v) {
-            let factor = v[0] * self.scale;
-            w.par_iter_mut().with_min_len(1 << 12).zip(u).for_each(|(w, &x)| *w += x * factor);
-        }
-        self.folded = Some((f, w));
-        self.u = Vec::new();
-    }
-
-    fn round(&self, j: usize, coefficient: bool) -> (K<D>, K<D>) {
-        if j < self.start {
-            // All cells at even indices: only the X^1 coefficient, which is the claim.
-            return (K::ZERO, K::ZERO);
-        }
-        match &self.folded {
-            Some((f, w)) => round(f, w, coefficient),
-            None => {
-                let (h0, h2) = self.a.iter().zip(&self.v).fold((K::ZERO, K::ZERO), |sum, (a, v)| {
-                    let h = round(a, v, coefficient);
-                    (sum.0 + h.0, sum.1 + h.1)
-                });
-                (h0 * self.scale, h2 * self.scale)
-            }
-        }
-    }
-
-    fn bind(&mut self, j: usize, z: K<D>, coefficient: bool) {
-        if j < self.start {
-            self.scale *= z;
-            return;
-        }
-        match &mut self.folded {
-            Some((f, w)) => bind_both(f, w, z, coefficient),
-            None => {
-                for (a, v) in self.a.iter_mut().zip(&mut self.v) {
-                    bind_both(a, v, z, coefficient);
-                }
-                self.challenges.push((z, coefficient));
-            }
-        }
-        if self.folded.is_none() && j + 1 == self.start + self.channel_bits {
-            self.merge();
-        }
-    }
-}
-
-/// `sum row[i] weights[i]`.
-fn dot(row: &[F], weights: &[F]) -> F {
-    use crate::field::{LANES, PackedF};
-    use p3_field::PackedValue;
-    let n = row.len() / LANES * LANES;
-    let packs = PackedF::pack_slice(&row[..n]).iter().zip(PackedF::pack_slice(&weights[..n]));
-    let sum = packs.fold(PackedF::ZERO, |s, (&a, &b)| s + a * b);
-    let tail: F = row[n..].iter().zip(&weights[n..]).map(|(&a, &b)| a * b).sum();
-    sum.as_slice().iter().copied().sum::<F>() + tail
-}
-
-/// Functionals of all claims, scaled by powers of `eta`, by oracle and storage.
-pub(super) type ByStorage<const D: usize> = BTreeMap<(usize, usize), Vec<(Vec<K<D>>, Vec<K<D>>)>>;
-
-/// Batches claims: claim `k` with weight `eta^k`.
-pub(super) fn batch<const D: usize>(claims: Vec<Vec<Functional<D>>>, eta: K<D>) -> ByStorage<D> {
-    let mut out = ByStorage::new();
-    let mut power = K::ONE;
-    for (k, claim) in claims.into_iter().enumerate() {
-        for mut f in claim {
-            if k > 0 {
-                f.u.iter_mut().for_each(|x| *x *= power);
-            }
-            out.entry((f.oracle, f.storage)).or_default().push((f.u, f.v));
-        }
-        power *= eta;
-    }
-    out
-}
-
-/// All rounds. -> the point: rows first, then columns.
-pub(super) fn prove<const D: usize>(prover: &mut Prover, stack: &Stack, oracles: &[&Committed], functionals: &ByStorage<D>) -> Vec<K<D>> {
-    let mut live: Vec<Live<'_, D>> = Vec::new();
-    for (k, (layout, committed)) in stack.layouts.iter().zip(oracles).enumerate() {
-        for block in &layout.blocks {
-            let mine: Vec<_> = functionals.get(&(k, block.owner)).into_iter().flatten().collect();
-            live.push(Live::new(stack, k, block, &committed.cells, &mine));
-        }
-    }
-    live.par_iter_mut().filter(|b| b.channel_bits > 0).for_each(Live::contract);
-
-    let mut tail: BTreeMap<usize, (K<D>, K<D>)> = BTreeMap::new();
-    let mut point = Vec::with_capacity(stack.log_rows + stack.column_bits);
-    for j in 0..stack.log_rows + stack.column_bits {
-        let coefficient = j < stack.log_rows;
-        // Blocks of one channel are folded by position from their first round on.
-        live.par_iter_mut().filter(|b| b.folded.is_none() && b.start + b.channel_bits == j).for_each(Live::merge);
-        let (done, rest): (Vec<_>, Vec<_>) = live.into_iter().partition(|b| b.end == j);
-        live = rest;
-        for b in done {
-            let (f, w) = b.folded.expect("merged in this round at the latest");
-            tail.insert(b.index >> j, (f[0], w[0]));
-        }
-        let (mut h0, mut h2) =
-            live.par_iter().map(|b| b.round(j, coefficient)).reduce(|| (K::ZERO, K::ZERO), |a, b| (a.0 + b.0, a.1 + b.1));
-        let pairs = pair_up(&tail);
-        for &(_, f, w) in &pairs {
-            let h = round(&f, &w, coefficient);
-            h0 += h.0;
-            h2 += h.1;
-        }
-        prover.send("opening round", &[h0, h2]);
-        let z: K<D> = prover.challenge("opening round");
-        point.push(z);
-        live.par_iter_mut().for_each(|b| b.bind(j, z, coefficient));
-        tail = pairs
-            .into_iter()
-            .map(|(i, f, w)| {
-                let (mut f, mut w) = (f.to_vec(), w.to_vec());
-                bind_both(&mut f, &mut w, z, coefficient);
-                (i, (f[0], w[0]))
+    fn new(span: Span, cells: &'a [F], terms: Vec<Term<'a, D>>) -> Self {
+        let channels = 1 << span.channels;
+        let sides = terms
+            .iter()
+            .map(|t| {
+                let rows = &cells[t.position * channels..][..t.u.len() * channels];
+                let a = over_positions(rows, channels, &t.u);
+                let v = |c: usize| c.checked_sub(t.channel).and_then(|c| t.v.get(c)).copied().unwrap_or(K::ZERO);
+                (Planes::new(span.channels, |c| a[c]), Planes::new(span.channels, v))
             })
             .collect();
+        Live { span, cells, terms, idle: K::ONE, sides, over_positions: None }
     }
-    point
+
+    /// Folds the cells by the channel challenges among `zs` and merges the weights.
+    fn enter_positions(&mut self, zs: &[(K<D>, Basis)]) {
+        if self.over_positions.is_some() {
+            return;
+        }
+        let t = data_tensor(&zs[self.span.start..][..self.span.channels]);
+        let f = over_channels(self.cells, &t);
+        let mut w = vec![K::ZERO; f.len()];
+        for (term, (_, v)) in self.terms.iter().zip(&self.sides) {
+            let q = v.get(0) * self.idle;
+            for (x, &u) in w[term.position..].iter_mut().zip(term.u.iter()) {
+                *x += q * u;
+            }
+        }
+        self.sides = Vec::new();
+        self.over_positions = Some((Planes::new(self.span.positions, |p| f[p]), Planes::new(self.span.positions, |p| w[p])));
+    }
+
+    fn round(&mut self, zs: &[(K<D>, Basis)], basis: Basis) -> (K<D>, K<D>) {
+        let j = zs.len();
+        if self.terms.is_empty() || j < self.span.start {
+            // No weight; or all cells at even and all weights at even indices, so that only the coefficient of X is not 0.
+            (K::ZERO, K::ZERO)
+        } else if j < self.span.start + self.span.channels {
+            let sum = self.sides.iter().map(|(a, v)| round(a, v, basis)).fold((K::ZERO, K::ZERO), plus);
+            (sum.0 * self.idle, sum.1 * self.idle)
+        } else {
+            self.enter_positions(zs);
+            self.over_positions.as_ref().map_or((K::ZERO, K::ZERO), |(f, w)| round(f, w, basis))
+        }
+    }
+
+    fn bind(&mut self, j: usize, z: K<D>, basis: Basis) {
+        if self.terms.is_empty() {
+        } else if j < self.span.start {
+            self.idle *= z;
+        } else if let Some((f, w)) = &mut self.over_positions {
+            f.fold_data(z, basis);
+            w.fold_weight(z, basis);
+        } else {
+            for (a, v) in &mut self.sides {
+                a.fold_data(z, basis);
+                v.fold_weight(z, basis);
+            }
+        }
+    }
+
+    /// The cell and the weight that are left.
+    fn scalar(&mut self, zs: &[(K<D>, Basis)]) -> (K<D>, K<D>) {
+        if self.terms.is_empty() {
+            let own = &zs[self.span.start..][..self.span.channels + self.span.positions];
+            let (channels, positions) = own.split_at(self.span.channels);
+            let f = over_channels(self.cells, &data_tensor(channels));
+            return (f.iter().zip(data_tensor(positions)).map(|(&x, t)| x * t).sum(), K::ZERO);
+        }
+        self.enter_positions(zs);
+        self.over_positions.as_ref().map_or((K::ZERO, K::ZERO), |(f, w)| (f.get(0), w.get(0)))
+    }
 }
 
-/// Scalars by index -> pairs by parent, absent ones 0.
-fn pair_up<const D: usize>(tail: &BTreeMap<usize, (K<D>, K<D>)>) -> Vec<(usize, [K<D>; 2], [K<D>; 2])> {
-    let mut out: Vec<(usize, [K<D>; 2], [K<D>; 2])> = Vec::new();
-    for (&i, &(f, w)) in tail {
-        if out.last().is_none_or(|last| last.0 != i >> 1) {
-            out.push((i >> 1, [K::ZERO; 2], [K::ZERO; 2]));
+fn plus<const D: usize>(a: (K<D>, K<D>), b: (K<D>, K<D>)) -> (K<D>, K<D>) {
+    (a.0 + b.0, a.1 + b.1)
+}
+
+/// The vector that folds data by the given challenges.
+fn data_tensor<const D: usize>(zs: &[(K<D>, Basis)]) -> Vec<K<D>> {
+    let pairs: Vec<_> = zs
+        .iter()
+        .map(|&(z, basis)| match basis {
+            Basis::Coefficient => (K::ONE, z),
+            Basis::Evaluation => (K::ONE - z, z),
+        })
+        .collect();
+    tensor(&pairs)
+}
+
+/// One cell and one weight for each index, the absent ones 0.
+type Tail<const D: usize> = BTreeMap<usize, (K<D>, K<D>)>;
+
+/// The tail as dense vectors of pairs, and the parents' indices.
+fn pair_up<const D: usize>(tail: &Tail<D>) -> (Vec<usize>, [Vec<(K<D>, K<D>)>; 2]) {
+    let mut parents: Vec<usize> = tail.keys().map(|i| i >> 1).collect();
+    parents.dedup();
+    let at = |i| tail.get(&i).copied().unwrap_or((K::ZERO, K::ZERO));
+    let sides = [0, 1].map(|b| parents.iter().map(|p| at(2 * p + b)).collect());
+    (parents, sides)
+}
+
+/// Runs all rounds and sends them. Returns the challenges; `None` if `control` breaks off.
+pub(crate) fn prove<const D: usize>(
+    prover: &mut Prover,
+    stack: &Stack,
+    oracles: &[&Committed],
+    functionals: &[Vec<Vec<Weighted<'_, D>>>],
+    control: Control,
+) -> ControlFlow<(), Vec<K<D>>> {
+    let places: Vec<_> = stack.layouts.iter().enumerate().flat_map(|(o, layout)| layout.blocks.iter().map(move |b| (o, b))).collect();
+    let mut live: Vec<Live<D>> = places
+        .into_par_iter()
+        .map(|(o, b)| Live::new(stack.span(o, b), &oracles[o].cells[b.offset..][..b.size()], restrict(b, &functionals[o][b.owner])))
+        .collect();
+    control(0.3)?;
+    let mut tail = Tail::new();
+    let mut zs: Vec<(K<D>, Basis)> = Vec::with_capacity(stack.variables());
+    for j in 0..stack.variables() {
+        let basis = if j < stack.log_rows { Basis::Coefficient } else { Basis::Evaluation };
+        let (mut done, rest): (Vec<_>, Vec<_>) = live.into_iter().partition(|x| x.span.end() == j);
+        live = rest;
+        tail.par_extend(done.par_iter_mut().map(|x| (x.span.index >> j, x.scalar(&zs))));
+        let (parents, [even, odd]) = pair_up(&tail);
+        let mut h = live.par_iter_mut().map(|x| x.round(&zs, basis)).reduce(|| (K::ZERO, K::ZERO), plus);
+        for (&(fe, we), &(fo, wo)) in even.iter().zip(&odd) {
+            h = plus(
+                h,
+                match basis {
+                    Basis::Coefficient => (fe * wo, fo * we),
+                    Basis::Evaluation => (fe * we, (fo - fe) * (wo - we)),
+                },
+            );
         }
-        let last = out.last_mut().expect("just pushed");
-        last.1[i & 1] = f;
-        last.2[i & 1] = w;
+        prover.send("opening round", &[h.0, h.1]);
+        let z = prover.challenge("opening round");
+        live.par_iter_mut().for_each(|x| x.bind(j, z, basis));
+        tail = parents
+            .into_iter()
+            .zip(even.into_iter().zip(odd))
+            .map(|(p, ((fe, we), (fo, wo)))| {
+                let folded = match basis {
+                    Basis::Coefficient => (fe + z * fo, wo + z * we),
+                    Basis::Evaluation => (fe + z * (fo - fe), we + z * (wo - we)),
+                };
+                (p, folded)
+            })
+            .collect();
+        zs.push((z, basis));
+        control(0.3 + 0.4 * (j + 1) as f64 / stack.variables() as f64)?;
     }
-    out
+    ControlFlow::Continue(zs.into_iter().map(|(z, _)| z).collect())
+}
+
+/// The multilinear weight of all functionals at the final point, folded block by block and side by side.
+pub(crate) fn weight_at<const D: usize>(stack: &Stack, functionals: &[Vec<Vec<Weighted<'_, D>>>], z: &[K<D>]) -> K<D> {
+    // A weight vector folds as `w_o + z w_e`, then as `w_e + z (w_o - w_e)`.
+    let pairs: Vec<(K<D>, K<D>)> =
+        z.iter().enumerate().map(|(j, &z)| if j < stack.log_rows { (z, K::ONE) } else { (K::ONE - z, z) }).collect();
+    let mut tensors: BTreeMap<(usize, usize), Vec<K<D>>> = BTreeMap::new();
+    let mut total = K::ZERO;
+    for (o, layout) in stack.layouts.iter().enumerate() {
+        for block in &layout.blocks {
+            let terms = restrict(block, &functionals[o][block.owner]);
+            if terms.is_empty() {
+                continue;
+            }
+            let span = stack.span(o, block);
+            let middle = span.start + span.channels;
+            let outer = (0..span.start).chain(span.end()..z.len()).fold(K::ONE, |t, j| {
+                let (zero, one) = pairs[j];
+                t * if span.index >> j & 1 == 1 { one } else { zero }
+            });
+            let keys = [(span.start, span.channels), (middle, span.positions)];
+            for (from, len) in keys {
+                tensors.entry((from, len)).or_insert_with(|| tensor(&pairs[from..from + len]));
+            }
+            let [channels, positions] = keys.map(|key| &tensors[&key]);
+            let dot = |x: &[K<D>], t: &[K<D>]| x.iter().zip(t).map(|(&a, &b)| a * b).sum::<K<D>>();
+            total += outer * terms.iter().map(|t| dot(&t.u, &positions[t.position..]) * dot(&t.v, &channels[t.channel..])).sum();
+        }
+    }
+    total
 }

@@ -1,124 +1,124 @@
-//! The verifier of an opening. Its work is on the sides of blocks and on opened rows.
+//! The verifier's side of an opening: work on sides, columns and queries, never on areas.
 
-
-use super::open::distinct;
-use super::oracle::Stack;
-use super::sumcheck::{ByStorage, batch};
-use super::{Claim, whir};
+use super::code::read_rows;
+use super::functional::{Claim, batch};
+use super::open::reduced;
+use super::stack::Stack;
+use super::sumcheck::weight_at;
+use super::whir::{self, distinct, monomials};
 use crate::channel::Reader;
-use crate::eq::{eq, tensor};
-use crate::field::{Ext, K};
-use crate::hash::{Digest, Key};
+use crate::eq::eq;
+use crate::field::{Ext, F, K};
+use crate::hash::Digest;
 use crate::ntt;
 use crate::parameters::{ORACLE_LOG_BLOWUP, Parameters};
 use crate::reject::{Reject, Verdict};
 
-/// Checks that the oracles under `roots` satisfy all claims.
+/// The column combination as received, before any index is drawn.
+struct Combined<const D: usize> {
+    /// Weights of the stack's columns.
+    columns: Vec<K<D>>,
+    /// The point below `log2(L_max)`.
+    z: Vec<K<D>>,
+    s: K<D>,
+    g: Polynomial<D>,
+}
+
+enum Polynomial<const D: usize> {
+    Clear(Vec<K<D>>),
+    Root(Digest),
+}
+
+/// Checks that the oracles with the given roots have the claimed values.
 pub fn verify_opening<const D: usize, R: Reader<D>>(
-    parameters: &Parameters,
+    params: &Parameters,
     reader: &mut R,
     stack: &Stack,
     roots: &[Digest],
     claims: Vec<Claim<R::Value, D>>,
 ) -> Verdict<()> {
-    let eta: K<D> = reader.challenge("batch");
-    let mut claim = reader.constant(K::ZERO);
-    let mut power = K::ONE;
-    let mut functionals = Vec::with_capacity(claims.len());
-    for c in claims {
-        claim = reader.add_scaled(&claim, &c.value, power);
-        power *= eta;
-        functionals.push(c.functionals);
+    if params.degree() != D || roots.len() != stack.layouts.len() {
+        return Err(Reject::Malformed { what: "opening", why: "parameter set or number of roots".into() });
     }
-    let functionals = batch(functionals, eta);
+    let combined = combine(params, reader, stack, roots, &claims)?;
+    query(params, reader, stack, roots, combined)
+}
 
-    let bits = stack.log_rows + stack.column_bits;
-    let mut point = Vec::with_capacity(bits);
-    for j in 0..bits {
+/// The sumcheck, `s`, and `g` or its root.
+fn combine<const D: usize, R: Reader<D>>(
+    params: &Parameters,
+    reader: &mut R,
+    stack: &Stack,
+    roots: &[Digest],
+    claims: &[Claim<R::Value, D>],
+) -> Verdict<Combined<D>> {
+    reader.absorb("opening oracles", &stack.to_bytes(roots));
+    let eta = reader.challenge("opening batch");
+    let functionals = batch(stack, claims.iter().map(|c| c.functionals.as_slice()), eta)?;
+    // Horner from the last claim: claim k has weight eta^k.
+    let mut claim = claims.iter().rev().fold(reader.constant(K::ZERO), |sum, c| reader.add_scaled(&c.value, &sum, eta));
+    let mut z = Vec::with_capacity(stack.variables());
+    for j in 0..stack.variables() {
         let h = reader.receive("opening round", 2)?;
-        let z: K<D> = reader.challenge("opening round");
-        point.push(z);
-        // h(X) = h0 + h1 X + h2 X^2; the claim is h1 in the coefficient basis, h(0) + h(1) in the other.
-        claim = reader.scale(&claim, z);
-        let of_h0 = if j < stack.log_rows { K::ONE } else { K::ONE - z.double() };
-        let of_h2 = if j < stack.log_rows { z * z } else { z * z - z };
-        claim = reader.add_scaled(&claim, &h[0], of_h0);
-        claim = reader.add_scaled(&claim, &h[1], of_h2);
+        let x = reader.challenge("opening round");
+        // h(x) = h0 + x h1 + x^2 h2 with h1 = claim, or h1 = claim - 2 h0 - h2.
+        let (c0, c2) = if j < stack.log_rows { (K::ONE, x * x) } else { (K::ONE - x - x, x * x - x) };
+        let linear = reader.scale(&claim, x);
+        claim = reader.add_scaled(&reader.add_scaled(&linear, &h[0], c0), &h[1], c2);
+        z.push(x);
     }
     let s = reader.receive_clear("opening value", 1)?[0];
-    let expected = reader.constant(s * weight_at(stack, &functionals, &point));
-    let difference = reader.sub(&expected, &claim);
+    let difference = reader.add(&claim, &reader.constant(-(s * weight_at(stack, &functionals, &z))));
     reader.assert_zero(&difference, "opening sumcheck")?;
-
-    let (rows, columns) = point.split_at(stack.log_rows);
-    let log_domain = stack.log_rows + ORACLE_LOG_BLOWUP;
-    let clear = parameters.is_clear(stack.log_rows);
-    let (g, root) = if clear {
-        (reader.receive_clear("g", 1 << stack.log_rows)?, [0; 32])
+    let columns = eq(&z.split_off(stack.log_rows));
+    let g = if params.is_clear(stack.log_rows) {
+        let g = reader.receive_clear("combined polynomial", 1 << stack.log_rows)?;
+        let value: K<D> = g.iter().zip(monomials(&z)).map(|(&c, m)| c * m).sum();
+        if value != s {
+            return Err(Reject::Equation("value of the combined polynomial"));
+        }
+        Polynomial::Clear(g)
     } else {
-        let root = reader.receive_bytes("g", 32)?.try_into().map_err(|_| Reject::Truncated { at: "g" })?;
-        (Vec::new(), root)
+        let mut root = [0; 32];
+        root.copy_from_slice(&reader.receive_bytes("combined root", 32)?);
+        Polynomial::Root(root)
     };
-    let queries = reader.indices("rows", parameters.queries(ORACLE_LOG_BLOWUP), log_domain);
-    let full = distinct(&queries, log_domain);
-    let mut values = vec![K::ZERO; full.len()];
-    let weights = eq(columns);
-    for (k, (layout, root)) in stack.layouts.iter().zip(roots).enumerate() {
-        let log = layout.log_rows + ORACLE_LOG_BLOWUP;
-        let mine = distinct(&queries, log);
-        let key = Key::leaf(layout.role.name(), layout.columns, false);
-        let opened = whir::read_leaves(reader, layout.role.name(), &key, root, &mine, layout.columns, log)?;
-        let weights = &weights[stack.bases[k]..][..layout.columns];
-        let sums: Vec<K<D>> = opened.chunks_exact(layout.columns).map(|row| row.iter().zip(weights).map(|(&x, w)| w.scale(x)).sum()).collect();
-        for (value, &i) in values.iter_mut().zip(&full) {
-            let at = mine.binary_search(&(i & ((1 << log) - 1))).map_err(|_| Reject::Row { oracle: layout.role.name() })?;
-            *value += sums[at];
-        }
-    }
-    if !clear {
-        return whir::verify(parameters, reader, root, rows, s, &full, &values);
-    }
-    let monomials = tensor(&rows.iter().map(|&z| (K::ONE, z)).collect::<Vec<_>>());
-    if g.iter().zip(&monomials).map(|(&a, &b)| a * b).sum::<K<D>>() != s {
-        return Err(Reject::Equation("opening value"));
-    }
-    // Two small transforms are cheaper than evaluating g at every row.
-    let word = ntt::encode(g.iter().flat_map(|x| x.0).collect(), D, log_domain);
-    for (&i, &value) in full.iter().zip(&values) {
-        let at: K<D> = Ext(core::array::from_fn(|d| word[i * D + d]));
-        if at != value {
-            return Err(Reject::Row { oracle: "stack" });
-        }
-    }
-    Ok(())
+    Ok(Combined { columns, z, s, g })
 }
 
-/// The multilinear weight of all functionals at the final point, folded side by side.
-fn weight_at<const D: usize>(stack: &Stack, functionals: &ByStorage<D>, point: &[K<D>]) -> K<D> {
-    let low: Vec<(K<D>, K<D>)> =
-        point.iter().enumerate().map(|(j, &z)| if j < stack.log_rows { (z, K::ONE) } else { (K::ONE - z, z) }).collect();
-    let mut tables: std::collections::HashMap<(usize, usize), Vec<K<D>>> = std::collections::HashMap::new();
-    let mut total = K::ZERO;
-    for (k, layout) in stack.layouts.iter().enumerate() {
-        let start = stack.log_stride(k);
-        for b in &layout.blocks {
-            let Some(mine) = functionals.get(&(k, b.owner)) else { continue };
-            let (middle, end) = (start + b.channels.log(), start + b.log());
-            let index = stack.index(k, b);
-            let outer = (0..start).chain(end..point.len()).fold(K::ONE, |t, j| t * if index >> j & 1 == 1 { low[j].1 } else { low[j].0 });
-            for range in [(start, middle), (middle, end)] {
-                tables.entry(range).or_insert_with(|| tensor(&low[range.0..range.1]));
-            }
-            let (across, along) = (&tables[&(start, middle)], &tables[&(middle, end)]);
-            for (u, v) in mine {
-                let side = |x: &[K<D>], t: &[K<D>]| x.iter().zip(t).map(|(&a, &b)| a * b).sum::<K<D>>();
-                let channels = side(&v[b.channels.range()], across);
-                if channels != K::ZERO {
-                    total += outer * channels * side(&u[b.positions.range()], along);
-                }
-            }
+/// The rows, and WHIR where `g` is committed.
+fn query<const D: usize, R: Reader<D>>(
+    params: &Parameters,
+    reader: &mut R,
+    stack: &Stack,
+    roots: &[Digest],
+    combined: Combined<D>,
+) -> Verdict<()> {
+    let log_domain = stack.log_rows + ORACLE_LOG_BLOWUP;
+    let indices = distinct(reader.indices("row indices", params.queries(ORACLE_LOG_BLOWUP), log_domain));
+    let mut values = vec![K::ZERO; indices.len()];
+    for ((layout, root), &base) in stack.layouts.iter().zip(roots).zip(&stack.bases) {
+        let rows = reduced(&indices, layout.log_domain());
+        let cells = read_rows(reader, layout.leaf(), layout.log_domain(), root, &rows)?;
+        let weights = &combined.columns[base..][..layout.columns];
+        let sums: Vec<K<D>> =
+            cells.chunks_exact(layout.columns).map(|row| row.iter().zip(weights).map(|(&c, w)| w.scale(c)).sum()).collect();
+        let mask = (1 << layout.log_domain()) - 1;
+        for (value, i) in values.iter_mut().zip(&indices) {
+            // Every reduced index is in `rows`, which was made from the same list.
+            let k = rows.partition_point(|&row| row < i & mask);
+            *value += sums[k];
         }
     }
-    total
+    match combined.g {
+        Polynomial::Clear(g) => {
+            let word = ntt::encode(g.iter().flat_map(|x| x.0).collect(), D, log_domain);
+            let at = |i: usize| Ext(core::array::from_fn::<F, D, _>(|d| word[D * i + d]));
+            match indices.iter().zip(values).all(|(&i, value)| at(i) == value) {
+                true => Ok(()),
+                false => Err(Reject::Row { oracle: "combined polynomial" }),
+            }
+        }
+        Polynomial::Root(root) => whir::verify(params, reader, root, &combined.z, combined.s, &indices, &values),
+    }
 }
-

@@ -1,314 +1,228 @@
-//! WHIR on the column combination `g` (eprint 2024/1586), in the unique decoding regime: no out-of-domain samples.
+//! WHIR on the column combination `g`: four variables a round, the rate halves with each round, unique decoding throughout.
 //!
-//! An oracle of `2^n` coefficients over `K` has `2^(n + b)` points, rate `2^-b`; leaf `j` holds the 16 points with one value of `x^16`: points
-//! `j + k 2^(n+b-4)` for `k` in 0..16. Claims are inner products with tensors `(1, y_0) (x) (1, y_1) (x) ...`: powers of a point `x` have
-//! `y_i = x^(2^i)`. A round: batching challenge `xi`; four sumcheck rounds in the coefficient basis; the folded polynomial's root (16 times
-//! fewer coefficients, half the points: the rate halves), or its coefficients when there are few; *then* the leaf indices; leaves and
-//! siblings. Each leaf, folded by the four challenges, is a claim on the folded polynomial at `x^16`.
+//! `g = sum_a X^a G_a(X^16)` over `0 <= a < 16` is committed as an interleaved code word: leaf `j` holds `G_0(y_j), ..., G_15(y_j)`, where
+//! `y_j` is point `j` of the domain of `len(g) / (16 rate)` points. The 16 values of `g` at the points with `x^16 = y_j` determine the leaf and are determined by it (a transform of length 16 with twiddles), so that this is the same code with the
+//! same distance, leaf by leaf; it is cheaper to make and to fold: the fold by `r_0, ..., r_3` is `sum_a m_a(r) G_a(y_j)` with the monomials
+//! `m_a(r) = prod over the bits of a of r_i`.
+//!
+//! The claims on a polynomial are `<g, m(z)>` and values `g(x_i) = <g, m(x_i, x_i^2, x_i^4, ...)>`, all inner products with a tensor of pairs
+//! `(1, t)`. A round of the coefficient basis takes such a weight to `(t + r)` times the tensor of the other pairs: the verifier keeps one
+//! coefficient and one point for each claim.
 
-use p3_field::{Field, PrimeCharacteristicRing, TwoAdicField};
-use rayon::prelude::*;
+use p3_field::PrimeCharacteristicRing;
 
-use super::committed::{element_bytes, hash_rows};
-use super::open::distinct;
+use super::code::{Code, Leaf, read_rows};
+use super::planes::{Basis, Planes, round};
 use crate::channel::{Prover, Reader};
+use crate::eq::tensor;
 use crate::field::{Ext, F, K};
-use crate::hash::{Digest, Key, hash_blocks, leaf_bytes};
-use crate::merkle::{Tree, root_of, sibling_count};
+use crate::hash::Digest;
 use crate::ntt;
 use crate::parameters::{FOLD_LOG, ORACLE_LOG_BLOWUP, Parameters, WHIR_LOG_BLOWUP};
 use crate::reject::{Reject, Verdict};
 
-pub(super) const FIRST_LOG_BLOWUP: usize = WHIR_LOG_BLOWUP;
 const LEAF: usize = 1 << FOLD_LOG;
-const ROLE: &str = "whir";
 
-/// One round: sizes of the oracle that it opens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Size {
-    /// `log2` of the coefficients.
-    pub log_size: usize,
-    /// `log2` of the inverse rate.
+fn leaf<const D: usize>() -> Leaf {
+    Leaf { role: "folding", columns: LEAF * D }
+}
+
+/// A round: its polynomial has `2^log` coefficients and the rate `2^-log_blowup`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stage {
+    pub log: usize,
     pub log_blowup: usize,
 }
 
-/// The rounds for `2^log_size` coefficients.
-pub fn sizes(parameters: &Parameters, log_size: usize) -> Vec<Size> {
-    let mut out = vec![Size { log_size, log_blowup: WHIR_LOG_BLOWUP }];
-    loop {
-        let last = out[out.len() - 1];
-        let next = last.log_size - FOLD_LOG;
-        if parameters.is_final(next) {
-            return out;
-        }
-        out.push(Size { log_size: next, log_blowup: last.log_blowup + FOLD_LOG - 1 });
+impl Stage {
+    /// `log2` of the number of leaves.
+    pub fn height(self) -> usize {
+        self.log - FOLD_LOG + self.log_blowup
+    }
+
+    /// `log2` of the coefficients that are left after the round.
+    pub fn folded(self) -> usize {
+        self.log - FOLD_LOG
     }
 }
 
-/// A committed polynomial over `K`.
-pub(super) struct Oracle<const D: usize> {
-    log_domain: usize,
-    /// Row-major, `D` base elements a point.
-    code: Vec<F>,
-    tree: Tree,
-}
-
-fn leaf_key<const D: usize>() -> Key {
-    Key::leaf(ROLE, LEAF * D, false)
-}
-
-impl<const D: usize> Oracle<D> {
-    pub(super) fn new(coefficients: &[K<D>], log_size: usize, log_blowup: usize) -> Self {
-        let log_domain = log_size + log_blowup;
-        let flat: Vec<F> = coefficients.iter().flat_map(|x| x.0).collect();
-        let code = ntt::encode(flat, D, log_domain);
-        let mut oracle = Oracle { log_domain, code, tree: Tree::new(vec![[0; 32]]) };
-        let leaves = 1usize << (log_domain - FOLD_LOG);
-        const RUN: usize = 1 << 8;
-        let digests: Vec<Vec<Digest>> = (0..leaves.div_ceil(RUN))
-            .into_par_iter()
-            .map(|run| {
-                let rows: Vec<F> = (run * RUN..leaves.min((run + 1) * RUN)).flat_map(|j| oracle.leaf(j)).collect();
-                hash_rows(&leaf_key::<D>(), &rows, LEAF * D)
-            })
-            .collect();
-        oracle.tree = Tree::new(digests.concat());
-        oracle
+/// The rounds for `2^log` coefficients: 16 times fewer each time, at half the rate, until few enough are left to be sent.
+pub(crate) fn stages(params: &Parameters, log: usize) -> Vec<Stage> {
+    let mut out = vec![Stage { log, log_blowup: WHIR_LOG_BLOWUP }];
+    while let Some(&last) = out.last()
+        && !params.is_final(last.folded())
+    {
+        out.push(Stage { log: last.folded(), log_blowup: last.log_blowup + 1 });
     }
-
-    pub(super) fn root(&self) -> Digest {
-        self.tree.root()
-    }
-
-    /// The points of a leaf, in order.
-    fn leaf(&self, j: usize) -> Vec<F> {
-        let step = 1usize << (self.log_domain - FOLD_LOG);
-        (0..LEAF).flat_map(|k| &self.code[(j + k * step) * D..][..D]).copied().collect()
-    }
-
-    fn open(&self, leaves: &[usize]) -> Vec<u8> {
-        let mut out = Vec::new();
-        leaves.iter().for_each(|&j| element_bytes(&self.leaf(j), &mut out));
-        self.tree.siblings(leaves).iter().for_each(|d| out.extend(d));
-        out
-    }
-}
-
-/// `sum over claims of xi^k point_k^i` for every `i < 2^log_size`, claims `1, 2, ...` at the given points of the domain: one transform of
-/// the sparse vector of coefficients.
-fn point_weights<const D: usize>(indices: &[usize], log_domain: usize, log_size: usize, coefficients: &[K<D>]) -> Vec<K<D>> {
-    let mut sparse = vec![F::ZERO; D << log_domain];
-    for (&i, c) in indices.iter().zip(coefficients) {
-        sparse[i * D..][..D].copy_from_slice(&c.0);
-    }
-    let values = ntt::dft(sparse, D, log_domain);
-    let h = ntt::shift(log_domain);
-    const RUN: usize = 1 << 10;
-    let mut out = vec![K::ZERO; 1 << log_size];
-    out.par_chunks_mut(RUN).enumerate().for_each(|(run, out)| {
-        let mut power = h.exp_u64((run * RUN) as u64);
-        for (i, x) in out.iter_mut().enumerate() {
-            let at = (run * RUN + i) * D;
-            *x = Ext::<F, D>(core::array::from_fn(|d| values[at + d])).scale(power);
-            power *= h;
-        }
-    });
     out
 }
 
-/// `xi, xi^2, ...`.
-fn powers<const D: usize>(xi: K<D>, n: usize) -> Vec<K<D>> {
-    core::iter::successors(Some(xi), |&x| Some(x * xi)).take(n).collect()
+/// Sorts drawn indices and drops repetitions.
+pub(crate) fn distinct(mut indices: Vec<usize>) -> Vec<usize> {
+    indices.sort_unstable();
+    indices.dedup();
+    indices
 }
 
-/// Four sumcheck rounds on `<f, w>`, which fold both.
-fn sumcheck<const D: usize>(prover: &mut Prover, f: &mut Vec<K<D>>, w: &mut Vec<K<D>>) {
-    for _ in 0..FOLD_LOG {
-        let add = |a: (K<D>, K<D>), b: (K<D>, K<D>)| (a.0 + b.0, a.1 + b.1);
-        let (h0, h2) = f
-            .par_chunks_exact(2)
-            .zip(w.par_chunks_exact(2))
-            .with_min_len(1 << 10)
-            .map(|(f, w)| (f[0] * w[1], f[1] * w[0]))
-            .reduce(|| (K::ZERO, K::ZERO), add);
-        prover.send_clear("whir round", &[h0, h2]);
-        let z: K<D> = prover.challenge("whir round");
-        *f = f.par_chunks_exact(2).with_min_len(1 << 10).map(|f| f[0] + z * f[1]).collect();
-        *w = w.par_chunks_exact(2).with_min_len(1 << 10).map(|w| w[1] + z * w[0]).collect();
+/// The monomials of a point: entry `i` is the product of the coordinates at the bits of `i`.
+pub(crate) fn monomials<const D: usize>(z: &[K<D>]) -> Vec<K<D>> {
+    tensor(&z.iter().map(|&z| (K::ONE, z)).collect::<Vec<_>>())
+}
+
+/// A committed polynomial of the recursion.
+pub(crate) struct Word<const D: usize> {
+    stage: Stage,
+    code: Code,
+}
+
+impl<const D: usize> Word<D> {
+    /// Commits to `g`.
+    pub fn new(g: &[K<D>]) -> Self {
+        Self::at(g, Stage { log: g.len().trailing_zeros() as usize, log_blowup: WHIR_LOG_BLOWUP })
+    }
+
+    fn at(g: &[K<D>], stage: Stage) -> Self {
+        // Row b holds the coefficients of X^(16 b), ..., X^(16 b + 15): the natural order.
+        let rows = g.iter().flat_map(|x| x.0).collect();
+        Word { stage, code: Code::new(leaf::<D>(), ntt::encode(rows, LEAF * D, stage.height())) }
+    }
+
+    /// The root.
+    pub fn root(&self) -> Digest {
+        self.code.root()
     }
 }
 
-/// Proves `<g, m(z)> = s` and the values of `g` at the opened rows.
-pub(super) fn prove<const D: usize>(
-    parameters: &Parameters,
-    prover: &mut Prover,
-    mut f: Vec<K<D>>,
-    mut oracle: Oracle<D>,
-    z: &[K<D>],
-    rows: &[usize],
-) {
-    let log = z.len();
-    let mut w = crate::eq::tensor(&z.iter().map(|&x| (K::ONE, x)).collect::<Vec<_>>());
-    let (mut indices, mut domain) = (rows.to_vec(), log + ORACLE_LOG_BLOWUP);
-    for size in sizes(parameters, log) {
-        let xi: K<D> = prover.challenge("whir batch");
-        let extra = point_weights(&indices, domain, size.log_size, &powers(xi, indices.len()));
-        w.par_iter_mut().zip(extra).with_min_len(1 << 12).for_each(|(a, b)| *a += b);
-        sumcheck(prover, &mut f, &mut w);
-        let next_log = size.log_size - FOLD_LOG;
-        let next = if parameters.is_final(next_log) {
-            prover.send_clear("whir final", &f);
-            None
-        } else {
-            let next = Oracle::new(&f, next_log, size.log_blowup + FOLD_LOG - 1);
-            prover.send_bytes("whir root", &next.root());
-            Some(next)
-        };
-        let leaves = size.log_size + size.log_blowup - FOLD_LOG;
-        indices = distinct(&prover.transcript.indices("whir leaves", parameters.queries(size.log_blowup), leaves), leaves);
-        prover.append(&oracle.open(&indices));
-        domain = leaves;
+/// `sum_k xi^(k+1) x_k^i` for `i < 2^log`, where `x_k` is point `points[k]` of the domain of size `2^log_domain`.
+///
+/// This is the transpose of an evaluation, and that is a transform again: `h^i sum_j e_j omega^(i j)`.
+fn point_weights<const D: usize>(points: &[usize], xi: K<D>, log: usize, log_domain: usize) -> Vec<K<D>> {
+    let mut at = vec![F::ZERO; D << log_domain];
+    let mut power = xi;
+    for &j in points {
+        at[D * j..][..D].copy_from_slice(&power.0);
+        power *= xi;
+    }
+    let sums = ntt::dft(at, D, log_domain);
+    let (h, mut power) = (ntt::shift(log_domain), F::ONE);
+    sums.chunks_exact(D)
+        .take(1 << log)
+        .map(|c| {
+            let x = Ext(core::array::from_fn(|d| c[d] * power));
+            power *= h;
+            x
+        })
+        .collect()
+}
+
+/// Proves `<g, m(z)> = s` and the values of `g` at the given points of the domain of `2 len(g)` points. `word` commits to `g`.
+pub(crate) fn prove<const D: usize>(params: &Parameters, prover: &mut Prover, g: &[K<D>], mut word: Word<D>, z: &[K<D>], rows: Vec<usize>) {
+    let m = monomials(z);
+    let mut f = Planes::new(word.stage.log, |i| g[i]);
+    let mut w = Planes::new(word.stage.log, |i| m[i]);
+    let (mut points, mut log_domain) = (rows, z.len() + ORACLE_LOG_BLOWUP);
+    let stages = stages(params, z.len());
+    let mut following = stages[1..].iter();
+    loop {
+        let stage = word.stage;
+        let weights = point_weights(&points, prover.challenge("folding batch"), stage.log, log_domain);
+        w.add(|i| weights[i]);
+        for _ in 0..FOLD_LOG {
+            let (h0, h2) = round(&f, &w, Basis::Coefficient);
+            prover.send_clear("folding round", &[h0, h2]);
+            let r = prover.challenge("folding round");
+            f.fold_data(r, Basis::Coefficient);
+            w.fold_weight(r, Basis::Coefficient);
+        }
+        let folded = f.to_natural();
+        let next = following.next().map(|&stage| Word::at(&folded, stage));
+        match &next {
+            Some(word) => prover.send_bytes("folding root", &word.root()),
+            None => prover.send_clear("folding polynomial", &folded),
+        }
+        points = distinct(prover.transcript.indices("folding indices", params.queries(stage.log_blowup), stage.height()));
+        log_domain = stage.height();
+        word.code.open(prover, &points);
         match next {
-            Some(next) => oracle = next,
+            Some(next) => word = next,
             None => return,
         }
     }
 }
 
-/// A claim on the current polynomial: coefficient times `<f, powers of x>`.
-struct PointClaim<const D: usize> {
-    coefficient: K<D>,
-    point: F,
-}
-
-/// Reads and checks distinct opened leaves of `width` elements. -> the leaves.
-pub(super) fn read_leaves<const D: usize, R: Reader<D>>(
+/// Checks [`prove`]'s messages: `s`, the values `ys` at the points `rows` of the domain of `2^(len(z) + 1)` points, the root of `g`.
+pub(crate) fn verify<const D: usize, R: Reader<D>>(
+    params: &Parameters,
     reader: &mut R,
-    what: &'static str,
-    key: &Key,
-    root: &Digest,
-    leaves: &[usize],
-    width: usize,
-    height: usize,
-) -> Verdict<Vec<F>> {
-    let bytes = reader.take(what, leaves.len() * width * 8)?.to_vec();
-    let mut out = Vec::with_capacity(leaves.len() * width);
-    for b in bytes.chunks_exact(8) {
-        let x = u64::from_le_bytes(b.try_into().expect("8 bytes"));
-        if x >= crate::field::P {
-            return Err(Reject::NotCanonical { at: what });
-        }
-        out.push(F::from_u64(x));
-    }
-    let padded = leaf_bytes(width, 0);
-    let mut inputs = vec![0u8; leaves.len() * padded];
-    for (to, from) in inputs.chunks_exact_mut(padded).zip(bytes.chunks_exact(width * 8)) {
-        to[..from.len()].copy_from_slice(from);
-    }
-    let mut digests = vec![[0; 32]; leaves.len()];
-    hash_blocks(key, padded / 64, &inputs, &mut digests);
-    let count = sibling_count(leaves, height);
-    let siblings = reader.take(what, count * 32)?;
-    let siblings: &[Digest] = siblings.as_chunks::<32>().0;
-    if root_of(leaves, digests, siblings, height) != Some(*root) {
-        return Err(Reject::Merkle { oracle: what });
-    }
-    Ok(out)
-}
-
-/// The polynomial folded at a leaf: `sum_k m_k(r) f_k(x^16)` from its values at the 16 points `x zeta^k`.
-fn fold_leaf<const D: usize>(values: &mut [K<D>; LEAF], x: F, challenges: &[K<D>], inverse_two: F) -> K<D> {
-    let mut n = LEAF;
-    let mut x_inverse = x.inverse();
-    let mut root_inverse = F::two_adic_generator(FOLD_LOG).inverse();
-    for &z in challenges {
-        // Point k and point k + n/2 are x and -x.
-        let mut inverse = x_inverse;
-        for k in 0..n / 2 {
-            let (a, b) = (values[k], values[k + n / 2]);
-            let even = (a + b).scale(inverse_two);
-            let odd = (a - b).scale(inverse_two * inverse);
-            values[k] = even + z * odd;
-            inverse *= root_inverse;
-        }
-        x_inverse = x_inverse * x_inverse;
-        root_inverse = root_inverse * root_inverse;
-        n /= 2;
-    }
-    values[0]
-}
-
-/// Checks the claims of [`prove`]: `values[k]` is `g` at row `rows[k]`.
-pub(super) fn verify<const D: usize, R: Reader<D>>(
-    parameters: &Parameters,
-    reader: &mut R,
-    mut root: Digest,
+    root: Digest,
     z: &[K<D>],
     s: K<D>,
     rows: &[usize],
-    values: &[K<D>],
+    ys: &[K<D>],
 ) -> Verdict<()> {
-    let log = z.len();
-    let inverse_two = F::TWO.inverse();
-    let mut claim = s;
-    // Weight of <f, m(z)> with the bound variables' factor.
-    let mut of_z = K::ONE;
-    let mut rest = z;
-    let (mut points, mut new_points, mut new_values) = (
-        Vec::<PointClaim<D>>::new(),
-        rows.iter().map(|&i| ntt::point(log + ORACLE_LOG_BLOWUP, i)).collect::<Vec<F>>(),
-        values.to_vec(),
-    );
-    for size in sizes(parameters, log) {
-        let xi: K<D> = reader.challenge("whir batch");
-        for ((&point, &value), coefficient) in new_points.iter().zip(&new_values).zip(powers(xi, new_points.len())) {
-            claim += coefficient * value;
-            points.push(PointClaim { coefficient, point });
+    let (mut claim, mut root) = (s, root);
+    // <g, m(z)> has become `scale` times the monomials of what is left of z.
+    let (mut scale, mut z) = (K::ONE, z);
+    let mut points: Vec<(K<D>, F)> = Vec::new();
+    let log_domain = z.len() + ORACLE_LOG_BLOWUP;
+    let stages = stages(params, z.len());
+    let mut fresh: Vec<(F, K<D>)> = rows.iter().zip(ys).map(|(&i, &y)| (ntt::point(log_domain, i), y)).collect();
+    for stage in &stages {
+        let xi = reader.challenge("folding batch");
+        let mut power = xi;
+        for (x, y) in fresh {
+            claim += power * y;
+            points.push((power, x));
+            power *= xi;
         }
-        let mut challenges = Vec::with_capacity(FOLD_LOG);
+        let mut r = Vec::with_capacity(FOLD_LOG);
         for _ in 0..FOLD_LOG {
-            let h = reader.receive_clear("whir round", 2)?;
-            let r: K<D> = reader.challenge("whir round");
-            claim = h[0] + r * claim + r * r * h[1];
-            challenges.push(r);
-            of_z *= rest[0] + r;
-            rest = &rest[1..];
-            for p in &mut points {
-                p.coefficient *= K::from_base(p.point) + r;
-                p.point = p.point * p.point;
+            let h = reader.receive_clear("folding round", 2)?;
+            let x = reader.challenge("folding round");
+            claim = h[0] + x * (claim + x * h[1]);
+            scale *= z[r.len()] + x;
+            for (c, t) in &mut points {
+                *c *= x + K::from_base(*t);
+                *t = t.square();
             }
+            r.push(x);
         }
-        let next_log = size.log_size - FOLD_LOG;
-        let leaves = size.log_size + size.log_blowup - FOLD_LOG;
-        let last = if parameters.is_final(next_log) { Some(reader.receive_clear("whir final", 1 << next_log)?) } else { None };
-        let next_root = match last {
-            Some(_) => None,
-            None => Some(reader.receive_bytes("whir root", 32)?.try_into().map_err(|_| Reject::Truncated { at: "whir root" })?),
-        };
-        let indices = distinct(&reader.indices("whir leaves", parameters.queries(size.log_blowup), leaves), leaves);
-        let opened = read_leaves(reader, "whir", &leaf_key::<D>(), &root, &indices, LEAF * D, leaves)?;
-        new_points.clear();
-        new_values.clear();
-        for (&j, leaf) in indices.iter().zip(opened.chunks_exact(LEAF * D)) {
-            let mut values = core::array::from_fn(|k| Ext(core::array::from_fn(|d| leaf[k * D + d])));
-            let x = ntt::point(size.log_size + size.log_blowup, j);
-            new_values.push(fold_leaf(&mut values, x, &challenges, inverse_two));
-            new_points.push(x.exp_power_of_2(FOLD_LOG));
+        z = &z[FOLD_LOG..];
+        // The indices are drawn after the polynomial or the root that their values are claims on.
+        let (mut polynomial, mut next_root) = (Vec::new(), [0; 32]);
+        let last = params.is_final(stage.folded());
+        if last {
+            polynomial = reader.receive_clear("folding polynomial", 1 << stage.folded())?;
+        } else {
+            next_root.copy_from_slice(&reader.receive_bytes("folding root", 32)?);
         }
-        let Some(last) = last else {
-            root = next_root.unwrap_or(root);
-            continue;
-        };
-        let at = |x: F| last.iter().rev().fold(K::ZERO, |t: K<D>, &c| t.scale(x) + c);
-        for (&x, &value) in new_points.iter().zip(&new_values) {
-            if at(x) != value {
-                return Err(Reject::Row { oracle: "whir" });
-            }
+        let opened = distinct(reader.indices("folding indices", params.queries(stage.log_blowup), stage.height()));
+        let values = read_rows(reader, leaf::<D>(), stage.height(), &root, &opened)?;
+        let m = monomials(&r);
+        let fold = |leaf: &[F]| leaf.chunks_exact(D).zip(&m).map(|(c, &m)| m * Ext(core::array::from_fn(|d| c[d]))).sum();
+        fresh = opened.iter().zip(values.chunks_exact(LEAF * D)).map(|(&j, leaf)| (ntt::point(stage.height(), j), fold(leaf))).collect();
+        if last {
+            return finish(&polynomial, &fresh, scale, z, &points, claim);
         }
-        let monomials = crate::eq::tensor(&rest.iter().map(|&x| (K::ONE, x)).collect::<Vec<_>>());
-        let direct: K<D> = last.iter().zip(&monomials).map(|(&c, &m)| c * m).sum();
-        let total = points.iter().fold(of_z * direct, |t, p| t + p.coefficient * at(p.point));
-        return if total == claim { Ok(()) } else { Err(Reject::Equation("WHIR sumcheck")) };
+        root = next_root;
     }
-    Err(Reject::Equation("WHIR sumcheck"))
+    Err(Reject::Equation("folded claim"))
+}
+
+/// The last polynomial has the values `fresh` and satisfies the claim that is left.
+fn finish<const D: usize>(
+    polynomial: &[K<D>],
+    fresh: &[(F, K<D>)],
+    scale: K<D>,
+    z: &[K<D>],
+    points: &[(K<D>, F)],
+    claim: K<D>,
+) -> Verdict<()> {
+    let at = |x: F| polynomial.iter().rev().fold(K::ZERO, |t, &c| t.scale(x) + c);
+    if fresh.iter().any(|&(y, value)| at(y) != value) {
+        return Err(Reject::Row { oracle: "folding" });
+    }
+    let direct: K<D> = polynomial.iter().zip(monomials(z)).map(|(&c, m)| c * m).sum();
+    let sum = points.iter().fold(scale * direct, |t, &(c, x)| t + c * at(x));
+    if sum == claim { Ok(()) } else { Err(Reject::Equation("folded claim")) }
 }

@@ -6,7 +6,7 @@ use crate::eq::log2_ceil;
 use crate::field::{F, from_i64};
 use crate::layout::{Form, Home, Layout, LayoutError, Recipe, StorageId};
 use crate::logup::{LeafBlocks, LinearForm};
-use crate::parameters::Parameters;
+use crate::parameters::{MAX_LOG_DOMAIN, Parameters, WHIR_LOG_BLOWUP};
 use crate::pcs::{Committed, Functional, OracleLayout, Role, Stack, commit};
 use crate::program::check::CheckedProgram;
 use crate::program::{Program, Tensor, Weights};
@@ -34,11 +34,11 @@ pub struct Compiled {
 impl Compiled {
     /// Compiles.
     pub fn new(parameters: &Parameters, program: &CheckedProgram, form: Form) -> Result<Self, LayoutError> {
-        Ok(Self::from_layout(parameters, Layout::new(program, form)?))
+        Self::from_layout(parameters, Layout::new(program, form)?)
     }
 
     /// Oracles, leaf blocks and stack of a layout.
-    pub fn from_layout(parameters: &Parameters, layout: Layout) -> Self {
+    pub fn from_layout(parameters: &Parameters, layout: Layout) -> Result<Self, LayoutError> {
         let mut homes = vec![(Home::Witness, Role::Witness, 0u32)];
         for (i, s) in layout.port_storages.iter().enumerate() {
             if s.is_some() {
@@ -58,13 +58,17 @@ impl Compiled {
             ports.push(if let Home::Port(i) = home { Some(i) } else { None });
         }
         let blocks = LeafBlocks::new(&layout);
+        let largest = oracles.iter().map(|o: &Arc<OracleLayout>| o.log_rows).max().unwrap_or(0);
+        if largest + WHIR_LOG_BLOWUP > MAX_LOG_DOMAIN {
+            return Err(LayoutError { operator: "the program".into(), why: format!("columns of 2^{largest} cells have no domain") });
+        }
         let stack = Stack::new(oracles.clone());
         let bits = |t: u32| {
             let view = &layout.views[t as usize];
             log2_ceil(view.channels) + log2_ceil(view.positions)
         };
         let tie_variables = layout.ports.iter().map(|&t| bits(t)).max().unwrap_or(0);
-        Compiled { layout, blocks, oracles, stack, members, place, ports, tie_variables }
+        Ok(Compiled { layout, blocks, oracles, stack, members, place, ports, tie_variables })
     }
 
     /// The opening's view of a linear form.

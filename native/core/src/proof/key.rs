@@ -120,8 +120,8 @@ impl VerifyingKey {
 
     /// The public structure of proofs in which these ports are committed.
     pub fn compiled(&self, committed: &[bool]) -> Result<Arc<Compiled>, KeyError> {
-        let mut kept = self.compiled.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        if let Some(c) = kept.get(committed) {
+        let kept = || self.compiled.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if let Some(c) = kept().get(committed) {
             return Ok(c.clone());
         }
         let form = Form { committed: committed.to_vec(), committed_weights: self.committed_weights() };
@@ -131,8 +131,11 @@ impl VerifyingKey {
         if sum.bits <= f64::from(wanted) {
             return Err(KeyError::Unsound { bits: sum.bits, wanted });
         }
+        let mut kept = kept();
+        // The usual form stays: unusual statements must not evict what every verification needs.
+        let usual = self.usual_form();
         if kept.len() >= KEPT {
-            kept.clear();
+            kept.retain(|form, _| *form == usual);
         }
         kept.insert(committed.to_vec(), compiled.clone());
         Ok(compiled)
@@ -179,6 +182,7 @@ impl VerifyingKey {
         }
         let program = Program::from_bytes(program)?;
         match flag {
+            1 if program.constants.is_empty() => Err(malformed("a commitment of no weights")),
             1 => {
                 let root = weights.try_into().map_err(|_| malformed("a root has 32 bytes"))?;
                 Self::new(parameters, Arc::new(load(program, None)?), KeyWeights::Committed(root))

@@ -1,5 +1,6 @@
 //! The prover, start to end.
 
+use std::ops::ControlFlow;
 use std::time::Instant;
 
 use thiserror::Error;
@@ -135,10 +136,21 @@ pub fn prove_witness(
     progress: Progress<'_>,
     figures: &mut Figures,
 ) -> Result<(Statement, Vec<u8>), Stop> {
-    Attempt { key, compiled, witness, committed, ports, start: &Prover::new }.prove(context, progress, figures)
+    let attempt = Attempt {
+        key,
+        compiled,
+        witness,
+        committed,
+        ports,
+        start: &Prover::new,
+        #[cfg(feature = "attacks")]
+        two_faced: false,
+    };
+    attempt.prove(context, progress, figures)
 }
 
-/// As [`prove_witness`], with messages changed as they are sent.
+/// As [`prove_witness`], with messages changed as they are sent. With `two_faced`, `committed` goes into the trees but the openings' sumcheck
+/// runs on `witness`: every equation holds, and only the opened rows can tell.
 #[cfg(feature = "attacks")]
 pub fn prove_tampered(
     key: &ProvingKey,
@@ -148,9 +160,10 @@ pub fn prove_tampered(
     ports: &[Vec<i16>],
     context: [u8; 32],
     tamper: crate::channel::Tamper,
+    two_faced: bool,
 ) -> (Statement, Vec<u8>) {
     let start = |transcript| Prover::new(transcript).tampered(tamper.clone());
-    let attempt = Attempt { key, compiled, witness, committed, ports, start: &start };
+    let attempt = Attempt { key, compiled, witness, committed, ports, start: &start, two_faced };
     attempt.prove(context, &mut |_, _| true, &mut Figures::default()).expect("nobody stops it")
 }
 
@@ -162,6 +175,8 @@ struct Attempt<'a> {
     ports: &'a [Vec<i16>],
     /// The prover's channel after what the transcript has absorbed.
     start: &'a dyn Fn(Transcript) -> Prover,
+    #[cfg(feature = "attacks")]
+    two_faced: bool,
 }
 
 impl Attempt<'_> {
@@ -181,10 +196,15 @@ impl Attempt<'_> {
             .iter()
             .enumerate()
             .map(|(k, layout)| {
-                own(k).then(|| {
-                    let values: Vec<&[F]> = c.members[k].iter().map(|&s| &self.committed.storages[s][..]).collect();
+                let commit = |w: &Witness| {
+                    let values: Vec<&[F]> = c.members[k].iter().map(|&s| &w.storages[s][..]).collect();
                     pcs::commit(self.key.verifying.parameters(), layout.clone(), &values)
-                })
+                };
+                #[cfg(feature = "attacks")]
+                if self.two_faced && own(k) {
+                    return Some(commit(self.committed).over_cells_of(commit(self.witness)));
+                }
+                own(k).then(|| commit(self.committed))
             })
             .collect()
     }
@@ -237,7 +257,10 @@ impl Attempt<'_> {
         forms.extend(ties(c, &key.program, &statement, &tau).into_iter().map(|(f, _)| f));
         forms.extend(copies(c, &copy_point));
         let claims = forms.into_iter().map(|f| c.functionals(f)).collect();
-        pcs::open(key.parameters(), &mut prover, &c.stack, &oracles, claims);
+        let mut control = |done| if clock.report(done).is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) };
+        if pcs::open(key.parameters(), &mut prover, &c.stack, &oracles, claims, &mut control).is_break() {
+            return Err(Stop);
+        }
         clock.leave();
         Ok((statement, prover.finish()))
     }

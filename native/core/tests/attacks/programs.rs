@@ -20,7 +20,12 @@ fn agrees(program: (CheckedProgram, Weights), x: &[i16]) {
 }
 
 /// One operator from `x` to `y`.
-fn single(dtype: DType, dims: [&[u32]; 2], quantisation: [(f32, i32); 2], add: impl FnOnce(&mut ProgramBuilder, u32, u32)) -> ProgramBuilder {
+fn single(
+    dtype: DType,
+    dims: [&[u32]; 2],
+    quantisation: [(f32, i32); 2],
+    add: impl FnOnce(&mut ProgramBuilder, u32, u32),
+) -> ProgramBuilder {
     let mut b = ProgramBuilder::new("single", if dtype == DType::Int8 { Semantics::Tflm } else { Semantics::Tflite214 });
     let [x, y] = [0, 1].map(|i| {
         let (scale, zero) = quantisation[i];
@@ -59,7 +64,8 @@ fn the_range_table_holds_as_many_equal_maxima_as_there_are() {
     let (program, weights) = global_max(8).finish(None).expect("a valid program");
     assert_eq!(program.range_bits, 6);
     agrees((program, weights), &[5; 128]);
-    assert!(global_max(8).finish(Some(5)).is_err_and(|e| e.to_string().contains("64 equal values")));
+    let (program, weights) = global_max(8).finish(Some(5)).expect("the executor runs it");
+    assert!(matches!(ProvingKey::new(Program::clone(&program), weights, true, 100), Err(KeyError::Layout(_))));
 }
 
 /// With rows that start above the lower bound of the clamp, the table would say that everything below the upper bound is clamped.
@@ -79,7 +85,7 @@ fn clamp_rows_cover_the_clamp() {
 
 #[test]
 fn a_few_bytes_of_key_do_not_make_gigabytes_of_structure() {
-    let (program, weights) = global_max(512).finish(None).expect("the executor runs it");
+    let (program, weights) = global_max(512).finish(Some(18)).expect("the executor runs it");
     let form = Form { committed: vec![true, false], committed_weights: false };
     assert!(Layout::new(&program, form).is_err_and(|e| e.to_string().contains("too large")));
     assert!(matches!(ProvingKey::new(Program::clone(&program), weights, true, 100), Err(KeyError::Layout(_))));
@@ -131,13 +137,14 @@ fn mutate(p: &mut Program, random: &mut Random) {
         _ => {
             let (tensors, at) = (p.tensors.len() as u64, (random.next() % p.ops.len() as u64) as usize);
             match &mut p.ops[at] {
-                Op::Contract { contract: Contract::Conv { x, window: w, x_zero, .. } | Contract::Depthwise { x, window: w, x_zero, .. }, .. } => {
-                    match random.next() % 4 {
-                        0 => *x = (random.next() % tensors) as u32,
-                        1 => *x_zero += random.within(-1, 1) as i32,
-                        _ => window(random, w),
-                    }
-                }
+                Op::Contract {
+                    contract: Contract::Conv { x, window: w, x_zero, .. } | Contract::Depthwise { x, window: w, x_zero, .. },
+                    ..
+                } => match random.next() % 4 {
+                    0 => *x = (random.next() % tensors) as u32,
+                    1 => *x_zero += random.within(-1, 1) as i32,
+                    _ => window(random, w),
+                },
                 Op::Contract { contract: Contract::Sum { window: w, .. }, .. } => window(random, w),
                 Op::Contract { contract: Contract::Mix { terms }, .. } => terms.swap(0, 1),
                 Op::Rescale(r) => match random.next() % 3 {
@@ -185,7 +192,7 @@ fn changed_programs_are_refused_or_prove_what_they_execute() {
     let x = Random(3).int8(126);
     let mut random = Random(11);
     let mut alive = 0;
-    for round in 0..1500 {
+    for round in 0..500 {
         let mut changed = Program::clone(&program);
         mutate(&mut changed, &mut random);
         if changed == *program || changed.range_bits > 16 {
@@ -202,5 +209,5 @@ fn changed_programs_are_refused_or_prove_what_they_execute() {
             assert_eq!(verify(&key, &made.statement, &made.proof), Ok(()), "round {round}: {:?}", checked.ops);
         }
     }
-    assert!(alive > 100, "{alive} programs survived");
+    assert!(alive > 30, "{alive} programs survived");
 }

@@ -36,7 +36,8 @@ fn dense_cell(victim: &Victim, limbs: bool) -> (Forgery<'_>, Group, usize, i64) 
 #[test]
 fn honest_runs_are_accepted() {
     for inside in [false, true] {
-        for (victim, size) in [(Victim::new(support::dense(1, 20, 7), inside), 20), (Victim::new(support::everything(3, 10), inside), 126)] {
+        for (victim, size) in [(Victim::new(support::dense(1, 20, 7), inside), 20), (Victim::new(support::everything(3, 10), inside), 126)]
+        {
             let x = Random(3).int8(size);
             let mut f = victim.forge(&[&x]);
             let (statement, proof) = f.proof();

@@ -11,7 +11,8 @@ use crate::support::nets;
 
 const WIDTH: usize = 8;
 /// Six equal maxima and two classes of probability 0; a slope; one class that has everything, whose reciprocal saturates.
-const SCORES: [[i16; WIDTH]; 3] = [[10, 10, 10, 10, 10, 10, -128, -100], [5, 4, 3, 2, 1, 0, -1, -2], [127, -128, -128, -128, -128, -128, -128, -128]];
+const SCORES: [[i16; WIDTH]; 3] =
+    [[10, 10, 10, 10, 10, 10, -128, -100], [5, 4, 3, 2, 1, 0, -1, -2], [127, -128, -128, -128, -128, -128, -128, -128]];
 
 fn victim() -> Victim {
     Victim::new(nets::softmax(3, 8), true)
@@ -45,7 +46,8 @@ fn refit(f: &mut Forgery<'_>) {
 
 /// The high limbs of the range check whose value has these terms.
 fn limbs_of(layout: &Layout, is: impl Fn(&[Term]) -> bool) -> Vec<StorageId> {
-    let found: Vec<_> = layout.recipes.iter().filter_map(|r| if let Recipe::Limbs(r) = r { is(&r.terms).then(|| r.limbs.clone()) } else { None }).collect();
+    let found: Vec<_> =
+        layout.recipes.iter().filter_map(|r| if let Recipe::Limbs(r) = r { is(&r.terms).then(|| r.limbs.clone()) } else { None }).collect();
     assert_eq!(found.len(), 1, "one range check is meant");
     found.concat()
 }
@@ -58,7 +60,10 @@ fn check(limbs: &[StorageId]) -> impl Fn(&Layout, &Lookup) -> bool {
 
 /// Whether a check is on one storage (plus a constant).
 fn only(storage: StorageId) -> impl Fn(&[Term]) -> bool {
-    move |terms| terms.iter().all(|t| t.source == Source::One || t.source == Source::Local(storage) && t.scale == 1) && terms.iter().any(|t| t.source == Source::Local(storage))
+    move |terms| {
+        terms.iter().all(|t| t.source == Source::One || t.source == Source::Local(storage) && t.scale == 1)
+            && terms.iter().any(|t| t.source == Source::Local(storage))
+    }
 }
 
 fn has(terms: &[Term], storage: StorageId, scale: i64) -> bool {
@@ -72,7 +77,8 @@ fn row_with_maximum(f: &mut Forgery<'_>, c: &SoftmaxCells, row: usize, maximum: 
     let at = |table: &[i32], d: i64| i64::from(table[d.max(0) as usize]);
     let sum = distance.iter().map(|&d| at(&exps.coarse, d)).sum();
     let r = Reciprocal::new(sum).expect("defined");
-    let row_cells = [(c.maximum, maximum), (c.headroom, i64::from(r.headroom) - 4), (c.power, 1 << r.headroom), (c.half_power, r.half_unit())];
+    let row_cells =
+        [(c.maximum, maximum), (c.headroom, i64::from(r.headroom) - 4), (c.power, 1 << r.headroom), (c.half_power, r.half_unit())];
     row_cells.into_iter().chain([(c.half, r.half), (c.q0, r.q0), (c.saturated, r.saturates.into())]).for_each(|(s, v)| f.set(s, row, v));
     (0..3).for_each(|i| {
         f.set(c.h[i], row, r.h[i]);
@@ -90,7 +96,9 @@ fn row_with_maximum(f: &mut Forgery<'_>, c: &SoftmaxCells, row: usize, maximum: 
 
 fn exponentials() -> Exponentials {
     let victim = victim();
-    let Some(&nexus_edge_core::program::Op::Softmax { multiplier, shift, .. }) = victim.program().ops.first() else { panic!("not a softmax") };
+    let Some(&nexus_edge_core::program::Op::Softmax { multiplier, shift, .. }) = victim.program().ops.first() else {
+        panic!("not a softmax")
+    };
     Exponentials::new(multiplier, shift)
 }
 
@@ -143,7 +151,9 @@ fn an_output_off_by_one() {
             refit(&mut f);
             assert_eq!(f.outcome(), LOOKUPS);
             // One higher: the remainder is negative. One lower: it is 2^E or more.
-            let side = limbs_of(&f.layout, |t| has(t, c.quotient, sign) && t.len() > 2 && t.iter().any(|t| matches!(t.source, Source::Broadcast(_))));
+            let side = limbs_of(&f.layout, |t| {
+                has(t, c.quotient, sign) && t.len() > 2 && t.iter().any(|t| matches!(t.source, Source::Broadcast(_)))
+            });
             let verdict = f.without(check(&side));
             let outside = !(-129..=128).contains(&v);
             assert_eq!(verdict.is_ok(), !outside, "{row} {class} {by}: {verdict:?}");
@@ -303,7 +313,8 @@ fn a_reciprocal_solved_for_in_the_field() {
             // Half of the true reciprocal, or a little more.
             let target = honest.scale / 4 + i;
             let k = from_i64(target - x) * from_i64(4).inverse();
-            let constant = from_i64(x) * (from_i64(1 << 29) - from_i64(half * x + (1 << 30)) * q31) + from_i64(1 << 30) - from_i64(1 << 31) * k;
+            let constant =
+                from_i64(x) * (from_i64(1 << 29) - from_i64(half * x + (1 << 30)) * q31) + from_i64(1 << 30) - from_i64(1 << 31) * k;
             // 0 <= constant + slope r < 2^31
             let low = canonical(-constant);
             let high = low.checked_add((1 << 31) - 1).filter(|&h| h < P)?;

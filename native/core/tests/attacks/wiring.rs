@@ -4,10 +4,13 @@ use nexus_edge_core::field::from_i64;
 use nexus_edge_core::layout::{AccumulatorKind, Layout, TableKind};
 use nexus_edge_core::program::{Contract, DType, Weights};
 use nexus_edge_core::proof::{Content, verify};
-use nexus_edge_core::reject::Reject;
+use nexus_edge_core::reject::{Reject, Verdict};
 
 use crate::forge::{CONTEXT, Forgery, LOOKUPS, OPENING, Victim, goes_to};
 use crate::support::{self, Random, nets};
+
+/// Where an oracle is noticed that is not the one that was opened.
+const ROWS: Verdict<()> = Err(Reject::Row { oracle: "combined polynomial" });
 
 fn contract(layout: &mut Layout) -> &mut Contract {
     match &mut layout.accumulators[0].kind {
@@ -95,6 +98,7 @@ fn computes_with_another_input_than_it_commits_to() {
     committed.storages[x] = other.witness.storages[x].clone();
     f.committed = Some(committed);
     assert_eq!(f.outcome(), OPENING);
+    assert_eq!(f.two_faced(), ROWS, "every equation holds: only the opened rows tell");
     // Proves for one input, claims the commitment of the other.
     f.committed = None;
     let ((mut statement, proof), (theirs, _)) = (f.proof(), other.proof());
@@ -136,6 +140,7 @@ fn commits_to_another_activation_than_it_computes() {
     committed.storages[cell][0] += from_i64(1);
     f.committed = Some(committed);
     assert_eq!(f.outcome(), OPENING);
+    assert_eq!(f.two_faced(), ROWS);
 }
 
 #[test]
@@ -158,10 +163,26 @@ fn an_input_outside_its_dtype() {
 fn a_shifted_window_or_a_border_that_is_not_the_zero_point() {
     let victim = Victim::new(nets::convolution(), true);
     let changes: [(&str, fn(&mut Contract)); 4] = [
-        ("shifted", |c| if let Contract::Conv { window, .. } = c { window.pad = (0, 1) }),
-        ("dilated", |c| if let Contract::Conv { window, .. } = c { window.dilation = (1, 2) }),
-        ("zero point not subtracted", |c| if let Contract::Conv { x_zero, .. } = c { *x_zero = 0 }),
-        ("another zero point", |c| if let Contract::Conv { x_zero, .. } = c { *x_zero += 1 }),
+        ("shifted", |c| {
+            if let Contract::Conv { window, .. } = c {
+                window.pad = (0, 1)
+            }
+        }),
+        ("dilated", |c| {
+            if let Contract::Conv { window, .. } = c {
+                window.dilation = (1, 2)
+            }
+        }),
+        ("zero point not subtracted", |c| {
+            if let Contract::Conv { x_zero, .. } = c {
+                *x_zero = 0
+            }
+        }),
+        ("another zero point", |c| {
+            if let Contract::Conv { x_zero, .. } = c {
+                *x_zero += 1
+            }
+        }),
     ];
     for (what, change) in changes {
         let mut f = victim.forge(&[&Random(7).int8(60)]);
@@ -200,7 +221,8 @@ fn the_operands_of_a_table_swapped() {
     let x = Random(9).int8(8);
     let mut f = victim.forge(&[&x]);
     let t = f.trace.tensors[victim.tensor("t") as usize].clone();
-    let f2 = victim.forge(&[&x]).tensor("y", |y| y.iter_mut().zip(x.iter().zip(&t)).for_each(|(y, (x, t))| *y = (2 * t - x).clamp(-128, 127)));
+    let f2 =
+        victim.forge(&[&x]).tensor("y", |y| y.iter_mut().zip(x.iter().zip(&t)).for_each(|(y, (x, t))| *y = (2 * t - x).clamp(-128, 127)));
     assert_ne!(f.ports, f2.ports);
     assert_eq!(f2.outcome(), LOOKUPS);
     // A prover whose layout reads the operands in the other order.

@@ -156,6 +156,22 @@ pub fn run(program: &CheckedProgram, weights: &Weights, inputs: &[&[i16]]) -> Tr
     Executor::new(std::sync::Arc::new(program.clone()), weights).expect("weights fit").run(inputs, 1, true).expect("defined")
 }
 
+/// A uint8 softmax behind a pooled lookup: the other element type end to end.
+pub fn uint8_head() -> (CheckedProgram, Weights) {
+    let mut b = ProgramBuilder::new("uint8 head", Semantics::Tflite214);
+    let mut tensor =
+        |name: &str, dims: &[u32], scale: f32, zero: i32| b.tensor(name, DType::UInt8, dims, Some(scale), zero).expect("tensor");
+    let (x, m) = (tensor("x", &[1, 4, 4, 6], 0.1, 128), tensor("m", &[1, 2, 2, 6], 0.1, 128));
+    let (t, o) = (tensor("t", &[1, 2, 2, 6], 0.1, 7), tensor("o", &[1, 2, 2, 6], 1.0 / 256.0, 0));
+    b.input(x, Edge::Integer).expect("input");
+    b.max_pool("max", x, m, window((4, 4), (2, 2), (2, 2), (2, 2), (0, 0)), (20, 240)).expect("max pool");
+    b.lookup("map", vec![m], t, (0..256).map(|v| (255 - v) as i16).collect()).expect("lookup");
+    let (multiplier, e) = multiplier(0.1 * f64::from(1 << 26));
+    b.softmax("softmax", t, o, multiplier, (-e) as u8);
+    b.output(o, Edge::Integer).expect("output");
+    b.finish(Some(9)).expect("a valid program")
+}
+
 /// As [`dense`], with multipliers so small that no value before the clamp leaves `[-100, 100]`.
 pub fn dense_slow(seed: u64, inputs: u32, outputs: u32) -> (CheckedProgram, Weights) {
     let mut n = Net::new("slow", seed);

@@ -1,0 +1,294 @@
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use p3_field::PrimeCharacteristicRing;
+use proptest::prelude::*;
+
+use super::*;
+use crate::channel::{PlainReader, Prover, Transcript};
+use crate::field::{Ext, F, K, P};
+use crate::parameters::Parameters;
+use crate::reject::{Reject, Verdict};
+
+/// A well-mixed element for each seed.
+pub(crate) fn element<const D: usize>(seed: u64) -> K<D> {
+    let mix = |mut x: u64| {
+        x = (x ^ (x >> 31)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        x = (x ^ (x >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        x ^ (x >> 32)
+    };
+    Ext(core::array::from_fn(|d| F::from_u64(mix(seed.wrapping_mul(D as u64 + 1) + d as u64 + 1) % P)))
+}
+
+/// An opening with everything that both sides know.
+struct Case<const D: usize> {
+    params: Parameters,
+    stack: Stack,
+    values: Vec<Vec<Vec<F>>>,
+    claims: Vec<Claim<K<D>, D>>,
+}
+
+fn value<const D: usize>(stack: &Stack, values: &[Vec<Vec<F>>], f: &Functional<D>) -> K<D> {
+    let (positions, channels) = stack.layouts[f.oracle].shapes[f.storage];
+    (0..positions).map(|p| (0..channels).map(|c| f.v[c].scale(values[f.oracle][f.storage][p * channels + c])).sum::<K<D>>() * f.u[p]).sum()
+}
+
+impl<const D: usize> Case<D> {
+    /// Storages of the given shapes by oracle, cells from `seed`; each claim has functionals on storages drawn from `seed`, on parts of their
+    /// sides only, some sharing a side.
+    fn new(params: Parameters, shapes: &[(Role, Vec<(usize, usize)>)], claims: usize, seed: u64) -> Self {
+        let layouts: Vec<_> =
+            shapes.iter().enumerate().map(|(i, (role, s))| Arc::new(OracleLayout::new(&params, *role, i as u32, s.clone()))).collect();
+        let stack = Stack::new(layouts);
+        let values: Vec<Vec<Vec<F>>> = shapes
+            .iter()
+            .enumerate()
+            .map(|(o, (_, s))| {
+                let cell = |i: usize| element::<2>(seed + 1000 * o as u64 + i as u64).0[0];
+                s.iter().enumerate().map(|(k, (p, c))| (0..p * c).map(|i| cell(i + 77 * k)).collect()).collect()
+            })
+            .collect();
+        let claims = (0..claims as u64)
+            .map(|k| {
+                let pick =
+                    |i: u64, n: usize| (crate::field::canonical(element::<2>(seed ^ (k << 20) ^ (i << 40)).0[0]) % n as u64) as usize;
+                let functionals: Vec<_> = (0..1 + pick(0, 3) as u64)
+                    .map(|i| {
+                        let oracle = pick(10 * i + 1, shapes.len());
+                        let storage = pick(10 * i + 2, shapes[oracle].1.len());
+                        let (positions, channels) = shapes[oracle].1[storage];
+                        let side = |n: usize, salt: u64| -> Vec<K<D>> {
+                            let (a, b) = (pick(salt, n), pick(salt + 1, n));
+                            (0..n).map(|j| if (a.min(b)..=a.max(b)).contains(&j) { element(salt + j as u64) } else { K::ZERO }).collect()
+                        };
+                        let (u, v) = (side(positions, pick(10 * i + 3, 2) as u64), side(channels, 10 * i + 5));
+                        Functional { oracle, storage, u, v }
+                    })
+                    .collect();
+                let value = functionals.iter().map(|f| value(&stack, &values, f)).sum();
+                Claim { functionals, value }
+            })
+            .collect();
+        Case { params, stack, values, claims }
+    }
+
+    fn commit(&self, values: &[Vec<Vec<F>>]) -> Vec<Committed> {
+        let slices = |v: &Vec<Vec<F>>| v.iter().map(|s| s.to_vec()).collect::<Vec<_>>();
+        self.stack
+            .layouts
+            .iter()
+            .zip(values)
+            .map(|(layout, v)| {
+                let owned = slices(v);
+                let borrowed: Vec<&[F]> = owned.iter().map(Vec::as_slice).collect();
+                commit(&self.params, layout.clone(), &borrowed)
+            })
+            .collect()
+    }
+
+    fn prove(&self, committed: &[Committed]) -> Vec<u8> {
+        let mut prover = Prover::default();
+        let claims = self.claims.iter().map(|c| c.functionals.clone()).collect();
+        let done =
+            open(&self.params, &mut prover, &self.stack, &committed.iter().collect::<Vec<_>>(), claims, &mut |_| ControlFlow::Continue(()));
+        assert!(done.is_continue());
+        prover.finish()
+    }
+
+    fn verify(&self, roots: &[[u8; 32]], claims: Vec<Claim<K<D>, D>>, proof: &[u8]) -> Verdict<()> {
+        let mut reader = PlainReader::new(Transcript::new(), proof);
+        verify_opening(&self.params, &mut reader, &self.stack, roots, claims)?;
+        reader.finish()
+    }
+}
+
+fn roots(committed: &[Committed]) -> Vec<[u8; 32]> {
+    committed.iter().map(|c| c.root).collect()
+}
+
+fn shape() -> impl Strategy<Value = (usize, usize)> {
+    prop_oneof![(1usize..40, 1usize..40), Just((1, 1)), (1usize..4, 1usize..300), (1usize..300, 1usize..4)]
+}
+
+fn oracles() -> impl Strategy<Value = Vec<(Role, Vec<(usize, usize)>)>> {
+    let role = prop_oneof![Just(Role::Witness), Just(Role::Tensor), Just(Role::Model)];
+    prop::collection::vec((role, prop::collection::vec(shape(), 1..6)), 1..4)
+}
+
+fn round_trip<const D: usize>(
+    shapes: Vec<(Role, Vec<(usize, usize)>)>,
+    columns: usize,
+    min: usize,
+    clear: usize,
+    claims: usize,
+    seed: u64,
+) {
+    let params = Parameters::tiny(D, columns, min, clear, 2);
+    let case = Case::<D>::new(params, &shapes, claims, seed);
+    let committed = case.commit(&case.values);
+    let proof = case.prove(&committed);
+    assert_eq!(case.verify(&roots(&committed), case.claims.clone(), &proof), Ok(()));
+    for k in 0..case.claims.len() {
+        let mut wrong = case.claims.clone();
+        wrong[k].value += element(5);
+        assert_eq!(case.verify(&roots(&committed), wrong, &proof), Err(Reject::Equation("opening sumcheck")));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    #[test]
+    fn honest_openings_pass_and_wrong_values_do_not(
+        shapes in oracles(), columns in 2usize..20, min in 0usize..5, clear in 4usize..12, claims in 0usize..6, cubic: bool, seed: u32,
+    ) {
+        if cubic {
+            round_trip::<3>(shapes, columns, min, clear, claims, seed as u64);
+        } else {
+            round_trip::<2>(shapes, columns, min, clear, claims, seed as u64);
+        }
+    }
+}
+
+/// Oracles of three lengths and widths. `clear` decides whether `g` (2^7 coefficients) is sent or committed.
+fn fixed<const D: usize>(clear: usize) -> Case<D> {
+    let shapes =
+        [(Role::Witness, vec![(40, 24), (7, 3), (1, 5)]), (Role::Tensor, vec![(9, 2)]), (Role::Model, vec![(17, 9), (1, 9), (30, 2)])];
+    let case = Case::new(Parameters::tiny(D, 8, 2, clear, 2), &shapes, 5, 3);
+    assert_eq!(case.stack.log_rows, 7);
+    assert_ne!(case.stack.layouts[1].log_rows, case.stack.layouts[2].log_rows);
+    case
+}
+
+/// The same with a committed and with a clear combination, in both degrees.
+macro_rules! in_all_modes {
+    ($($name:ident: $check:ident;)*) => {
+        $(#[test]
+        fn $name() {
+            $check(&fixed::<2>(12));
+            $check(&fixed::<2>(4));
+            $check(&fixed::<3>(12));
+            $check(&fixed::<3>(4));
+        })*
+    };
+}
+
+in_all_modes! {
+    every_flipped_byte_is_refused: flips;
+    truncated_and_extended_proofs_are_refused: lengths;
+    swapped_roots_are_refused: swaps;
+    other_cells_than_committed_are_refused: other_cells;
+    openings_can_be_interrupted: interrupts;
+    claims_must_fit: misfits;
+}
+
+fn flips<const D: usize>(case: &Case<D>) {
+    let committed = case.commit(&case.values);
+    let proof = case.prove(&committed);
+    let roots = roots(&committed);
+    for i in 0..proof.len() {
+        let mut other = proof.clone();
+        other[i] ^= 1 << (i % 8);
+        assert!(case.verify(&roots, case.claims.clone(), &other).is_err(), "byte {i} of {}", proof.len());
+    }
+    for o in 0..roots.len() {
+        let mut other = roots.clone();
+        other[o][0] ^= 1;
+        assert!(case.verify(&other, case.claims.clone(), &proof).is_err());
+    }
+}
+
+fn lengths<const D: usize>(case: &Case<D>) {
+    let committed = case.commit(&case.values);
+    let proof = case.prove(&committed);
+    let roots = roots(&committed);
+    for n in (0..proof.len()).step_by(13).chain([proof.len() - 1]) {
+        assert!(matches!(case.verify(&roots, case.claims.clone(), &proof[..n]), Err(Reject::Truncated { .. } | Reject::Equation(_))));
+    }
+    let mut longer = proof;
+    longer.push(0);
+    assert_eq!(case.verify(&roots, case.claims.clone(), &longer), Err(Reject::Trailing { extra: 1 }));
+}
+
+fn swaps<const D: usize>(case: &Case<D>) {
+    let committed = case.commit(&case.values);
+    let proof = case.prove(&committed);
+    let mut roots = roots(&committed);
+    roots.swap(0, 2);
+    assert!(case.verify(&roots, case.claims.clone(), &proof).is_err());
+    roots.pop();
+    assert!(matches!(case.verify(&roots, case.claims.clone(), &proof), Err(Reject::Malformed { .. })));
+}
+
+/// The cheater runs the whole opening on cells that satisfy false claims and differ from the committed ones in one cell: only a row can tell.
+/// The roots that the transcript binds are the committed ones.
+fn other_cells<const D: usize>(case: &Case<D>) {
+    for oracle in 0..3 {
+        let mut cheating = case.values.clone();
+        cheating[oracle][0][1] += F::ONE;
+        let honest = case.commit(&case.values);
+        let mut forged = case.commit(&cheating);
+        for (f, h) in forged.iter_mut().zip(case.commit(&case.values)) {
+            (f.root, f.code) = (h.root, h.code);
+        }
+        let proof = case.prove(&forged);
+        let claims: Vec<_> = case
+            .claims
+            .iter()
+            .map(|c| Claim {
+                functionals: c.functionals.clone(),
+                value: c.functionals.iter().map(|f| value(&case.stack, &cheating, f)).sum(),
+            })
+            .collect();
+        let verdict = case.verify(&roots(&honest), claims, &proof);
+        // With the combination in the clear the row itself contradicts it; else the values of the rows contradict the folded claim.
+        let clear = case.params.is_clear(case.stack.log_rows);
+        let expected = if clear { Reject::Row { oracle: "combined polynomial" } } else { Reject::Equation("folded claim") };
+        assert_eq!(verdict, Err(expected));
+    }
+}
+
+fn interrupts<const D: usize>(case: &Case<D>) {
+    let committed = case.commit(&case.values);
+    let mut reports = Vec::new();
+    let mut run = |limit: usize| {
+        reports.clear();
+        let claims = case.claims.iter().map(|c| c.functionals.clone()).collect();
+        let oracles: Vec<_> = committed.iter().collect();
+        let flow = open(&case.params, &mut Prover::default(), &case.stack, &oracles, claims, &mut |done| {
+            reports.push(done);
+            if reports.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        });
+        (flow, reports.clone())
+    };
+    let (flow, all) = run(usize::MAX);
+    assert!(flow.is_continue() && all.is_sorted() && all.last() == Some(&1.0));
+    for limit in 1..=all.len() {
+        let (flow, reports) = run(limit);
+        assert!(flow.is_break() && reports.len() == limit);
+    }
+}
+
+fn misfits<const D: usize>(case: &Case<D>) {
+    let committed = case.commit(&case.values);
+    let proof = case.prove(&committed);
+    let broken: [fn(&mut Functional<D>); 4] =
+        [|f| f.u.push(K::ONE), |f| f.v.clear(), |f| f.oracle = usize::MAX, |f| f.storage = usize::MAX];
+    for breaks in broken {
+        let mut claims = case.claims.clone();
+        breaks(&mut claims[1].functionals[0]);
+        assert!(matches!(case.verify(&roots(&committed), claims, &proof), Err(Reject::Malformed { what: "functional", .. })));
+    }
+}
+
+/// A short oracle's column `f` enters as `f(X^stride)`: its code word has row `i mod D_j` at row `i` of the long domain.
+#[test]
+fn short_oracles_repeat_along_the_long_domain() {
+    let f: Vec<F> = (0..8).map(|i| element::<2>(i).0[0]).collect();
+    let mut spread = vec![F::ZERO; 32];
+    for (i, &x) in f.iter().enumerate() {
+        spread[4 * i] = x;
+    }
+    let (short, long) = (crate::ntt::encode(f, 1, 4), crate::ntt::encode(spread, 1, 6));
+    assert!((0..64).all(|i| long[i] == short[i % 16]));
+}
