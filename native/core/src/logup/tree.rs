@@ -198,6 +198,16 @@ fn fold_only<const D: usize>(quads: &impl Quads<D>, x: K<D>, out: &mut [Quad<D>]
     out.par_iter_mut().with_min_len(TASK).enumerate().for_each(|(i, q)| *q = fold(quads, i, x));
 }
 
+/// Room for the folded quads of a layer and of its next round. Layers grow: what is too small is freed before its successor is taken.
+fn reserve<const D: usize>(space: &mut [Vec<Quad<D>>; 2], largest: usize) {
+    for (v, n) in space.iter_mut().zip([largest, largest.div_ceil(2 * PER_GROUP) * PER_GROUP]) {
+        if v.len() < n {
+            *v = Vec::new();
+            *v = vec![[PackedK::ZERO; 4]; n];
+        }
+    }
+}
+
 /// Neighbours added: `eq` over one variable less.
 fn halve<const D: usize>(weights: &mut Vec<K<D>>) {
     let n = weights.len() / 2;
@@ -251,6 +261,8 @@ impl<const D: usize> Rounds<'_, D> {
         }
         let (outer, lane_point) = r.split_at(high);
         let lanes = eq(lane_point);
+        let largest = fractions.len().div_ceil(4 * PER_GROUP) * PER_GROUP;
+        reserve(space, largest);
         let [mut to, mut from] = space.each_mut().map(|v| &mut v[..]);
         let beyond: Quad<D> = [source.lambda, PackedK::ONE, PackedK::ZERO, PackedK::ONE];
         // Groups of quads that are not `beyond`, and packed quads in `from`.
@@ -305,9 +317,7 @@ pub fn prove<const D: usize>(prover: &mut Prover, leaves: Leaves<D>) -> Vec<K<D>
     let (_, root) = small.pop().expect("the loop pushed it");
     prover.send("root", &root);
 
-    let quads = leaves.p.len().div_ceil(4 * GROUP) * PER_GROUP;
-    let blank = [PackedK::ZERO; 4];
-    let mut space = [vec![blank; quads], vec![blank; quads.div_ceil(2 * PER_GROUP) * PER_GROUP]];
+    let mut space = [Vec::new(), Vec::new()];
     let mut r: Vec<K<D>> = Vec::new();
     for k in 0..n {
         let lambda: K<D> = prover.challenge("lambda");

@@ -10,7 +10,7 @@ use crate::program::softmax::{Exponentials, Reciprocal};
 use crate::program::quantize::high_half;
 use crate::program::{Contract, Line, Weights, Window};
 
-use super::values::{Entry, Witness, entry, factors};
+use super::values::{Entry, Witness, factors};
 use crate::layout::Index;
 
 /// Rows handled by one task.
@@ -222,17 +222,35 @@ pub(crate) fn limbs(layout: &Layout, recipe: &LimbRecipe, witness: &mut Witness)
 
 /// Fills the multiplicities. A tuple that is in no table is not counted: only a cheating prover has one.
 pub fn count(layout: &Layout, witness: &mut Witness) {
-    let mut counts: Vec<Vec<u64>> = layout.tables.iter().map(|t| vec![0; 1 << t.log_rows]).collect();
-    for lookup in &layout.lookups {
-        let table: &Table = &layout.tables[lookup.table];
-        let rows = &mut counts[lookup.table];
-        for v in entry(layout, witness, lookup, 0) {
-            let row = centred(v).wrapping_sub(table.first);
-            if let Some(n) = usize::try_from(row).ok().and_then(|r| rows.get_mut(r)) {
-                *n += 1;
+    // Each thread counts its share of every lookup.
+    let shares = rayon::current_num_threads();
+    let share = |n: usize, t: usize| n * t / shares..n * (t + 1) / shares;
+    let blank = || -> Vec<Vec<u64>> { layout.tables.iter().map(|t| vec![0; 1 << t.log_rows]).collect() };
+    let one = |t: usize| {
+        let mut counts = blank();
+        for lookup in &layout.lookups {
+            let table: &Table = &layout.tables[lookup.table];
+            let rows = &mut counts[lookup.table];
+            let entry = Entry::new(layout, witness, &lookup.entries[0], lookup.positions, &lookup.channels);
+            let n = lookup.channels.len();
+            let (mut values, mut scratch) = (vec![F::ZERO; n], vec![F::ZERO; n]);
+            for p in share(lookup.positions, t) {
+                entry.row(p, 0, &mut values, &mut scratch);
+                for &v in &values {
+                    let row = centred(v).wrapping_sub(table.first);
+                    if let Some(n) = usize::try_from(row).ok().and_then(|r| rows.get_mut(r)) {
+                        *n += 1;
+                    }
+                }
             }
         }
-    }
+        counts
+    };
+    let add = |mut a: Vec<Vec<u64>>, b: Vec<Vec<u64>>| {
+        a.iter_mut().flatten().zip(b.iter().flatten()).for_each(|(x, y)| *x += y);
+        a
+    };
+    let counts = (0..shares).into_par_iter().map(one).reduce(blank, add);
     for (table, rows) in layout.tables.iter().zip(counts) {
         witness.storages[table.multiplicities] = rows.into_iter().map(F::from_u64).collect();
     }

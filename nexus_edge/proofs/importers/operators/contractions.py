@@ -130,6 +130,7 @@ def _contract(
     if q_x.dtype != q_out.dtype or filter_info.dtype != q_x.dtype:
         raise op.unsupported(f"types {q_x.dtype}, {filter_info.dtype} and {q_out.dtype} differ", filter_info)
     channels = weights.shape[-1] if depthwise else weights.shape[0]
+    lowering.count_rules(op, channels)
     multipliers = _multipliers(lowering, op, q_x, filter_info, q_out, channels, weights.ndim - 1 if depthwise else 0)
     zero = _weight_zero(op, filter_info)
     bias = lowering.optional(op, 2, "int32")

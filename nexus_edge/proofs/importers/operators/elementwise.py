@@ -12,6 +12,8 @@ from nexus_edge.proofs.importers.quantization import Multiplier, Quantization, q
 from nexus_edge.proofs.importers.shapes import Dims, broadcast, padded, positions
 
 ADD_SHIFT = 20
+TABLE_COST = 256
+"""What 65,536 rows weigh beside the requantisation of a channel."""
 
 
 def lower_elementwise(lowering: Lowering, op: Operator) -> None:
@@ -39,6 +41,7 @@ def _computed(lowering: Lowering, op: Operator, place: int, q: list[Quantization
 
 
 def _combine(lowering: Lowering, op: Operator, first: Value, second: Value, q: list[Quantization]) -> None:
+    lowering.count_rules(op, TABLE_COST)
     first, second, out = lowering.operands(op, first, second, lowering.output(op))
     if op.kind == "MUL":
         table = _product_table(lowering, op, q, inputs(q[0])[:, None], inputs(q[1])[None, :])
