@@ -77,11 +77,6 @@ pub fn valid_taps(window: &Window) -> Vec<u32> {
     rows.iter().flat_map(|r| columns.iter().map(move |c| r * c)).collect()
 }
 
-/// Elements of a softmax row of `n` that may equal its maximum: with 512 it is undefined.
-pub fn softmax_ties(n: usize) -> usize {
-    n.min(511)
-}
-
 /// Reachable sums of `n` elements.
 pub fn of_sum(x: &Tensor, x_zero: i32, n: u32) -> Interval {
     let (low, high) = centred(x.dtype, x_zero);

@@ -136,10 +136,21 @@ pub fn prove_witness(
     progress: Progress<'_>,
     figures: &mut Figures,
 ) -> Result<(Statement, Vec<u8>), Stop> {
-    Attempt { key, compiled, witness, committed, ports, start: &Prover::new }.prove(context, progress, figures)
+    let attempt = Attempt {
+        key,
+        compiled,
+        witness,
+        committed,
+        ports,
+        start: &Prover::new,
+        #[cfg(feature = "attacks")]
+        two_faced: false,
+    };
+    attempt.prove(context, progress, figures)
 }
 
-/// As [`prove_witness`], with messages changed as they are sent.
+/// As [`prove_witness`], with messages changed as they are sent. With `two_faced`, `committed` goes into the trees but the openings' sumcheck
+/// runs on `witness`: every equation holds, and only the opened rows can tell.
 #[cfg(feature = "attacks")]
 pub fn prove_tampered(
     key: &ProvingKey,
@@ -149,9 +160,10 @@ pub fn prove_tampered(
     ports: &[Vec<i16>],
     context: [u8; 32],
     tamper: crate::channel::Tamper,
+    two_faced: bool,
 ) -> (Statement, Vec<u8>) {
     let start = |transcript| Prover::new(transcript).tampered(tamper.clone());
-    let attempt = Attempt { key, compiled, witness, committed, ports, start: &start };
+    let attempt = Attempt { key, compiled, witness, committed, ports, start: &start, two_faced };
     attempt.prove(context, &mut |_, _| true, &mut Figures::default()).expect("nobody stops it")
 }
 
@@ -163,6 +175,8 @@ struct Attempt<'a> {
     ports: &'a [Vec<i16>],
     /// The prover's channel after what the transcript has absorbed.
     start: &'a dyn Fn(Transcript) -> Prover,
+    #[cfg(feature = "attacks")]
+    two_faced: bool,
 }
 
 impl Attempt<'_> {
@@ -182,10 +196,15 @@ impl Attempt<'_> {
             .iter()
             .enumerate()
             .map(|(k, layout)| {
-                own(k).then(|| {
-                    let values: Vec<&[F]> = c.members[k].iter().map(|&s| &self.committed.storages[s][..]).collect();
+                let commit = |w: &Witness| {
+                    let values: Vec<&[F]> = c.members[k].iter().map(|&s| &w.storages[s][..]).collect();
                     pcs::commit(self.key.verifying.parameters(), layout.clone(), &values)
-                })
+                };
+                #[cfg(feature = "attacks")]
+                if self.two_faced && own(k) {
+                    return Some(commit(self.committed).over_cells_of(commit(self.witness)));
+                }
+                own(k).then(|| commit(self.committed))
             })
             .collect()
     }

@@ -292,7 +292,7 @@ impl<'a> Forgery<'a> {
         witness
     }
 
-    fn make(&self, compiled: &Compiled, tamper: Option<Tamper>) -> (Statement, Vec<u8>) {
+    fn make(&self, compiled: &Compiled, tamper: Option<Tamper>, two_faced: bool) -> (Statement, Vec<u8>) {
         let witness = self.recounted(&compiled.layout, &self.witness);
         let committed = self.committed.as_ref().map(|c| {
             let mut c = c.clone();
@@ -302,7 +302,7 @@ impl<'a> Forgery<'a> {
         });
         let committed = committed.as_ref().unwrap_or(&witness);
         match tamper {
-            Some(tamper) => prove_tampered(self.prover, compiled, &witness, committed, &self.ports, CONTEXT, tamper),
+            Some(tamper) => prove_tampered(self.prover, compiled, &witness, committed, &self.ports, CONTEXT, tamper, two_faced),
             None => {
                 let mut figures = Figures::default();
                 prove_witness(self.prover, compiled, &witness, committed, &self.ports, CONTEXT, &mut |_, _| true, &mut figures)
@@ -312,12 +312,12 @@ impl<'a> Forgery<'a> {
     }
 
     fn compiled(&self, layout: Layout) -> Compiled {
-        Compiled::from_layout(self.victim.key.verifying.parameters(), layout).expect("small")
+        Compiled::from_layout(self.victim.key.verifying.parameters(), layout).expect("columns have a domain")
     }
 
     /// The forged statement and proof.
     pub fn proof(&self) -> (Statement, Vec<u8>) {
-        self.make(&self.compiled(self.layout.clone()), None)
+        self.make(&self.compiled(self.layout.clone()), None, false)
     }
 
     /// The honest verifier's verdict.
@@ -335,8 +335,15 @@ impl<'a> Forgery<'a> {
                 change(counter.fetch_add(1, Ordering::Relaxed), bytes);
             }
         });
-        let (statement, proof) = self.make(&self.compiled(self.layout.clone()), Some(tamper));
+        let (statement, proof) = self.make(&self.compiled(self.layout.clone()), Some(tamper), false);
         assert!(seen.load(Ordering::Relaxed) > 0, "no message is called {label}");
+        verify(&self.victim.key.verifying, &statement, &proof)
+    }
+
+    /// The verdict when every equation is about the witness but the trees hold what is committed.
+    pub fn two_faced(&self) -> Verdict<()> {
+        assert!(self.committed.is_some(), "both faces are the same");
+        let (statement, proof) = self.make(&self.compiled(self.layout.clone()), Some(Arc::new(|_, _, _| ())), true);
         verify(&self.victim.key.verifying, &statement, &proof)
     }
 
@@ -345,7 +352,7 @@ impl<'a> Forgery<'a> {
         let mut layout = self.layout.clone();
         weaken(&mut layout);
         let compiled = self.compiled(layout);
-        let (statement, proof) = self.make(&compiled, None);
+        let (statement, proof) = self.make(&compiled, None, false);
         verify_compiled(&self.prover.verifying, &compiled, &statement, &proof)
     }
 

@@ -77,7 +77,7 @@ fn every_message_is_bound_by_an_equation() {
         ("folded factors", "contraction sumcheck", 1),
         ("opening round", "opening sumcheck", 8),
         ("opening value", "opening sumcheck", 1),
-        ("g", "opening value", 1),
+        ("combined polynomial", "value of the combined polynomial", 1),
     ];
     for (label, equation, occurrences) in expected {
         for occurrence in 0..occurrences {
@@ -122,9 +122,9 @@ fn every_message_of_the_inner_argument_is_bound() {
     let f = victim.forge(&[&Random(5).int8(700)]);
     assert_eq!(f.outcome(), Ok(()));
     for (label, reasons) in [
-        ("g", &[Reject::Merkle { oracle: "whir" }][..]),
-        ("whir round", &[Reject::Equation("WHIR sumcheck")]),
-        ("whir final", &[Reject::Equation("WHIR sumcheck"), Reject::Row { oracle: "whir" }]),
+        ("combined root", &[Reject::Merkle { oracle: "folding" }][..]),
+        ("folding round", &[Reject::Equation("folded claim"), Reject::Row { oracle: "folding" }]),
+        ("folding polynomial", &[Reject::Row { oracle: "folding" }]),
     ] {
         for element in [0, 1] {
             let verdict = f.tampered(label, move |seen, bytes| {
@@ -150,7 +150,7 @@ fn elements_that_are_not_canonical() {
         "folded factors",
         "opening round",
         "opening value",
-        "g",
+        "combined polynomial",
     ] {
         for value in [P, P + 1, u64::MAX] {
             let verdict = f.tampered(label, move |_, bytes| bytes[8..16].copy_from_slice(&value.to_le_bytes()));

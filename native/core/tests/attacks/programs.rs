@@ -64,7 +64,8 @@ fn the_range_table_holds_as_many_equal_maxima_as_there_are() {
     let (program, weights) = global_max(8).finish(None).expect("a valid program");
     assert_eq!(program.range_bits, 6);
     agrees((program, weights), &[5; 128]);
-    assert!(global_max(8).finish(Some(5)).is_err_and(|e| e.to_string().contains("64 equal values")));
+    let (program, weights) = global_max(8).finish(Some(5)).expect("the executor runs it");
+    assert!(matches!(ProvingKey::new(Program::clone(&program), weights, true, 100), Err(KeyError::Layout(_))));
 }
 
 /// With rows that start above the lower bound of the clamp, the table would say that everything below the upper bound is clamped.
@@ -84,7 +85,7 @@ fn clamp_rows_cover_the_clamp() {
 
 #[test]
 fn a_few_bytes_of_key_do_not_make_gigabytes_of_structure() {
-    let (program, weights) = global_max(512).finish(None).expect("the executor runs it");
+    let (program, weights) = global_max(512).finish(Some(18)).expect("the executor runs it");
     let form = Form { committed: vec![true, false], committed_weights: false };
     assert!(Layout::new(&program, form).is_err_and(|e| e.to_string().contains("too large")));
     assert!(matches!(ProvingKey::new(Program::clone(&program), weights, true, 100), Err(KeyError::Layout(_))));
@@ -191,7 +192,7 @@ fn changed_programs_are_refused_or_prove_what_they_execute() {
     let x = Random(3).int8(126);
     let mut random = Random(11);
     let mut alive = 0;
-    for round in 0..1500 {
+    for round in 0..500 {
         let mut changed = Program::clone(&program);
         mutate(&mut changed, &mut random);
         if changed == *program || changed.range_bits > 16 {
@@ -208,5 +209,5 @@ fn changed_programs_are_refused_or_prove_what_they_execute() {
             assert_eq!(verify(&key, &made.statement, &made.proof), Ok(()), "round {round}: {:?}", checked.ops);
         }
     }
-    assert!(alive > 100, "{alive} programs survived");
+    assert!(alive > 30, "{alive} programs survived");
 }

@@ -4,10 +4,13 @@ use nexus_edge_core::field::from_i64;
 use nexus_edge_core::layout::{AccumulatorKind, Layout, TableKind};
 use nexus_edge_core::program::{Contract, DType, Weights};
 use nexus_edge_core::proof::{Content, verify};
-use nexus_edge_core::reject::Reject;
+use nexus_edge_core::reject::{Reject, Verdict};
 
 use crate::forge::{CONTEXT, Forgery, LOOKUPS, OPENING, Victim, goes_to};
 use crate::support::{self, Random, nets};
+
+/// Where an oracle is noticed that is not the one that was opened.
+const ROWS: Verdict<()> = Err(Reject::Row { oracle: "combined polynomial" });
 
 fn contract(layout: &mut Layout) -> &mut Contract {
     match &mut layout.accumulators[0].kind {
@@ -95,6 +98,7 @@ fn computes_with_another_input_than_it_commits_to() {
     committed.storages[x] = other.witness.storages[x].clone();
     f.committed = Some(committed);
     assert_eq!(f.outcome(), OPENING);
+    assert_eq!(f.two_faced(), ROWS, "every equation holds: only the opened rows tell");
     // Proves for one input, claims the commitment of the other.
     f.committed = None;
     let ((mut statement, proof), (theirs, _)) = (f.proof(), other.proof());
@@ -136,6 +140,7 @@ fn commits_to_another_activation_than_it_computes() {
     committed.storages[cell][0] += from_i64(1);
     f.committed = Some(committed);
     assert_eq!(f.outcome(), OPENING);
+    assert_eq!(f.two_faced(), ROWS);
 }
 
 #[test]
