@@ -163,6 +163,14 @@ impl Builder<'_> {
         }
     }
 
+    /// A sum of `n` bits, less 1, is looked up in the range table: it must fit there.
+    fn counts(&self, out: TensorId, n: usize) -> Result<(), LayoutError> {
+        if n <= 1 << self.out.range_bits {
+            return Ok(());
+        }
+        Err(self.fail(out, format!("the range table of 2^{} rows cannot count {n} cells", self.out.range_bits)))
+    }
+
     fn storage(&mut self, positions: usize, channels: usize, home: Home) -> StorageId {
         self.out.storages.push(Storage { positions, channels, home });
         self.out.storages.len() - 1

@@ -11,8 +11,9 @@ impl Builder<'_> {
     pub(super) fn max_pool(&mut self, x: TensorId, out: TensorId, window: &Window, clamp: (i32, i32)) -> Result<(), LayoutError> {
         let (p, c) = self.shape(out);
         let taps_total = window.kernel.0 as usize * window.kernel.1 as usize;
-        // Each tap is a storage and a lookup of its own, however few outputs it has.
-        self.spend(out, taps_total.saturating_mul(p.saturating_mul(c).saturating_add(1 << 12)))?;
+        // A tap is a storage, a lookup and a recipe as well: some thousand steps.
+        self.spend(out, p.saturating_mul(c).saturating_add(1 << 12).saturating_mul(taps_total))?;
+        self.counts(out, taps_total)?;
         let all = Index::all(c);
         let pooled = self.witness(p, c);
         self.out.recipes.push(Recipe::Pooled { storage: pooled, x, window: *window });

@@ -368,21 +368,21 @@ impl ProgramBuilder {
             };
             (cost::ROW << w) + drafts.iter().zip(solved).map(operator).sum::<u64>()
         };
+        // Sums of bits, less 1, are looked up in the range table: taps of a max pool, maxima of a softmax (fewer than 512).
+        let counted = drafts.iter().map(|(_, draft)| match draft {
+            Draft::Ready(Op::MaxPool { window, .. }) => u64::from(window.kernel.0) * u64::from(window.kernel.1),
+            Draft::Ready(Op::Softmax { out, .. }) => self.tensors.get(*out as usize).map_or(1, |t| t.channels().min(511) as u64),
+            _ => 1,
+        });
+        let counting = counted.max().unwrap_or(1).next_power_of_two().ilog2() as u8;
         // Two limbs must hold the largest denominator.
         let denominators = solved.iter().flat_map(|s| match s {
             Solved::Rules { rules, .. } => rules.as_slice(),
             _ => &[],
         });
         let largest = denominators.map(|r| if let Rule::Line { line, .. } = r { line.d } else { 1 }).max().unwrap_or(1);
-        // The table must hold the number of cells that equal a maximum.
-        let ties = drafts.iter().map(|(_, draft)| match draft {
-            Draft::Ready(Op::MaxPool { window, .. }) => interval::valid_taps(window).into_iter().max().unwrap_or(1) as usize,
-            Draft::Ready(Op::Softmax { out, .. }) => self.tensors.get(*out as usize).map_or(1, |t| interval::softmax_ties(t.channels())),
-            _ => 1,
-        });
-        let most = ties.max().unwrap_or(1);
-        let least = (0..limits::RANGE_BITS.1).find(|w| largest <= 1 << (2 * w) && most <= 1 << w).unwrap_or(limits::RANGE_BITS.1);
-        (least.max(limits::RANGE_BITS.0)..=limits::RANGE_BITS.1).min_by_key(|&w| total(w)).unwrap_or(limits::RANGE_BITS.1)
+        let least = (0..limits::RANGE_BITS.1).find(|w| largest <= 1 << (2 * w)).unwrap_or(limits::RANGE_BITS.1);
+        (least.max(counting).max(limits::RANGE_BITS.0)..=limits::RANGE_BITS.1).min_by_key(|&w| total(w)).unwrap_or(limits::RANGE_BITS.1)
     }
 
     fn assemble(&mut self, draft: Draft, solved: Solved, w: u8, accumulators: &mut Vec<Accumulator>, ops: &mut Vec<Op>) {
