@@ -66,15 +66,15 @@ impl Codewords {
         self.log_domain
     }
 
-    /// The values of all columns at the point at which the stored order has its `position`-th row, panel by panel.
-    pub fn stored(&self, position: usize) -> impl Iterator<Item = &[F]> {
-        let cut = move |p: usize| PANEL.min(self.columns - p * PANEL);
-        self.panels.iter().enumerate().map(move |(p, rows)| &rows[position * PANEL..][..cut(p)])
+    /// Panels, rows in the stored order: row `j` belongs to point `reverse(j)`. Columns that do not exist are 0.
+    pub fn panels(&self) -> impl Iterator<Item = &[Row]> {
+        self.panels.iter().map(|p| p.as_chunks::<PANEL>().0)
     }
 
-    /// The values of all columns at point `i`, panel by panel.
-    pub fn row(&self, i: usize) -> impl Iterator<Item = &[F]> {
-        self.stored(reverse(i, self.log_domain))
+    /// The values of all columns at point `i`.
+    pub fn row(&self, i: usize) -> impl Iterator<Item = F> {
+        let at = reverse(i, self.log_domain);
+        self.panels.iter().flat_map(move |rows| &rows[at * PANEL..][..PANEL]).take(self.columns).copied()
     }
 }
 
@@ -104,7 +104,7 @@ pub fn encode_rows(coefficients: &[F], columns: usize, log_rows: usize, log_doma
 }
 
 /// Rows that are loaded together.
-const STRIP: usize = 8;
+const STRIP: usize = 16;
 /// Nodes of so many rows are handed to another thread.
 const TASK: usize = 1 << 12;
 
@@ -126,11 +126,15 @@ fn encode_panel(panel: &mut [F], log_rows: usize, log_blowup: usize, load: impl 
         for (k, strip) in loaded.chunks_exact_mut(STRIP).enumerate() {
             load((k << (log_rows - 3)) + row, strip);
         }
+        let from = legs(PackedF::pack_slice(loaded.as_flattened()).chunks_exact(STRIP * PANEL / LANES));
         for (node, block) in panel.chunks_exact_mut(copy).enumerate() {
-            let mut strips = loaded;
-            layers3(PackedF::pack_slice_mut(strips.as_flattened_mut()), log_blowup, node);
-            for (to, from) in block.chunks_exact_mut(leg).zip(strips.chunks_exact(STRIP)) {
-                to[row * PANEL..][..STRIP * PANEL].copy_from_slice(from.as_flattened());
+            let constants = Constants3::new(log_blowup, node);
+            let mut to = legs(block.chunks_exact_mut(leg).map(|to| PackedF::pack_slice_mut(&mut to[row * PANEL..][..STRIP * PANEL])));
+            for i in 0..STRIP * PANEL / LANES {
+                let y = constants.apply(from.map(|leg| leg[i]));
+                for (to, y) in to.iter_mut().zip(y) {
+                    to[i] = y;
+                }
             }
         }
     }
@@ -141,6 +145,12 @@ fn encode_panel(panel: &mut [F], log_rows: usize, log_blowup: usize, load: impl 
     } else {
         panel.chunks_exact_mut(leg).enumerate().for_each(below);
     }
+}
+
+/// The eighths of a node.
+#[inline(always)]
+fn legs<T: Default>(mut parts: impl Iterator<Item = T>) -> [T; 8] {
+    core::array::from_fn(|_| parts.next().unwrap_or_default())
 }
 
 /// `c` of all nodes of a depth.
@@ -197,30 +207,45 @@ fn butterfly(a: PackedF, b: PackedF, c: PackedF) -> (PackedF, PackedF) {
     (a + t, a - t)
 }
 
-/// The three layers between a node and its descendants.
+/// `c` of the seven nodes between a node and its great-grandchildren.
+struct Constants3 {
+    first: PackedF,
+    second: [PackedF; 2],
+    third: [PackedF; 4],
+}
+
+impl Constants3 {
+    #[inline(always)]
+    fn new(depth: usize, node: usize) -> Self {
+        let at = |d: usize, j: usize| PackedF::from(constants(depth + d)[(node << d) + j]);
+        Constants3 { first: at(0, 0), second: core::array::from_fn(|j| at(1, j)), third: core::array::from_fn(|j| at(2, j)) }
+    }
+
+    /// The three layers on one element of each eighth.
+    #[inline(always)]
+    fn apply(&self, x: [PackedF; 8]) -> [PackedF; 8] {
+        let c = self.first;
+        let [(a0, a4), (a1, a5), (a2, a6), (a3, a7)] = core::array::from_fn(|k| butterfly(x[k], x[k + 4], c));
+        let [c, d] = self.second;
+        let [(b0, b2), (b1, b3), (b4, b6), (b5, b7)] =
+            [butterfly(a0, a2, c), butterfly(a1, a3, c), butterfly(a4, a6, d), butterfly(a5, a7, d)];
+        let b = [(b0, b1), (b2, b3), (b4, b5), (b6, b7)];
+        let [(y0, y1), (y2, y3), (y4, y5), (y6, y7)] = core::array::from_fn(|k| butterfly(b[k].0, b[k].1, self.third[k]));
+        [y0, y1, y2, y3, y4, y5, y6, y7]
+    }
+}
+
+/// The three layers between a node and its great-grandchildren.
 #[inline]
 fn layers3(x: &mut [PackedF], depth: usize, node: usize) {
-    let c0 = PackedF::from(constants(depth)[node]);
-    let c1: [PackedF; 2] = core::array::from_fn(|k| PackedF::from(constants(depth + 1)[2 * node + k]));
-    let c2: [PackedF; 4] = core::array::from_fn(|k| PackedF::from(constants(depth + 2)[4 * node + k]));
+    let constants = Constants3::new(depth, node);
     let n = x.len() / 8;
-    let mut legs = x.chunks_exact_mut(n);
-    let mut next = || legs.next().unwrap_or_default();
-    let (l0, l1, l2, l3) = (next(), next(), next(), next());
-    let (l4, l5, l6, l7) = (next(), next(), next(), next());
+    let mut x = legs(x.chunks_exact_mut(n));
     for i in 0..n {
-        let (a0, a4) = butterfly(l0[i], l4[i], c0);
-        let (a1, a5) = butterfly(l1[i], l5[i], c0);
-        let (a2, a6) = butterfly(l2[i], l6[i], c0);
-        let (a3, a7) = butterfly(l3[i], l7[i], c0);
-        let (b0, b2) = butterfly(a0, a2, c1[0]);
-        let (b1, b3) = butterfly(a1, a3, c1[0]);
-        let (b4, b6) = butterfly(a4, a6, c1[1]);
-        let (b5, b7) = butterfly(a5, a7, c1[1]);
-        (l0[i], l1[i]) = butterfly(b0, b1, c2[0]);
-        (l2[i], l3[i]) = butterfly(b2, b3, c2[1]);
-        (l4[i], l5[i]) = butterfly(b4, b5, c2[2]);
-        (l6[i], l7[i]) = butterfly(b6, b7, c2[3]);
+        let y = constants.apply(x.each_ref().map(|leg| leg[i]));
+        for (leg, y) in x.iter_mut().zip(y) {
+            leg[i] = y;
+        }
     }
 }
 
@@ -264,7 +289,7 @@ mod tests {
             let words = encode_rows(&c, columns, log, log_domain);
             for i in 0..1 << log_domain {
                 let x = point(log_domain, i);
-                let row: Vec<F> = words.row(i).flatten().copied().collect();
+                let row: Vec<F> = words.row(i).collect();
                 assert_eq!(row.len(), columns);
                 for (j, &value) in row.iter().enumerate() {
                     let horner = (0..1 << log).rev().fold(F::ZERO, |t, k| t * x + c[k * columns + j]);
@@ -278,7 +303,7 @@ mod tests {
     #[test]
     fn a_fixed_code_word() {
         let words = encode_rows(&[1, 2, 3, 5].map(F::from_u8), 1, 2, 3);
-        let values: Vec<u64> = (0..8).map(|i| crate::field::canonical(words.row(i).next().expect("one column")[0])).collect();
+        let values: Vec<u64> = (0..8).map(|i| words.row(i).map(crate::field::canonical).sum()).collect();
         assert_eq!(values, FIXED);
     }
 

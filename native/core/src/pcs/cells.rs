@@ -9,7 +9,7 @@ use p3_field::PrimeCharacteristicRing;
 use rayon::prelude::*;
 
 use super::oracle::OracleLayout;
-use crate::field::{F, centred, from_i64};
+use crate::field::{F, P, centred};
 
 /// Small cells are at most this large in absolute value: see `kernel`.
 pub(crate) const SMALL: i64 = 1 << 24;
@@ -88,7 +88,7 @@ impl Cells {
     /// Some cells as field elements.
     pub fn read(&self, range: Range<usize>, out: &mut [F]) {
         for (to, &x) in out.iter_mut().zip(&self.small[range.clone()]) {
-            *to = from_i64(x.into());
+            *to = lift(x);
         }
         let first = self.wide.partition_point(|(offset, cells)| offset + cells.len() <= range.start);
         for (offset, cells) in self.wide[first..].iter().take_while(|w| w.0 < range.end) {
@@ -96,4 +96,11 @@ impl Cells {
             out[from - range.start..to - range.start].copy_from_slice(&cells[from - offset..to - offset]);
         }
     }
+}
+
+/// An integer as an element, without a branch.
+#[inline(always)]
+fn lift(x: i32) -> F {
+    let sign = i64::from(x >> 31) as u64;
+    F::from_u64((i64::from(x) as u64).wrapping_add(P & sign))
 }

@@ -8,9 +8,9 @@ use rayon::prelude::*;
 
 use crate::channel::{Prover, Reader};
 use crate::field::{F, P, canonical};
-use crate::hash::{Digest, Key, hash_blocks, leaf_bytes};
+use crate::hash::{BLOCK, Digest, Key, hash_blocks, leaf_bytes};
 use crate::merkle::{Tree, root_of, sibling_count};
-use crate::ntt::{Codewords, PANEL, reverse};
+use crate::ntt::{Codewords, PANEL, Row, reverse};
 use crate::reject::{Reject, Verdict};
 
 /// What fixes the hash of a row.
@@ -35,10 +35,12 @@ impl Leaf {
         for (leaf, row) in padded.chunks_exact_mut(size).zip(rows.chunks_exact(raw)) {
             leaf[..raw].copy_from_slice(row);
         }
-        hash_blocks(key, size / 64, &padded, &mut out);
+        hash_blocks(key, size / BLOCK, &padded, &mut out);
         out
     }
 }
+
+const _: () = assert!(8 * PANEL == BLOCK, "a row of a panel is a block");
 
 /// A code word matrix with its tree.
 pub(crate) struct Code {
@@ -57,15 +59,15 @@ impl Code {
         stored.par_chunks_mut(RUN).enumerate().for_each_init(
             || vec![0u8; RUN * size],
             |padded, (run, out)| {
-                for (k, bytes) in padded.chunks_exact_mut(size).take(out.len()).enumerate() {
-                    let (bytes, _) = bytes.as_chunks_mut::<8>();
-                    for (bytes, row) in bytes.chunks_mut(PANEL).zip(words.stored(run * RUN + k)) {
-                        for (b, &x) in bytes.iter_mut().zip(row) {
-                            *b = canonical(x).to_le_bytes();
+                // A row of a panel is a block of the leaf; columns that do not exist are the zeros at its end.
+                for (k, panel) in words.panels().enumerate() {
+                    for (bytes, row) in padded.chunks_exact_mut(size).zip(&panel[run * RUN..][..out.len()]) {
+                        if let Some(block) = bytes[BLOCK * k..].first_chunk_mut::<BLOCK>() {
+                            *block = row_bytes(row);
                         }
                     }
                 }
-                hash_blocks(&key, size / 64, &padded[..out.len() * size], out);
+                hash_blocks(&key, size / BLOCK, &padded[..out.len() * size], out);
             },
         );
         let leaves = (0..1usize << height).into_par_iter().with_min_len(1 << 12).map(|i| stored[reverse(i, height)]).collect();
@@ -82,13 +84,22 @@ impl Code {
     pub fn open(&self, prover: &mut Prover, rows: &[usize]) {
         let mut bytes = Vec::with_capacity(rows.len() * 8 * self.leaf.columns);
         for &i in rows {
-            for &x in self.words.row(i).flatten() {
+            for x in self.words.row(i) {
                 bytes.extend_from_slice(&canonical(x).to_le_bytes());
             }
         }
         prover.append(&bytes);
         prover.append(self.tree.siblings(rows).as_flattened());
     }
+}
+
+/// Canonical elements, little endian.
+fn row_bytes(row: &Row) -> [u8; BLOCK] {
+    let mut out = [0; BLOCK];
+    for (to, &x) in out.as_chunks_mut::<8>().0.iter_mut().zip(row) {
+        *to = canonical(x).to_le_bytes();
+    }
+    out
 }
 
 /// Reads the opening at `rows` (sorted, distinct, below `2^height`) and checks it against `root`: the rows one after another.

@@ -13,6 +13,7 @@ mod sumcheck;
 #[cfg(test)]
 mod tests;
 mod verify;
+mod weight;
 mod whir;
 
 use std::ops::ControlFlow;

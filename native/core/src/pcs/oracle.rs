@@ -93,7 +93,7 @@ impl OracleLayout {
 }
 
 /// Rows of the message that are transposed together.
-const STRIP: usize = 8;
+const STRIP: usize = 16;
 
 /// A committed oracle as its committer keeps it.
 pub struct Committed {

@@ -4,7 +4,7 @@ use super::code::read_rows;
 use super::functional::{Claim, batch};
 use super::open::reduced;
 use super::stack::Stack;
-use super::sumcheck::weight_at;
+use super::weight::weight_at;
 use super::whir::{self, distinct, monomials};
 use crate::channel::Reader;
 use crate::eq::eq;
@@ -114,9 +114,11 @@ fn query<const D: usize, R: Reader<D>>(
         Polynomial::Clear(g) => {
             let flat: Vec<F> = g.iter().flat_map(|x| x.0).collect();
             let word = ntt::encode_rows(&flat, D, stack.log_rows, log_domain);
-            // The coordinates of K are columns of one panel.
-            let at = |i: usize| word.row(i).next().and_then(|row| row.first_chunk::<D>()).map(|c| Ext(*c));
-            match indices.iter().zip(values).all(|(&i, value)| at(i) == Some(value)) {
+            let at = |i: usize| {
+                let mut row = word.row(i);
+                Ext(core::array::from_fn(|_| row.next().unwrap_or_default()))
+            };
+            match indices.iter().zip(values).all(|(&i, value)| at(i) == value) {
                 true => Ok(()),
                 false => Err(Reject::Row { oracle: "combined polynomial" }),
             }

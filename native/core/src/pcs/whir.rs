@@ -124,9 +124,9 @@ fn point_weights<const D: usize>(points: &[usize], xi: K<D>, log: usize, log_dom
     out.par_chunks_mut(RUN * s).enumerate().for_each(|(run, out)| {
         let mut power = h.exp_u64((run * RUN) as u64);
         for (a, out) in out.chunks_exact_mut(s).enumerate() {
-            let mut row = sums.row(run * RUN + a).flatten();
+            let mut row = sums.row(run * RUN + a);
             for x in out {
-                *x = Ext(core::array::from_fn(|_| row.next().map_or(F::ZERO, |&c| c * power)));
+                *x = Ext(core::array::from_fn(|_| row.next().map_or(F::ZERO, |c| c * power)));
             }
             power *= h;
         }
@@ -136,16 +136,18 @@ fn point_weights<const D: usize>(points: &[usize], xi: K<D>, log: usize, log_dom
 
 /// Proves `<g, m(z)> = s` and the values of `g` at the given points of the domain of `2 len(g)` points. `word` commits to `g`.
 pub(crate) fn prove<const D: usize>(params: &Parameters, prover: &mut Prover, g: &[K<D>], mut word: Word<D>, z: &[K<D>], rows: Vec<usize>) {
-    let m = monomials(z);
-    let mut f = Planes::new(word.stage.log, |i| g[i]);
-    let mut w = Planes::new(word.stage.log, |i| m[i]);
+    let (low, high) = z.split_at(FOLD_LOG);
+    let (low, high) = (monomials(low), monomials(high));
+    let mut f = Planes::by_low_bits(word.stage.log, FOLD_LOG, |i| g[i]);
+    let mut w = Planes::by_low_bits(word.stage.log, FOLD_LOG, |i| low[i % LEAF] * high[i / LEAF]);
     let (mut points, mut log_domain) = (rows, z.len() + ORACLE_LOG_BLOWUP);
     let stages = stages(params, z.len());
     let mut following = stages[1..].iter();
     loop {
         let stage = word.stage;
         let weights = point_weights(&points, prover.challenge("folding batch"), stage.log, log_domain);
-        w.add(|i| weights[i]);
+        w.add_by_low_bits(FOLD_LOG, |i| weights[i]);
+        drop(weights);
         for _ in 0..FOLD_LOG {
             let (h0, h2) = round(&f, &w, Basis::Coefficient);
             prover.send_clear("folding round", &[h0, h2]);
@@ -153,7 +155,8 @@ pub(crate) fn prove<const D: usize>(params: &Parameters, prover: &mut Prover, g:
             f.fold_data(r, Basis::Coefficient);
             w.fold_weight(r, Basis::Coefficient);
         }
-        let folded = f.to_natural();
+        // Four variables are bound: the order is natural again.
+        let folded: Vec<K<D>> = (0..f.len()).map(|i| f.get(i)).collect();
         let next = following.next().map(|&stage| Word::at(&folded, stage));
         match &next {
             Some(word) => prover.send_bytes("folding root", &word.root()),
@@ -163,7 +166,12 @@ pub(crate) fn prove<const D: usize>(params: &Parameters, prover: &mut Prover, g:
         log_domain = stage.height();
         word.code.open(prover, &points);
         match next {
-            Some(next) => word = next,
+            Some(next) => {
+                let bound = w;
+                f = Planes::by_low_bits(next.stage.log, FOLD_LOG, |i| folded[i]);
+                w = Planes::by_low_bits(next.stage.log, FOLD_LOG, |i| bound.get(i));
+                word = next;
+            }
             None => return,
         }
     }
