@@ -84,11 +84,6 @@ impl Group {
     pub fn line(&self, position: usize, channel: usize) -> Line {
         self.lines[if self.by_position { position } else { channel }]
     }
-
-    /// Place of a cell in the group's storages.
-    pub fn at(&self, position: usize, channel: usize) -> usize {
-        position * self.channels.len() + channel
-    }
 }
 
 /// All groups of the rescale that makes a tensor.

@@ -5,10 +5,15 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod bytes;
+mod determined;
 mod forge;
+mod gadgets;
+mod ideal;
 mod messages;
 mod pools;
 mod programs;
 mod rescales;
 mod softmaxes;
+mod statements;
 mod wiring;

@@ -25,7 +25,7 @@ fn forge(victim: &Victim) -> (Forgery<'_>, SoftmaxCells) {
 }
 
 /// Recomputes products and limbs from the cells.
-fn refit(f: &mut Forgery<'_>) {
+pub fn refit(f: &mut Forgery<'_>) {
     f.reaccumulate();
     for recipe in f.layout.recipes.clone() {
         let Recipe::Limbs(r) = recipe else { continue };
