@@ -3,8 +3,8 @@
 use std::time::Instant;
 
 use nexus_edge_core::exec::Executor;
-use nexus_edge_core::proof::{ProvingKey, Request, prove, verify};
 use nexus_edge_core::program::{Program, Weights};
+use nexus_edge_core::proof::{ProvingKey, Request, prove, verify};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let args: Vec<String> = std::env::args().collect();

@@ -3,13 +3,30 @@
 //! The domain of size `2^s` is `h_s <omega_s>` with `omega_s = 7^((p-1)/2^s)` and `h_s = 7^(2^(32-s))`; point `i` is `h_s omega_s^i`. Squaring
 //! maps it onto the domain of size `2^(s-1)`: point `i` to point `i mod 2^(s-1)`. No domain meets another one's: `h_s` is not in
 //! `<omega_s>`.
+//!
+//! The transform walks down the tree of remainders: the domain is the set of roots of `X^N - h^N`, a node is a remainder modulo
+//! `X^m - c^2`, its children are the remainders modulo `X^(m/2) - c` and `X^(m/2) + c`: `(a, b) -> (a + c b, a - c b)`. It needs no shift
+//! beforehand, a polynomial with fewer coefficients than points starts below the root with equal copies, and node `j` of depth `d` has
+//! `c = h_(d+1) omega_(d+1)^rev_d(j)` whatever the size of the domain, where `rev_d` reverses `d` bits: one table for each depth serves all.
+//! Values come out in bit-reversed order.
+//!
+//! Eight columns make a panel, whose rows are one line of the cache and fill one or several vector registers: all butterflies are vertical.
+//! Three layers at a time, depth first, so that most of them happen in the caches.
 
-use p3_dft::{Radix2DFTSmallBatch, TwoAdicSubgroupDft};
-use p3_field::{PrimeCharacteristicRing, TwoAdicField};
-use p3_matrix::dense::RowMajorMatrix;
+use std::sync::OnceLock;
+
+use p3_field::{PackedValue, PrimeCharacteristicRing, TwoAdicField};
 use rayon::prelude::*;
 
-use crate::field::F;
+use crate::field::{F, LANES, PackedF};
+use crate::parameters::MAX_LOG_DOMAIN;
+
+/// Columns of a panel.
+pub const PANEL: usize = 8;
+const _: () = assert!(PANEL.is_multiple_of(LANES), "a panel's row is whole registers");
+
+/// A row of a panel.
+pub type Row = [F; PANEL];
 
 /// `omega_s`.
 pub fn omega(log: usize) -> F {
@@ -26,47 +43,210 @@ pub fn point(log: usize, i: usize) -> F {
     shift(log) * omega(log).exp_u64(i as u64)
 }
 
-/// The values of polynomials on the domain of size `2^log_domain`: `coefficients` and the result are row-major matrices, one polynomial in
-/// each of `columns` columns, row `i` the coefficients of `X^i` and the values at point `i`.
-pub fn encode(mut coefficients: Vec<F>, columns: usize, log_domain: usize) -> Vec<F> {
-    let h = shift(log_domain);
-    coefficients.par_chunks_mut(columns << 8).enumerate().for_each(|(k, rows)| {
-        let mut power = h.exp_u64((k << 8) as u64);
-        for row in rows.chunks_mut(columns) {
-            for x in row {
-                *x *= power;
-            }
-            power *= h;
-        }
-    });
-    dft(coefficients, columns, log_domain)
+/// `i` with its lowest `bits` bits reversed.
+pub fn reverse(i: usize, bits: usize) -> usize {
+    if bits == 0 { 0 } else { i.reverse_bits() >> (usize::BITS as usize - bits) }
 }
 
-/// [`encode`] of polynomials given one after another, `2^log_rows` coefficients each; the result is row-major again.
-pub fn encode_columns(coefficients: &[F], log_rows: usize, log_domain: usize) -> Vec<F> {
-    let columns = coefficients.len() >> log_rows;
-    let mut rows = Vec::with_capacity(columns << log_domain);
-    rows.resize(columns << log_rows, F::ZERO);
-    // Tiles of rows, so that the lines of all columns stay in the cache while they are transposed.
-    const TILE: usize = 64;
-    rows.par_chunks_mut(columns * TILE).enumerate().for_each(|(k, tile)| {
-        for c in 0..columns {
-            let column = &coefficients[(c << log_rows) + k * TILE..];
-            for (row, &x) in tile.chunks_exact_mut(columns).zip(column) {
-                row[c] = x;
-            }
-        }
-    });
-    encode(rows, columns, log_domain)
+/// Code words in panels of eight columns, the last filled up with zeros, rows in bit-reversed order.
+pub struct Codewords {
+    panels: Vec<Vec<F>>,
+    columns: usize,
+    log_domain: usize,
 }
 
-/// [`encode`] on the group `<omega>` itself.
-pub fn dft(mut coefficients: Vec<F>, columns: usize, log_domain: usize) -> Vec<F> {
-    if log_domain == 0 {
-        return coefficients;
+impl Codewords {
+    /// Columns, padding excluded.
+    pub fn columns(&self) -> usize {
+        self.columns
     }
-    coefficients.resize(columns << log_domain, F::ZERO);
-    Radix2DFTSmallBatch::default().dft_batch(RowMajorMatrix::new(coefficients, columns)).values
+
+    /// `log2` of the rows.
+    pub fn log_domain(&self) -> usize {
+        self.log_domain
+    }
+
+    /// Panels, rows in the stored order: row `j` belongs to point `reverse(j)`. Columns that do not exist are 0.
+    pub fn panels(&self) -> impl Iterator<Item = &[Row]> {
+        self.panels.iter().map(|p| p.as_chunks::<PANEL>().0)
+    }
+
+    /// The values of all columns at point `i`.
+    pub fn row(&self, i: usize) -> impl Iterator<Item = F> {
+        let at = reverse(i, self.log_domain);
+        self.panels.iter().flat_map(move |rows| &rows[at * PANEL..][..PANEL]).take(self.columns).copied()
+    }
+}
+
+/// Encodes `columns` polynomials of `2^log_rows` coefficients each on the domain of size `2^log_domain`. `load(panel, row, out)` fills `out` with
+/// rows `row, row + 1, ...` of a panel's coefficients, zeros in columns that do not exist.
+pub fn encode(columns: usize, log_rows: usize, log_domain: usize, load: impl Fn(usize, usize, &mut [Row]) + Sync) -> Codewords {
+    let panels = (0..columns.div_ceil(PANEL))
+        .into_par_iter()
+        .map(|p| {
+            let mut panel = vec![F::ZERO; PANEL << log_domain];
+            encode_panel(&mut panel, log_rows, log_domain - log_rows, |row, out| load(p, row, out));
+            panel
+        })
+        .collect();
+    Codewords { panels, columns, log_domain }
+}
+
+/// [`encode`] of a row-major matrix.
+pub fn encode_rows(coefficients: &[F], columns: usize, log_rows: usize, log_domain: usize) -> Codewords {
+    encode(columns, log_rows, log_domain, |panel, row, out| {
+        let n = PANEL.min(columns - panel * PANEL);
+        for (k, to) in out.iter_mut().enumerate() {
+            to[n..].fill(F::ZERO);
+            to[..n].copy_from_slice(&coefficients[(row + k) * columns + panel * PANEL..][..n]);
+        }
+    })
+}
+
+/// Rows that are loaded together.
+const STRIP: usize = 16;
+/// Nodes of so many rows are handed to another thread.
+const TASK: usize = 1 << 12;
+
+fn encode_panel(panel: &mut [F], log_rows: usize, log_blowup: usize, load: impl Fn(usize, &mut [Row])) {
+    let copy = PANEL << log_rows;
+    if 1 << log_rows < 8 * STRIP {
+        let mut rows = vec![[F::ZERO; PANEL]; 1 << log_rows];
+        load(0, &mut rows);
+        for (node, block) in panel.chunks_exact_mut(copy).enumerate() {
+            block.copy_from_slice(rows.as_flattened());
+            transform(PackedF::pack_slice_mut(block), log_rows, log_blowup, node);
+        }
+        return;
+    }
+    // The first three layers, straight from where the coefficients come from, for all copies.
+    let leg = copy / 8;
+    let mut loaded = [[F::ZERO; PANEL]; 8 * STRIP];
+    for row in (0..1 << (log_rows - 3)).step_by(STRIP) {
+        for (k, strip) in loaded.chunks_exact_mut(STRIP).enumerate() {
+            load((k << (log_rows - 3)) + row, strip);
+        }
+        let from = legs(PackedF::pack_slice(loaded.as_flattened()).chunks_exact(STRIP * PANEL / LANES));
+        for (node, block) in panel.chunks_exact_mut(copy).enumerate() {
+            let constants = Constants3::new(log_blowup, node);
+            let mut to = legs(block.chunks_exact_mut(leg).map(|to| PackedF::pack_slice_mut(&mut to[row * PANEL..][..STRIP * PANEL])));
+            for i in 0..STRIP * PANEL / LANES {
+                let y = constants.apply(from.map(|leg| leg[i]));
+                for (to, y) in to.iter_mut().zip(y) {
+                    to[i] = y;
+                }
+            }
+        }
+    }
+    let (log_rows, depth) = (log_rows - 3, log_blowup + 3);
+    let below = |(node, block): (usize, &mut [F])| transform(PackedF::pack_slice_mut(block), log_rows, depth, node);
+    if 1 << log_rows >= TASK {
+        panel.par_chunks_exact_mut(leg).enumerate().for_each(below);
+    } else {
+        panel.chunks_exact_mut(leg).enumerate().for_each(below);
+    }
+}
+
+/// The eighths of a node.
+#[inline(always)]
+fn legs<T: Default>(mut parts: impl Iterator<Item = T>) -> [T; 8] {
+    core::array::from_fn(|_| parts.next().unwrap_or_default())
+}
+
+/// `c` of all nodes of a depth.
+fn constants(depth: usize) -> &'static [F] {
+    static TABLES: [OnceLock<Vec<F>>; MAX_LOG_DOMAIN] = [const { OnceLock::new() }; MAX_LOG_DOMAIN];
+    TABLES[depth].get_or_init(|| {
+        let mut table = Vec::with_capacity(1 << depth);
+        table.push(shift(depth + 1));
+        for k in 0..depth {
+            // rev_(k+1)(2^k + j) = 1 + rev_(k+1)(j).
+            let step = omega(k + 2);
+            for j in 0..1 << k {
+                let c: F = table[j];
+                table.push(c * step);
+            }
+        }
+        table
+    })
+}
+
+/// All layers below a node with `2^log_rows` rows.
+fn transform(x: &mut [PackedF], log_rows: usize, depth: usize, node: usize) {
+    match log_rows {
+        0 => {}
+        1 => layer(x, depth, node),
+        2 => {
+            layer(x, depth, node);
+            let (a, b) = x.split_at_mut(x.len() / 2);
+            layer(a, depth + 1, 2 * node);
+            layer(b, depth + 1, 2 * node + 1);
+        }
+        _ => {
+            layers3(x, depth, node);
+            let leg = x.len() / 8;
+            for (k, child) in x.chunks_exact_mut(leg).enumerate() {
+                transform(child, log_rows - 3, depth + 3, 8 * node + k);
+            }
+        }
+    }
+}
+
+/// The layer between a node and its children.
+fn layer(x: &mut [PackedF], depth: usize, node: usize) {
+    let c = PackedF::from(constants(depth)[node]);
+    let (low, high) = x.split_at_mut(x.len() / 2);
+    for (a, b) in low.iter_mut().zip(high) {
+        (*a, *b) = butterfly(*a, *b, c);
+    }
+}
+
+#[inline(always)]
+fn butterfly(a: PackedF, b: PackedF, c: PackedF) -> (PackedF, PackedF) {
+    let t = b * c;
+    (a + t, a - t)
+}
+
+/// `c` of the seven nodes between a node and its great-grandchildren.
+struct Constants3 {
+    first: PackedF,
+    second: [PackedF; 2],
+    third: [PackedF; 4],
+}
+
+impl Constants3 {
+    #[inline(always)]
+    fn new(depth: usize, node: usize) -> Self {
+        let at = |d: usize, j: usize| PackedF::from(constants(depth + d)[(node << d) + j]);
+        Constants3 { first: at(0, 0), second: core::array::from_fn(|j| at(1, j)), third: core::array::from_fn(|j| at(2, j)) }
+    }
+
+    /// The three layers on one element of each eighth.
+    #[inline(always)]
+    fn apply(&self, x: [PackedF; 8]) -> [PackedF; 8] {
+        let c = self.first;
+        let [(a0, a4), (a1, a5), (a2, a6), (a3, a7)] = core::array::from_fn(|k| butterfly(x[k], x[k + 4], c));
+        let [c, d] = self.second;
+        let [(b0, b2), (b1, b3), (b4, b6), (b5, b7)] =
+            [butterfly(a0, a2, c), butterfly(a1, a3, c), butterfly(a4, a6, d), butterfly(a5, a7, d)];
+        let b = [(b0, b1), (b2, b3), (b4, b5), (b6, b7)];
+        let [(y0, y1), (y2, y3), (y4, y5), (y6, y7)] = core::array::from_fn(|k| butterfly(b[k].0, b[k].1, self.third[k]));
+        [y0, y1, y2, y3, y4, y5, y6, y7]
+    }
+}
+
+/// The three layers between a node and its great-grandchildren.
+#[inline]
+fn layers3(x: &mut [PackedF], depth: usize, node: usize) {
+    let constants = Constants3::new(depth, node);
+    let n = x.len() / 8;
+    let mut x = legs(x.chunks_exact_mut(n));
+    for i in 0..n {
+        let y = constants.apply(x.each_ref().map(|leg| leg[i]));
+        for (leg, y) in x.iter_mut().zip(y) {
+            leg[i] = y;
+        }
+    }
 }
 
 #[cfg(test)]
@@ -90,16 +270,30 @@ mod tests {
     }
 
     #[test]
+    fn constants_are_square_roots_down_the_tree() {
+        for depth in 0..6 {
+            for (j, &c) in constants(depth).iter().enumerate() {
+                let (a, b) = (constants(depth + 1)[2 * j], constants(depth + 1)[2 * j + 1]);
+                assert_eq!((a * a, b * b), (c, -c));
+            }
+        }
+        assert_eq!(constants(0)[0] * constants(0)[0], shift(0));
+    }
+
+    #[test]
     fn values_are_those_of_horner() {
-        for (log, log_domain, columns) in [(0, 1, 1), (0, 3, 2), (3, 4, 3), (5, 8, 9), (9, 10, 17)] {
+        for (log, log_domain, columns) in
+            [(0, 0, 1), (0, 1, 1), (0, 3, 2), (1, 1, 8), (2, 4, 9), (3, 4, 3), (5, 8, 9), (6, 7, 8), (8, 11, 11), (9, 10, 17)]
+        {
             let c: Vec<F> = (0..(columns << log) as u64).map(|i| F::from_u64(i.wrapping_mul(0x9e3779b97f4a7c15) % P)).collect();
-            let values = encode(c.clone(), columns, log_domain);
-            assert_eq!(values.len(), columns << log_domain);
-            for i in [0, 1, (1 << log_domain) / 2, (1 << log_domain) - 1] {
+            let words = encode_rows(&c, columns, log, log_domain);
+            for i in 0..1 << log_domain {
                 let x = point(log_domain, i);
-                for j in 0..columns {
+                let row: Vec<F> = words.row(i).collect();
+                assert_eq!(row.len(), columns);
+                for (j, &value) in row.iter().enumerate() {
                     let horner = (0..1 << log).rev().fold(F::ZERO, |t, k| t * x + c[k * columns + j]);
-                    assert_eq!(values[i * columns + j], horner);
+                    assert_eq!(value, horner);
                 }
             }
         }
@@ -108,8 +302,9 @@ mod tests {
     /// `1 + 2 X + 3 X^2 + 5 X^3` on the domain of 8 points, computed from the definition with big integers, outside this crate.
     #[test]
     fn a_fixed_code_word() {
-        let values = encode([1, 2, 3, 5].map(F::from_u8).to_vec(), 1, 3);
-        assert_eq!(values, FIXED.map(F::from_u64));
+        let words = encode_rows(&[1, 2, 3, 5].map(F::from_u8), 1, 2, 3);
+        let values: Vec<u64> = (0..8).map(|i| words.row(i).map(crate::field::canonical).sum()).collect();
+        assert_eq!(values, FIXED);
     }
 
     const FIXED: [u64; 8] = [

@@ -7,9 +7,10 @@
 //! - *Queries.* In the unique decoding regime a word at distance more than `(1 - rate)/2` from the code passes `q` queries with probability
 //!   at most `((1 + rate)/2)^q`. A proof opens four or five code words; each is given 104 bits (132 in the larger set), so that all of them
 //!   together leave three quarters of the budget of `2^-100` (`2^-128`) to the terms that grow with the program and are divided by `|K|`.
-//! - *Columns.* A row of `C` columns costs `8 C` bytes in each of 251 queries, a doubling of the rows 32 bytes of Merkle path in each, longer
-//!   transforms and one more level of tree. 64 columns balance the two for witnesses and models up to some 10 million cells. An input is
-//!   small, so that its rows are few whatever the width: 32.
+//! - *Columns.* A row of `C` columns costs `8 C` bytes in each of 251 queries; a doubling of the rows costs 32 bytes of Merkle path in each,
+//!   one more layer of transform for every cell, twice the nodes of the tree and a column combination of twice the length. A witness is made
+//!   for every proof, so that the prover's time decides: 112 columns, 14 blocks of leaf, which leave room within BLAKE3's chunk of 1024 bytes
+//!   for a salt and nine more columns. A model is committed once: 64. An input is small, so that its rows are few whatever the width: 32.
 //! - *Rows.* Below 2^8 rows nearly all rows would be opened.
 //! - *Clear polynomial.* Up to 2^12 coefficients the column combination is sent in the clear: 64 KB, about what WHIR would take, and the
 //!   verifier's work is two small transforms.
@@ -46,7 +47,7 @@ impl Parameters {
             128 => (3, [0, 319, 195, 160, 145, 139, 136, 134, 133, 133]),
             _ => return None,
         };
-        Some(Parameters { security, degree, columns: [64, 32, 64, 64], min_log_rows: [8; ROLES], queries, clear_log: 12, final_log: 9 })
+        Some(Parameters { security, degree, columns: [112, 32, 64, 64], min_log_rows: [8; ROLES], queries, clear_log: 12, final_log: 9 })
     }
 
     /// A set for tests whose thresholds are so small that every path runs within milliseconds. It proves nothing.

@@ -190,7 +190,13 @@ fn operator_form<const D: usize>(layout: &Layout, instance: &Instance<'_, D>, po
 }
 
 /// A product's factors are sums of terms: their values at the point are linear forms.
-fn product_forms<const D: usize>(layout: &Layout, instance: &Instance<'_, D>, point: &[K<D>], coefficients: &[K<D>], form: &mut LinearForm<D>) {
+fn product_forms<const D: usize>(
+    layout: &Layout,
+    instance: &Instance<'_, D>,
+    point: &[K<D>],
+    coefficients: &[K<D>],
+    form: &mut LinearForm<D>,
+) {
     let acc = &layout.accumulators[instance.accumulator];
     let AccumulatorKind::Product { a, b } = &acc.kind else { return };
     let tables = instance.tables(point);

@@ -11,13 +11,13 @@ mod views;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-pub use recipe::{LimbRecipe, Recipe, RescaleCells, SoftmaxCells};
 pub(crate) use pool::taps;
-pub(crate) use views::split;
+pub use recipe::{LimbRecipe, Recipe, RescaleCells, SoftmaxCells};
 pub use types::{
-    Accumulator, AccumulatorKind, Column, Copy, Home, Index, Lookup, Rows, Source, Storage, StorageId, Table, TableKind, TableRef, Term, Vector,
-    View, ViewPiece,
+    Accumulator, AccumulatorKind, Column, Copy, Home, Index, Lookup, Rows, Source, Storage, StorageId, Table, TableKind, TableRef, Term,
+    Vector, View, ViewPiece,
 };
+pub(crate) use views::split;
 
 use crate::program::{AccId, ConstId, Contract, Op, Program, TensorId};
 

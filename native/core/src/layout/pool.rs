@@ -1,10 +1,10 @@
 //! Max pool (design section 6): with `z = [y - x = 0]` for every valid cell `x` of a window, all `(y - x, z)` lie in the table
 //! `(d, [d = 0])` and `sum z - 1` in the range table: `y` is at least every cell and equal to one of them.
 
-use super::{Builder, LayoutError};
 use super::recipe::Recipe;
 use super::tables::constant;
 use super::types::{Index, Rows, Source, TableKind, Term};
+use super::{Builder, LayoutError};
 use crate::program::{TensorId, Window};
 
 impl Builder<'_> {

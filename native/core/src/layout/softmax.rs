@@ -6,10 +6,10 @@
 //!
 //! Every quotient of a floor is range-checked, not only its remainder: an unbounded quotient can be solved for in the field.
 
-use super::{Builder, LayoutError};
 use super::recipe::{LimbRecipe, Recipe, SoftmaxCells};
 use super::tables::constant;
 use super::types::{Accumulator, AccumulatorKind, Index, Source, StorageId, TableKind, Term};
+use super::{Builder, LayoutError};
 use crate::program::TensorId;
 use crate::program::softmax::NEWTON;
 

@@ -28,7 +28,8 @@ impl Builder<'_> {
         if let Some(&t) = self.tables.get(&kind) {
             return Ok(t);
         }
-        let outside = |what: &str| LayoutError { operator: format!("{what} table"), why: "its declared rows do not cover its bounds".into() };
+        let outside =
+            |what: &str| LayoutError { operator: format!("{what} table"), why: "its declared rows do not cover its bounds".into() };
         let rising = |first: i64| Column::Steps(vec![(0, first, 1)]);
         let (log_rows, first, rest) = match &kind {
             TableKind::Range => (self.out.range_bits, 0, vec![]),

@@ -46,6 +46,8 @@ impl Builder<'_> {
                 }
             }
             for (u, v) in &source.constants {
+                // Each is placed, and compared with those that are there.
+                self.spend(out, (p + c) * (1 + view.constants.len()))?;
                 add_constant(&mut view, place(p, &to, |i| u[from[i]]), place(c, &to_channels, |i| v[from_channels[i]]));
             }
             if fill != 0 {

@@ -5,7 +5,6 @@ use std::collections::HashMap;
 
 use rayon::prelude::*;
 
-
 use super::LeafBlocks;
 use crate::blocks::Piece;
 use crate::eq::{below, eq, eq_at};

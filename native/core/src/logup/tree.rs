@@ -165,7 +165,13 @@ fn fold<const D: usize>(quads: &impl Quads<D>, i: usize, x: PackedK<D>) -> Quad<
 }
 
 /// Binds a variable to `x`, writes the folded quads to `out`, and sums the next round on the way. Beyond `out` stands `beyond`.
-fn fold_and_sum<const D: usize>(quads: &impl Quads<D>, x: K<D>, out: &mut [Quad<D>], weights: &[K<D>], beyond: Quad<D>) -> [Sums<D>; PER_GROUP] {
+fn fold_and_sum<const D: usize>(
+    quads: &impl Quads<D>,
+    x: K<D>,
+    out: &mut [Quad<D>],
+    weights: &[K<D>],
+    beyond: Quad<D>,
+) -> [Sums<D>; PER_GROUP] {
     let x = x.broadcast();
     let chunk = 2 * TASK;
     out.par_chunks_mut(chunk)
@@ -360,9 +366,9 @@ mod tests {
     use super::*;
     use crate::channel::{PlainReader, Transcript};
     use crate::field::F;
-    use p3_field::PrimeCharacteristicRing;
     use crate::logup::verify;
     use crate::reject::Reject;
+    use p3_field::PrimeCharacteristicRing;
     use proptest::prelude::*;
 
     /// `total` leaves whose fractions sum to 0: lookups of 5 values, and their table.

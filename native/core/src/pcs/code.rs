@@ -8,8 +8,9 @@ use rayon::prelude::*;
 
 use crate::channel::{Prover, Reader};
 use crate::field::{F, P, canonical};
-use crate::hash::{Digest, Key, hash_blocks, leaf_bytes};
+use crate::hash::{BLOCK, Digest, Key, hash_blocks, leaf_bytes};
 use crate::merkle::{Tree, root_of, sibling_count};
+use crate::ntt::{Codewords, PANEL, Row, reverse};
 use crate::reject::{Reject, Verdict};
 
 /// What fixes the hash of a row.
@@ -34,36 +35,44 @@ impl Leaf {
         for (leaf, row) in padded.chunks_exact_mut(size).zip(rows.chunks_exact(raw)) {
             leaf[..raw].copy_from_slice(row);
         }
-        hash_blocks(key, size / 64, &padded, &mut out);
+        hash_blocks(key, size / BLOCK, &padded, &mut out);
         out
     }
 }
 
+const _: () = assert!(8 * PANEL == BLOCK, "a row of a panel is a block");
+
 /// A code word matrix with its tree.
 pub(crate) struct Code {
     leaf: Leaf,
-    values: Vec<F>,
+    words: Codewords,
     tree: Tree,
 }
 
 impl Code {
-    /// Hashes the rows of a row-major matrix.
-    pub fn new(leaf: Leaf, values: Vec<F>) -> Code {
+    /// Hashes the rows.
+    pub fn new(leaf: Leaf, words: Codewords) -> Code {
         const RUN: usize = 64;
         let (key, size) = (leaf.key(), leaf_bytes(leaf.columns, 0));
-        let mut digests = vec![[0; 32]; values.len() / leaf.columns];
-        digests.par_chunks_mut(RUN).zip(values.par_chunks(RUN * leaf.columns)).for_each_init(
+        let height = words.log_domain();
+        let mut stored = vec![[0; 32]; 1 << height];
+        stored.par_chunks_mut(RUN).enumerate().for_each_init(
             || vec![0u8; RUN * size],
-            |padded, (out, rows)| {
-                for (bytes, row) in padded.chunks_exact_mut(size).zip(rows.chunks_exact(leaf.columns)) {
-                    for (b, &x) in bytes.as_chunks_mut::<8>().0.iter_mut().zip(row) {
-                        *b = canonical(x).to_le_bytes();
+            |padded, (run, out)| {
+                // A row of a panel is a block of the leaf; columns that do not exist are the zeros at its end.
+                for (k, panel) in words.panels().enumerate() {
+                    for (bytes, row) in padded.chunks_exact_mut(size).zip(&panel[run * RUN..][..out.len()]) {
+                        if let Some(block) = bytes[BLOCK * k..].first_chunk_mut::<BLOCK>() {
+                            *block = row_bytes(row);
+                        }
                     }
                 }
-                hash_blocks(&key, size / 64, &padded[..out.len() * size], out);
+                hash_blocks(&key, size / BLOCK, &padded[..out.len() * size], out);
             },
         );
-        Code { leaf, values, tree: Tree::new(digests) }
+        let leaves = (0..1usize << height).into_par_iter().with_min_len(1 << 12).map(|i| stored[reverse(i, height)]).collect();
+        drop(stored);
+        Code { leaf, words, tree: Tree::new(leaves) }
     }
 
     /// The root.
@@ -75,13 +84,22 @@ impl Code {
     pub fn open(&self, prover: &mut Prover, rows: &[usize]) {
         let mut bytes = Vec::with_capacity(rows.len() * 8 * self.leaf.columns);
         for &i in rows {
-            for &x in &self.values[i * self.leaf.columns..][..self.leaf.columns] {
+            for x in self.words.row(i) {
                 bytes.extend_from_slice(&canonical(x).to_le_bytes());
             }
         }
         prover.append(&bytes);
         prover.append(self.tree.siblings(rows).as_flattened());
     }
+}
+
+/// Canonical elements, little endian.
+fn row_bytes(row: &Row) -> [u8; BLOCK] {
+    let mut out = [0; BLOCK];
+    for (to, &x) in out.as_chunks_mut::<8>().0.iter_mut().zip(row) {
+        *to = canonical(x).to_le_bytes();
+    }
+    out
 }
 
 /// Reads the opening at `rows` (sorted, distinct, below `2^height`) and checks it against `root`: the rows one after another.

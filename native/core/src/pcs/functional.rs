@@ -32,9 +32,9 @@ pub struct Claim<V, const D: usize> {
 
 /// A functional of the random combination of all claims.
 pub(crate) struct Weighted<'a, const D: usize> {
-    u: &'a [K<D>],
-    v: &'a [K<D>],
-    scale: K<D>,
+    pub u: &'a [K<D>],
+    pub v: &'a [K<D>],
+    pub scale: K<D>,
 }
 
 /// A functional on one block, zero outside `positions x channels`, which are relative to the block.

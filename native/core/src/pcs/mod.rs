@@ -1,5 +1,6 @@
 //! The polynomial commitment: several Reed-Solomon oracles of different sizes, opened together at separable functionals.
 
+mod cells;
 mod code;
 mod functional;
 mod kernel;
@@ -12,6 +13,7 @@ mod sumcheck;
 #[cfg(test)]
 mod tests;
 mod verify;
+mod weight;
 mod whir;
 
 use std::ops::ControlFlow;

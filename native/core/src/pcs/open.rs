@@ -8,7 +8,7 @@ use super::kernel::over_columns;
 use super::oracle::Committed;
 use super::stack::Stack;
 use super::sumcheck;
-use super::whir::{self, Word, distinct, monomials};
+use super::whir::{self, Word, distinct};
 use crate::channel::Prover;
 use crate::eq::eq;
 use crate::field::K;
@@ -53,14 +53,13 @@ fn combine<const D: usize>(
     prover.transcript.absorb("opening oracles", &stack.to_bytes(&roots));
     let eta = prover.challenge("opening batch");
     let functionals = batch(stack, claims.iter().map(Vec::as_slice), eta).expect("functionals fit their storages");
-    let mut z = sumcheck::prove(prover, stack, oracles, &functionals, control)?;
+    let (mut z, s) = sumcheck::prove(prover, stack, oracles, &functionals, control)?;
     let weights = eq(&z.split_off(stack.log_rows));
     let mut g = vec![K::ZERO; 1 << stack.log_rows];
     for (o, (oracle, &base)) in oracles.iter().zip(&stack.bases).enumerate() {
         let weights = &weights[base..][..oracle.layout.columns];
-        over_columns(&oracle.cells, 1 << oracle.layout.log_rows, weights, 1 << stack.log_stride(o), &mut g);
+        over_columns(&oracle.cells, oracle.layout.log_rows, weights, 1 << stack.log_stride(o), &mut g);
     }
-    let s: K<D> = g.iter().zip(monomials(&z)).map(|(&c, m)| c * m).sum();
     prover.send_clear("opening value", &[s]);
     let word = if params.is_clear(stack.log_rows) {
         prover.send_clear("combined polynomial", &g);

@@ -7,13 +7,13 @@
 use std::sync::Arc;
 
 use p3_field::PrimeCharacteristicRing;
-use rayon::prelude::*;
 
+use super::cells::Cells;
 use super::code::{Code, Leaf};
 use crate::blocks::{Block, stack};
 use crate::field::F;
 use crate::hash::{Digest, MAX_LEAF_COLUMNS};
-use crate::ntt;
+use crate::ntt::{self, PANEL};
 use crate::parameters::{ORACLE_LOG_BLOWUP, Parameters};
 
 /// What an oracle holds; leaves are hashed under a key of the role.
@@ -92,6 +92,9 @@ impl OracleLayout {
     }
 }
 
+/// Rows of the message that are transposed together.
+const STRIP: usize = 16;
+
 /// A committed oracle as its committer keeps it.
 pub struct Committed {
     /// Where everything lies.
@@ -99,7 +102,7 @@ pub struct Committed {
     /// The Merkle root.
     pub root: Digest,
     /// The long vector.
-    pub(crate) cells: Vec<F>,
+    pub(crate) cells: Cells,
     pub(crate) code: Code,
 }
 
@@ -117,30 +120,25 @@ impl Committed {
 /// If the values do not have the layout's shapes, or the layout is none of this parameter set.
 pub fn commit(params: &Parameters, layout: Arc<OracleLayout>, values: &[&[F]]) -> Committed {
     assert!(layout.columns <= params.columns(layout.role as usize), "the layout is one of this parameter set");
-    let cells = place(&layout, values);
-    let code = Code::new(layout.leaf(), ntt::encode_columns(&cells, layout.log_rows, layout.log_domain()));
-    Committed { root: code.root(), layout, cells, code }
-}
-
-/// The long vector of the storages' values.
-fn place(layout: &OracleLayout, values: &[&[F]]) -> Vec<F> {
     assert_eq!(values.len(), layout.shapes.len(), "one slice for each storage");
     for (v, (positions, channels)) in values.iter().zip(&layout.shapes) {
         assert_eq!(v.len(), positions * channels, "a storage's values have its shape");
     }
-    let mut cells = vec![F::ZERO; layout.cells()];
-    let mut slots = Vec::with_capacity(layout.blocks.len());
-    let mut rest = cells.as_mut_slice();
-    for b in &layout.blocks {
-        let (slot, tail) = rest.split_at_mut(b.size());
-        slots.push((b, slot));
-        rest = tail;
-    }
-    slots.into_par_iter().for_each(|(b, slot)| {
-        let channels = layout.shapes[b.owner].1;
-        for (row, p) in slot.chunks_exact_mut(b.channels.size).zip(b.positions.range()) {
-            row[..b.channels.used].copy_from_slice(&values[b.owner][p * channels..][b.channels.range()]);
+    let cells = Cells::new(&layout, values);
+    let rows = 1usize << layout.log_rows;
+    let words = ntt::encode(layout.columns, layout.log_rows, layout.log_domain(), |panel, row, out| {
+        // A piece of each column, then transposed.
+        let mut columns = [[F::ZERO; STRIP]; PANEL];
+        for (row, out) in (row..).step_by(STRIP).zip(out.chunks_mut(STRIP)) {
+            for (c, piece) in (panel * PANEL..layout.columns).zip(&mut columns) {
+                let at = c * rows + row;
+                cells.read(at..at + out.len(), piece);
+            }
+            for (i, to) in out.iter_mut().enumerate() {
+                *to = core::array::from_fn(|c| columns[c][i]);
+            }
         }
     });
-    cells
+    let code = Code::new(layout.leaf(), words);
+    Committed { root: code.root(), layout, cells, code }
 }

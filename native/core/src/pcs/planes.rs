@@ -6,6 +6,7 @@
 use p3_field::{PackedValue, PrimeCharacteristicRing};
 
 use crate::field::{Ext, F, K, LANES, PackedF, PackedK};
+use crate::ntt::reverse;
 
 /// How a variable is bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,11 +23,6 @@ pub(crate) struct Planes<const D: usize>([Vec<F>; D]);
 
 /// Below this length a pass is not worth a second thread.
 const GRAIN: usize = 1 << 12;
-
-/// `i` with its lowest `bits` bits reversed.
-pub(crate) fn reverse(i: usize, bits: usize) -> usize {
-    if bits == 0 { 0 } else { i.reverse_bits() >> (usize::BITS as usize - bits) }
-}
 
 impl<const D: usize> Planes<D> {
     /// From `f(i)` at natural index `i < 2^log`.
@@ -51,21 +47,38 @@ impl<const D: usize> Planes<D> {
         Ext(core::array::from_fn(|d| self.0[d][i]))
     }
 
-    /// All elements in natural order.
-    pub fn to_natural(&self) -> Vec<K<D>> {
-        let bits = self.len().trailing_zeros() as usize;
-        (0..self.len()).map(|i| self.get(reverse(i, bits))).collect()
+    /// From `f(i)` at index `i < 2^log`, with only the lowest `bits` bits brought to the top, reversed: an order that is enough to bind `bits`
+    /// variables and is natural afterwards. It is faster to make for long vectors.
+    pub fn by_low_bits(log: usize, bits: usize, f: impl Fn(usize) -> K<D> + Sync) -> Self {
+        let mut out = Planes(core::array::from_fn(|_| vec![F::ZERO; 1 << log]));
+        out.at_low_bits(bits, |i, mut at| {
+            for (to, c) in at.iter_mut().zip(f(i).0) {
+                **to = c;
+            }
+        });
+        out
     }
 
-    /// Adds `f(i)` at each natural index.
-    pub fn add(&mut self, f: impl Fn(usize) -> K<D>) {
-        let bits = self.len().trailing_zeros() as usize;
-        for i in 0..self.len() {
-            let (x, at) = (f(i), reverse(i, bits));
-            for (plane, c) in self.0.iter_mut().zip(x.0) {
-                plane[at] += c;
+    /// Adds `f(i)` to a vector in the order of [`Self::by_low_bits`].
+    pub fn add_by_low_bits(&mut self, bits: usize, f: impl Fn(usize) -> K<D> + Sync) {
+        self.at_low_bits(bits, |i, mut at| {
+            for (to, c) in at.iter_mut().zip(f(i).0) {
+                **to += c;
+            }
+        });
+    }
+
+    /// Calls `visit` with each index and its place.
+    fn at_low_bits(&mut self, bits: usize, visit: impl Fn(usize, [&mut F; D]) + Sync) {
+        let run = self.len() >> bits;
+        // parts[a][d] holds coordinate d of the indices whose lowest bits are a.
+        let mut parts: Vec<[&mut [F]; D]> = (0..1 << bits).map(|_| core::array::from_fn(|_| Default::default())).collect();
+        for (d, plane) in self.0.iter_mut().enumerate() {
+            for (k, part) in plane.chunks_exact_mut(run).enumerate() {
+                parts[reverse(k, bits)][d] = part;
             }
         }
+        walk(parts, 0, &visit);
     }
 
     /// Binds one variable of a data vector.
@@ -110,6 +123,29 @@ impl<const D: usize> Planes<D> {
 pub(crate) fn round<const D: usize>(f: &Planes<D>, w: &Planes<D>, basis: Basis) -> (K<D>, K<D>) {
     let ((fe, fo), (we, wo)) = (f.halves(), w.halves());
     products(fe, fo, we, wo, basis)
+}
+
+/// Visits `parts[a]` at `k` as index `parts.len() (first + k) + a`.
+fn walk<const D: usize>(mut parts: Vec<[&mut [F]; D]>, first: usize, visit: &(impl Fn(usize, [&mut F; D]) + Sync)) {
+    let n = parts[0][0].len();
+    if n * parts.len() > GRAIN {
+        let mut rest: Vec<[&mut [F]; D]> = Vec::with_capacity(parts.len());
+        for part in &mut parts {
+            let mut tail: [&mut [F]; D] = core::array::from_fn(|_| Default::default());
+            for (plane, tail) in part.iter_mut().zip(&mut tail) {
+                (*plane, *tail) = core::mem::take(plane).split_at_mut(n / 2);
+            }
+            rest.push(tail);
+        }
+        rayon::join(|| walk(parts, first, visit), || walk(rest, first + n / 2, visit));
+        return;
+    }
+    let count = parts.len();
+    for k in 0..n {
+        for (a, part) in parts.iter_mut().enumerate() {
+            visit(count * (first + k) + a, part.each_mut().map(|plane| &mut plane[k]));
+        }
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -212,6 +248,25 @@ fn products<const D: usize>(fe: [&[F]; D], fo: [&[F]; D], we: [&[F]; D], wo: [&[
 mod tests {
     use super::*;
     use crate::pcs::tests::element;
+
+    impl<const D: usize> Planes<D> {
+        fn to_natural(&self) -> Vec<K<D>> {
+            let bits = self.len().trailing_zeros() as usize;
+            (0..self.len()).map(|i| self.get(reverse(i, bits))).collect()
+        }
+    }
+
+    #[test]
+    fn low_bits_are_bound_first_and_leave_the_natural_order() {
+        let x = natural(13, 5);
+        let (mut all, mut few) = (Planes::new(13, |i| x[i] + x[i]), Planes::by_low_bits(13, 4, |i| x[i]));
+        few.add_by_low_bits(4, |i| x[i]);
+        for k in 0..4 {
+            all.fold_data(element(k), Basis::Coefficient);
+            few.fold_data(element(k), Basis::Coefficient);
+        }
+        assert_eq!(all.to_natural(), (0..few.len()).map(|i| few.get(i)).collect::<Vec<_>>());
+    }
 
     fn natural(log: usize, seed: u64) -> Vec<K<3>> {
         (0..1u64 << log).map(|i| element(seed + i)).collect()

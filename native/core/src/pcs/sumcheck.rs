@@ -12,6 +12,7 @@ use std::ops::ControlFlow;
 use rayon::prelude::*;
 
 use super::Control;
+use super::cells::BlockCells;
 use super::functional::{Term, Weighted, restrict};
 use super::kernel::{over_channels, over_positions};
 use super::oracle::Committed;
@@ -19,12 +20,12 @@ use super::planes::{Basis, Planes, round};
 use super::stack::{Span, Stack};
 use crate::channel::Prover;
 use crate::eq::tensor;
-use crate::field::{F, K};
+use crate::field::K;
 
 /// A block while its variables are bound.
 struct Live<'a, const D: usize> {
     span: Span,
-    cells: &'a [F],
+    cells: BlockCells<'a>,
     terms: Vec<Term<'a, D>>,
     /// Product of the challenges of the idle variables, which every weight takes.
     idle: K<D>,
@@ -35,17 +36,14 @@ struct Live<'a, const D: usize> {
 }
 
 impl<'a, const D: usize> Live<'a, D> {
-    fn new(span: Span, cells: &'a [F], terms: Vec<Term<'a, D>>) -> Self {
+    fn new(span: Span, cells: BlockCells<'a>, terms: Vec<Term<'a, D>>) -> Self {
         let channels = 1 << span.channels;
-        let sides = terms
-            .iter()
-            .map(|t| {
-                let rows = &cells[t.position * channels..][..t.u.len() * channels];
-                let a = over_positions(rows, channels, &t.u);
-                let v = |c: usize| c.checked_sub(t.channel).and_then(|c| t.v.get(c)).copied().unwrap_or(K::ZERO);
-                (Planes::new(span.channels, |c| a[c]), Planes::new(span.channels, v))
-            })
-            .collect();
+        let sums = over_positions(cells, channels, &terms.iter().map(|t| (t.position, t.u.as_ref())).collect::<Vec<_>>());
+        let side = |(t, a): (&Term<'a, D>, Vec<K<D>>)| {
+            let v = |c: usize| c.checked_sub(t.channel).and_then(|c| t.v.get(c)).copied().unwrap_or(K::ZERO);
+            (Planes::new(span.channels, |c| a[c]), Planes::new(span.channels, v))
+        };
+        let sides = terms.iter().zip(sums).map(side).collect();
         Live { span, cells, terms, idle: K::ONE, sides, over_positions: None }
     }
 
@@ -137,18 +135,18 @@ fn pair_up<const D: usize>(tail: &Tail<D>) -> (Vec<usize>, [Vec<(K<D>, K<D>)>; 2
     (parents, sides)
 }
 
-/// Runs all rounds and sends them. Returns the challenges; `None` if `control` breaks off.
+/// Runs all rounds and sends them. Returns the challenges and the cells' value at them, `s`.
 pub(crate) fn prove<const D: usize>(
     prover: &mut Prover,
     stack: &Stack,
     oracles: &[&Committed],
     functionals: &[Vec<Vec<Weighted<'_, D>>>],
     control: Control,
-) -> ControlFlow<(), Vec<K<D>>> {
+) -> ControlFlow<(), (Vec<K<D>>, K<D>)> {
     let places: Vec<_> = stack.layouts.iter().enumerate().flat_map(|(o, layout)| layout.blocks.iter().map(move |b| (o, b))).collect();
     let mut live: Vec<Live<D>> = places
         .into_par_iter()
-        .map(|(o, b)| Live::new(stack.span(o, b), &oracles[o].cells[b.offset..][..b.size()], restrict(b, &functionals[o][b.owner])))
+        .map(|(o, b)| Live::new(stack.span(o, b), oracles[o].cells.block(b.offset, b.size()), restrict(b, &functionals[o][b.owner])))
         .collect();
     control(0.3)?;
     let mut tail = Tail::new();
@@ -186,36 +184,8 @@ pub(crate) fn prove<const D: usize>(
         zs.push((z, basis));
         control(0.3 + 0.4 * (j + 1) as f64 / stack.variables() as f64)?;
     }
-    ControlFlow::Continue(zs.into_iter().map(|(z, _)| z).collect())
-}
-
-/// The multilinear weight of all functionals at the final point, folded block by block and side by side.
-pub(crate) fn weight_at<const D: usize>(stack: &Stack, functionals: &[Vec<Vec<Weighted<'_, D>>>], z: &[K<D>]) -> K<D> {
-    // A weight vector folds as `w_o + z w_e`, then as `w_e + z (w_o - w_e)`.
-    let pairs: Vec<(K<D>, K<D>)> =
-        z.iter().enumerate().map(|(j, &z)| if j < stack.log_rows { (z, K::ONE) } else { (K::ONE - z, z) }).collect();
-    let mut tensors: BTreeMap<(usize, usize), Vec<K<D>>> = BTreeMap::new();
-    let mut total = K::ZERO;
-    for (o, layout) in stack.layouts.iter().enumerate() {
-        for block in &layout.blocks {
-            let terms = restrict(block, &functionals[o][block.owner]);
-            if terms.is_empty() {
-                continue;
-            }
-            let span = stack.span(o, block);
-            let middle = span.start + span.channels;
-            let outer = (0..span.start).chain(span.end()..z.len()).fold(K::ONE, |t, j| {
-                let (zero, one) = pairs[j];
-                t * if span.index >> j & 1 == 1 { one } else { zero }
-            });
-            let keys = [(span.start, span.channels), (middle, span.positions)];
-            for (from, len) in keys {
-                tensors.entry((from, len)).or_insert_with(|| tensor(&pairs[from..from + len]));
-            }
-            let [channels, positions] = keys.map(|key| &tensors[&key]);
-            let dot = |x: &[K<D>], t: &[K<D>]| x.iter().zip(t).map(|(&a, &b)| a * b).sum::<K<D>>();
-            total += outer * terms.iter().map(|t| dot(&t.u, &positions[t.position..]) * dot(&t.v, &channels[t.channel..])).sum();
-        }
-    }
-    total
+    // All variables are bound: one cell is left, unless there were none to bind.
+    tail.extend(live.iter_mut().map(|x| (0, x.scalar(&zs))));
+    let s = tail.get(&0).map_or(K::ZERO, |t| t.0);
+    ControlFlow::Continue((zs.into_iter().map(|(z, _)| z).collect(), s))
 }

@@ -4,7 +4,7 @@ use super::code::read_rows;
 use super::functional::{Claim, batch};
 use super::open::reduced;
 use super::stack::Stack;
-use super::sumcheck::weight_at;
+use super::weight::weight_at;
 use super::whir::{self, distinct, monomials};
 use crate::channel::Reader;
 use crate::eq::eq;
@@ -112,8 +112,12 @@ fn query<const D: usize, R: Reader<D>>(
     }
     match combined.g {
         Polynomial::Clear(g) => {
-            let word = ntt::encode(g.iter().flat_map(|x| x.0).collect(), D, log_domain);
-            let at = |i: usize| Ext(core::array::from_fn::<F, D, _>(|d| word[D * i + d]));
+            let flat: Vec<F> = g.iter().flat_map(|x| x.0).collect();
+            let word = ntt::encode_rows(&flat, D, stack.log_rows, log_domain);
+            let at = |i: usize| {
+                let mut row = word.row(i);
+                Ext(core::array::from_fn(|_| row.next().unwrap_or_default()))
+            };
             match indices.iter().zip(values).all(|(&i, value)| at(i) == value) {
                 true => Ok(()),
                 false => Err(Reject::Row { oracle: "combined polynomial" }),

@@ -9,7 +9,8 @@
 //! `(1, t)`. A round of the coefficient basis takes such a weight to `(t + r)` times the tensor of the other pairs: the verifier keeps one
 //! coefficient and one point for each claim.
 
-use p3_field::PrimeCharacteristicRing;
+use p3_field::{Field, PrimeCharacteristicRing};
+use rayon::prelude::*;
 
 use super::code::{Code, Leaf, read_rows};
 use super::planes::{Basis, Planes, round};
@@ -17,7 +18,7 @@ use crate::channel::{Prover, Reader};
 use crate::eq::tensor;
 use crate::field::{Ext, F, K};
 use crate::hash::Digest;
-use crate::ntt;
+use crate::ntt::{self, PANEL};
 use crate::parameters::{FOLD_LOG, ORACLE_LOG_BLOWUP, Parameters, WHIR_LOG_BLOWUP};
 use crate::reject::{Reject, Verdict};
 
@@ -83,8 +84,8 @@ impl<const D: usize> Word<D> {
 
     fn at(g: &[K<D>], stage: Stage) -> Self {
         // Row b holds the coefficients of X^(16 b), ..., X^(16 b + 15): the natural order.
-        let rows = g.iter().flat_map(|x| x.0).collect();
-        Word { stage, code: Code::new(leaf::<D>(), ntt::encode(rows, LEAF * D, stage.height())) }
+        let rows: Vec<F> = g.iter().flat_map(|x| x.0).collect();
+        Word { stage, code: Code::new(leaf::<D>(), ntt::encode_rows(&rows, LEAF * D, stage.folded(), stage.height())) }
     }
 
     /// The root.
@@ -95,38 +96,58 @@ impl<const D: usize> Word<D> {
 
 /// `sum_k xi^(k+1) x_k^i` for `i < 2^log`, where `x_k` is point `points[k]` of the domain of size `2^log_domain`.
 ///
-/// This is the transpose of an evaluation, and that is a transform again: `h^i sum_j e_j omega^(i j)`.
+/// This is the transpose of an evaluation, and that is a transform again. With `i = S a + b` for `0 <= b < S` and `y_k = x_k^S`, which is point
+/// `points[k] mod N` of the domain of `N = 2^log_domain / S` points `h omega^j`, the sum is `h^a sum_j e_(j, b) omega^(a j)`, where
+/// `e_(j, b)` is the sum of `xi^(k+1) x_k^b` over `points[k] = j mod N`: an encoding of the coefficients `h^-j e_(j, b)`. `S` fills a panel.
 fn point_weights<const D: usize>(points: &[usize], xi: K<D>, log: usize, log_domain: usize) -> Vec<K<D>> {
-    let mut at = vec![F::ZERO; D << log_domain];
+    let log_s = ((PANEL / D).ilog2() as usize).min(log);
+    let (s, log_n) = (1 << log_s, log_domain - log_s);
+    let columns = s * D;
+    let mut e = vec![F::ZERO; columns << log_n];
+    let h = ntt::shift(log_n);
+    let inverse = h.inverse();
     let mut power = xi;
-    for &j in points {
-        at[D * j..][..D].copy_from_slice(&power.0);
+    for &k in points {
+        let (x, j) = (ntt::point(log_domain, k), k & ((1 << log_n) - 1));
+        let mut c = power.scale(inverse.exp_u64(j as u64));
+        for to in e[j * columns..][..columns].chunks_exact_mut(D) {
+            for (to, c) in to.iter_mut().zip(c.0) {
+                *to += c;
+            }
+            c = c.scale(x);
+        }
         power *= xi;
     }
-    let sums = ntt::dft(at, D, log_domain);
-    let (h, mut power) = (ntt::shift(log_domain), F::ONE);
-    sums.chunks_exact(D)
-        .take(1 << log)
-        .map(|c| {
-            let x = Ext(core::array::from_fn(|d| c[d] * power));
+    let sums = ntt::encode_rows(&e, columns, log_n, log_n);
+    const RUN: usize = 1 << 8;
+    let mut out = vec![K::ZERO; 1 << log];
+    out.par_chunks_mut(RUN * s).enumerate().for_each(|(run, out)| {
+        let mut power = h.exp_u64((run * RUN) as u64);
+        for (a, out) in out.chunks_exact_mut(s).enumerate() {
+            let mut row = sums.row(run * RUN + a);
+            for x in out {
+                *x = Ext(core::array::from_fn(|_| row.next().map_or(F::ZERO, |c| c * power)));
+            }
             power *= h;
-            x
-        })
-        .collect()
+        }
+    });
+    out
 }
 
 /// Proves `<g, m(z)> = s` and the values of `g` at the given points of the domain of `2 len(g)` points. `word` commits to `g`.
 pub(crate) fn prove<const D: usize>(params: &Parameters, prover: &mut Prover, g: &[K<D>], mut word: Word<D>, z: &[K<D>], rows: Vec<usize>) {
-    let m = monomials(z);
-    let mut f = Planes::new(word.stage.log, |i| g[i]);
-    let mut w = Planes::new(word.stage.log, |i| m[i]);
+    let (low, high) = z.split_at(FOLD_LOG);
+    let (low, high) = (monomials(low), monomials(high));
+    let mut f = Planes::by_low_bits(word.stage.log, FOLD_LOG, |i| g[i]);
+    let mut w = Planes::by_low_bits(word.stage.log, FOLD_LOG, |i| low[i % LEAF] * high[i / LEAF]);
     let (mut points, mut log_domain) = (rows, z.len() + ORACLE_LOG_BLOWUP);
     let stages = stages(params, z.len());
     let mut following = stages[1..].iter();
     loop {
         let stage = word.stage;
         let weights = point_weights(&points, prover.challenge("folding batch"), stage.log, log_domain);
-        w.add(|i| weights[i]);
+        w.add_by_low_bits(FOLD_LOG, |i| weights[i]);
+        drop(weights);
         for _ in 0..FOLD_LOG {
             let (h0, h2) = round(&f, &w, Basis::Coefficient);
             prover.send_clear("folding round", &[h0, h2]);
@@ -134,7 +155,8 @@ pub(crate) fn prove<const D: usize>(params: &Parameters, prover: &mut Prover, g:
             f.fold_data(r, Basis::Coefficient);
             w.fold_weight(r, Basis::Coefficient);
         }
-        let folded = f.to_natural();
+        // Four variables are bound: the order is natural again.
+        let folded: Vec<K<D>> = (0..f.len()).map(|i| f.get(i)).collect();
         let next = following.next().map(|&stage| Word::at(&folded, stage));
         match &next {
             Some(word) => prover.send_bytes("folding root", &word.root()),
@@ -144,7 +166,12 @@ pub(crate) fn prove<const D: usize>(params: &Parameters, prover: &mut Prover, g:
         log_domain = stage.height();
         word.code.open(prover, &points);
         match next {
-            Some(next) => word = next,
+            Some(next) => {
+                let bound = w;
+                f = Planes::by_low_bits(next.stage.log, FOLD_LOG, |i| folded[i]);
+                w = Planes::by_low_bits(next.stage.log, FOLD_LOG, |i| bound.get(i));
+                word = next;
+            }
             None => return,
         }
     }

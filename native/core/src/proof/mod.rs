@@ -10,9 +10,9 @@ mod verify;
 
 pub use instance::Compiled;
 pub use key::{KeyError, KeyWeights, ProvingKey, VerifyingKey};
-pub use prove::{Figures, Made, Progress, ProveError, Request, Stop, prove, prove_witness};
 #[cfg(feature = "attacks")]
 pub use prove::prove_tampered;
+pub use prove::{Figures, Made, Progress, ProveError, Request, Stop, prove, prove_witness};
 pub use statement::{Content, Statement, StatementTensor, tensor_commitment};
 pub use terms::{proof_bytes, soundness};
 pub use verify::verify;

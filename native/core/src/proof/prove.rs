@@ -55,7 +55,7 @@ pub struct Figures {
 }
 
 /// Called between steps with phase and fraction of it; `false` stops.
-pub type Progress<'a> = &'a mut dyn FnMut(&'static str, f64) -> bool;
+pub type Progress<'a> = &'a mut (dyn FnMut(&'static str, f64) -> bool + Send);
 
 /// The caller asked to stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -104,8 +104,13 @@ impl Clock<'_, '_> {
     }
 }
 
-/// Executes, fills the witness and proves.
+/// Executes, fills the witness and proves, on the current thread pool.
 pub fn prove(key: &ProvingKey, executor: &Executor, request: &Request<'_>, progress: Progress<'_>) -> Result<Made, ProveError> {
+    // On a worker from start to end: hundreds of short parallel steps would otherwise each wake the pool and wait for it.
+    rayon::scope(|_| prove_here(key, executor, request, progress))
+}
+
+fn prove_here(key: &ProvingKey, executor: &Executor, request: &Request<'_>, progress: Progress<'_>) -> Result<Made, ProveError> {
     let verifying = &key.verifying;
     let compiled = verifying.compiled(&request.committed)?;
     let mut figures = Figures::default();
@@ -229,8 +234,10 @@ impl Attempt<'_> {
         clock.enter("commit")?;
         let own = self.commit();
         let statement = self.statement(&own, context);
-        let oracles: Vec<&Committed> =
-            own.iter().map(|o| o.as_ref().or(self.key.model.as_ref()).expect("the model oracle belongs to keys with committed weights")).collect();
+        let oracles: Vec<&Committed> = own
+            .iter()
+            .map(|o| o.as_ref().or(self.key.model.as_ref()).expect("the model oracle belongs to keys with committed weights"))
+            .collect();
         let roots: Vec<[u8; 32]> = oracles.iter().map(|o| o.root).collect();
         let mut prover = (self.start)(begin(&statement, &key.program, key.parameters(), c, &roots));
         for o in own.iter().flatten() {

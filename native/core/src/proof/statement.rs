@@ -164,7 +164,10 @@ impl Statement {
         if ports.len() != self.tensors.len() || program.inputs.len() != self.inputs {
             let outputs = self.tensors.len().saturating_sub(self.inputs);
             let model = (program.inputs.len(), program.outputs.len());
-            return Err(Reject::Statement(format!("{} inputs and {outputs} outputs for a model with {} and {}", self.inputs, model.0, model.1)));
+            return Err(Reject::Statement(format!(
+                "{} inputs and {outputs} outputs for a model with {} and {}",
+                self.inputs, model.0, model.1
+            )));
         }
         ports
             .into_iter()

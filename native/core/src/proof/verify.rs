@@ -1,6 +1,5 @@
 //! The verifier, start to end. Generic over its reading context from the first message to the opening.
 
-
 use super::conversation::{begin, copies, copy_variables, ties};
 use super::instance::Compiled;
 use super::key::{KeyWeights, VerifyingKey};
@@ -14,6 +13,11 @@ use crate::reject::{Reject, Verdict};
 
 /// Accepts only if `proof` shows `statement` for the model of `key`.
 pub fn verify(key: &VerifyingKey, statement: &Statement, proof: &[u8]) -> Verdict<()> {
+    // On a worker from start to end, as the prover.
+    rayon::scope(|_| verify_here(key, statement, proof))
+}
+
+fn verify_here(key: &VerifyingKey, statement: &Statement, proof: &[u8]) -> Verdict<()> {
     if statement.digest != key.digest() {
         return Err(Reject::Statement("it names another model than the key".into()));
     }

@@ -6,8 +6,8 @@ use rayon::prelude::*;
 use crate::exec::Trace;
 use crate::field::{F, centred, from_i64};
 use crate::layout::{AccumulatorKind, Layout, LimbRecipe, Recipe, RescaleCells, SoftmaxCells, Table};
-use crate::program::softmax::{Exponentials, Reciprocal};
 use crate::program::quantize::high_half;
+use crate::program::softmax::{Exponentials, Reciprocal};
 use crate::program::{Contract, Line, Weights, Window};
 
 use super::values::{Entry, Witness, factors};
@@ -22,7 +22,8 @@ fn lift<T: Copy + Into<i64> + Sync>(values: &[T]) -> Vec<F> {
 
 /// Values of every storage and accumulator, multiplicities included.
 pub fn fill(layout: &Layout, weights: &Weights, trace: &Trace) -> Witness {
-    let mut witness = Witness { storages: vec![Vec::new(); layout.storages.len()], accumulators: vec![Vec::new(); layout.accumulators.len()] };
+    let mut witness =
+        Witness { storages: vec![Vec::new(); layout.storages.len()], accumulators: vec![Vec::new(); layout.accumulators.len()] };
     for recipe in &layout.recipes {
         step(layout, weights, trace, recipe, &mut witness);
     }

@@ -108,7 +108,7 @@ fn mutate(p: &mut Program, random: &mut Random) {
     let near = |random: &mut Random, x: u32| x.wrapping_add_signed(random.within(-1, 1) as i32);
     let window = |random: &mut Random, w: &mut Window| {
         for pair in [&mut w.output, &mut w.kernel, &mut w.stride, &mut w.pad, &mut w.dilation] {
-            if random.next() % 3 == 0 {
+            if random.next().is_multiple_of(3) {
                 *pair = (near(random, pair.0), near(random, pair.1));
             }
         }
@@ -175,7 +175,7 @@ fn mutate(p: &mut Program, random: &mut Random) {
                 }
                 Op::Permute { perm, dims, .. } => {
                     perm.reverse();
-                    if random.next() % 2 == 0 {
+                    if random.next().is_multiple_of(2) {
                         *dims = vec![2, 2, 6];
                         *perm = [[0, 2, 1], [1, 0, 2], [2, 1, 0], [1, 2, 0]][(random.next() % 4) as usize].to_vec();
                     }
