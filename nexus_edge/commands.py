@@ -62,11 +62,10 @@ def model_inspect(arguments: argparse.Namespace) -> Result:
     watch = Stopwatch()
     model, key = _committed(arguments, watch)
     described = key.verifying_key.describe()
-    cost = forecast(described)
     data = {
         "digest": key.verifying_key.digest.hex(),
         **described,
-        "forecast": cost,
+        "forecast": forecast(described),
         "soundness": key.verifying_key.soundness(),
         **_times(watch),
     }
@@ -81,9 +80,7 @@ def model_inspect(arguments: argparse.Namespace) -> Result:
     for index, operator in enumerate(described["operators"]):
         lines.append(f"{index:>4}  {operator['kind']:<18} {list(operator['shape'])!s:<22} {show_name(operator['output'])}")
     lines.append(f"size       {described['weights']:,} weights, {described['cells']:,} cells, {described['lookups']:,} lookups")
-    lines.append(
-        f"forecast   {show_time(cost['prove_ms'])} on one core, {show_size(cost['memory_bytes'])} of memory, a proof of about {show_size(cost['proof_bytes'])}"
-    )
+    lines.append(_forecast(key))
     return Result(data, lines)
 
 
@@ -125,6 +122,8 @@ def prove_command(arguments: argparse.Namespace) -> Result:
         bars("commit", 0.0)
         with watch.step("commit"):
             key = commit_model(model, arguments.weights, arguments.security)
+        if bars.drawn:
+            bars.say(_forecast(key))
         proved = prove(
             key,
             inputs,
@@ -209,6 +208,12 @@ def _committed(arguments: argparse.Namespace, watch: Stopwatch) -> tuple[Model, 
         bars("commit", 0.0)
         with watch.step("commit"):
             return model, commit_model(model, arguments.weights, arguments.security)
+
+
+def _forecast(key: ProvingKey) -> str:
+    cost = forecast(key.verifying_key.describe())
+    figures = f"{show_time(cost['prove_ms'])} on one core, {show_size(cost['memory_bytes'])} of memory"
+    return f"forecast   about {figures}; a proof of {show_size(cost['proof_bytes'])}"
 
 
 def _times(watch: Stopwatch) -> dict[str, float]:

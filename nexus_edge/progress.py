@@ -30,14 +30,25 @@ class ProgressBars:
             self._bars.stop()
 
     def __call__(self, phase: str, fraction: float) -> None:
-        """Draw `phase` at `fraction`; a new phase completes the one before it."""
+        """Draw `phase` at `fraction`; a new phase completes the one before it. A phase that has not said how far it is pulses."""
         if self._bars is None:
             return
         if phase not in self._tasks:
             for task in self._tasks.values():
-                self._bars.update(task, completed=1.0)
-            self._tasks[phase] = self._bars.add_task(phase, total=1.0)
-        self._bars.update(self._tasks[phase], completed=fraction)
+                self._bars.update(task, total=1.0, completed=1.0)
+            self._tasks[phase] = self._bars.add_task(phase, total=None)
+        if fraction > 0:
+            self._bars.update(self._tasks[phase], total=1.0, completed=fraction)
+
+    @property
+    def drawn(self) -> bool:
+        """Whether anybody sees this."""
+        return self._bars is not None
+
+    def say(self, text: str) -> None:
+        """A line above the bars."""
+        if self._bars is not None:
+            self._bars.console.print(text, highlight=False, markup=False)
 
 
 def _bars() -> "Progress":

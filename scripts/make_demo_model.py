@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+
 from demo_model.network import Parameters
 from demo_model.quantisation import quantise, quantise_pixels
 from demo_model.tflite_file import encode

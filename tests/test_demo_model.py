@@ -1,12 +1,12 @@
 """The model that ships with the package is what its script makes, and reads digits."""
 
-import make_demo_model
 import numpy as np
 import pytest
-from demo_model.network import Parameters, forward, gradients, padding, patches
-from demo_model.quantisation import activation, layer
 from tflite_micro import runtime
 
+import make_demo_model
+from demo_model.network import Parameters, forward, gradients, padding, patches
+from demo_model.quantisation import activation, layer
 from nexus_edge.data import demo_digits, demo_model
 
 

@@ -1,13 +1,18 @@
 """What a proof will cost, before it is made.
 
-    time    = fixed + 35 ns a cell + 40 ns a lookup + 16 ns a committed weight        on one core
-    memory  = fixed + 56 bytes a cell + 16 bytes a weight
-
-The constants are the cost model of the protocol; `benches/` compares them with measurements. The size of a proof is known exactly.
+Time and memory grow linearly with the cells and lookups of a program. The constants are fitted to proofs of real models on one core with
+AVX-512 (`benches/models.py`); other machines differ. The size of a proof depends on the program only, and is known exactly.
 """
 
 from collections.abc import Mapping
 from typing import Any, TypedDict
+
+FIXED_MS = 3.0
+NS_PER_CELL = 90  # execute, fill, encode, hash, open
+NS_PER_LOOKUP = 165
+NS_PER_WEIGHT = 16
+FIXED_BYTES = 45_000_000
+BYTES_PER_CELL = 155
 
 
 class Forecast(TypedDict):
@@ -19,10 +24,10 @@ class Forecast(TypedDict):
 
 
 def forecast(described: Mapping[str, Any]) -> Forecast:
-    """The cost of one proof of the program that `VerifyingKey.describe` describes."""
-    cells, lookups, weights = described["cells"], described["lookups"], described["weights"]
+    """The cost of one proof, on one core, of the program that `VerifyingKey.describe` describes."""
+    work_ns = NS_PER_CELL * described["cells"] + NS_PER_LOOKUP * described["lookups"] + NS_PER_WEIGHT * described["weights"]
     return Forecast(
-        prove_ms=11 + (35 * cells + 40 * lookups + 16 * weights) / 1e6,
-        memory_bytes=60_000_000 + 56 * cells + 16 * weights,
+        prove_ms=FIXED_MS + work_ns / 1e6,
+        memory_bytes=FIXED_BYTES + BYTES_PER_CELL * described["cells"],
         proof_bytes=described["proof_bytes"],
     )

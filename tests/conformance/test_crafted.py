@@ -11,6 +11,7 @@ from nexus_edge.proofs.importers.quantization import Multiplier, quantize_multip
 from nexus_edge.proofs.importers.schema import parse
 from nexus_edge.proofs.model import Model
 from tests.support.agreement import assert_agrees
+from tests.support.cases import ints
 from tests.support.one_operator import Quantized, biased, binary, unary, with_constants
 from tests.support.oracle import Oracle, Refused
 from tests.support.shared import MODELS
@@ -18,6 +19,7 @@ from tests.support.shared import MODELS
 GetOracle = Callable[[str], Oracle]
 KINDS = ("FULLY_CONNECTED", "CONV_2D", "DEPTHWISE_CONV_2D")
 SEMANTICS = [("tflm", "int8"), ("tflite-2.14", "int8"), ("tflite-2.14", "uint8"), ("litert-2.3-ref", "int8"), ("litert-2.3-ref", "uint8")]
+RUNTIMES = ("tflm", "tflite-2.14", "litert-2.3-ref")
 OUTPUTS = 64
 
 
@@ -43,15 +45,17 @@ def _scales(rng: np.random.Generator) -> tuple[float, float, float]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(("semantics", "dtype"), SEMANTICS)
-def test_multipliers_to_the_last_bit(semantics: str, dtype: str, kind: str, oracle: GetOracle) -> None:
+@pytest.mark.parametrize(
+    ("semantics", "dtype", "per_channel"), [(*row, False) for row in SEMANTICS] + [(s, "int8", True) for s in RUNTIMES]
+)
+def test_multipliers_to_the_last_bit(semantics: str, dtype: str, per_channel: bool, kind: str, oracle: GetOracle) -> None:
     """One multiplier for all channels: a float32 product of scales in tflite-2.14's FULLY_CONNECTED and in every uint8 convolution."""
     rng, runtime, compared = np.random.default_rng(3), oracle(semantics), 0
     for _ in range(40):
         scales = _scales(rng)
         biases = _separating(scales)[:OUTPUTS]
-        if biases:
-            compared += _compare(biased(kind, dtype, scales, biases), semantics, runtime)
+        if len(biases) > 1:
+            compared += _compare(biased(kind, dtype, scales, biases, per_channel=per_channel), semantics, runtime)
     assert compared >= 10
 
 
@@ -118,6 +122,88 @@ def test_all_pairs(kind: str, oracle: GetOracle) -> None:
         assert_agrees(Model.from_tflite(file, kind), oracle("tflm"), file, _pairs())
 
 
+# Scales for which float32 and double quotients lead to other multipliers, found by search.
+SUM_SCALES = [
+    (0.04588522017002106, 0.06882783025503159, 0.09177044034004211),
+    (0.5392484664916992, 0.9436848163604736, 1.0784969329833984),
+    (0.008739576674997807, 0.0065546827390789986, 0.017479153349995613),
+]
+PRODUCT_SCALES = [
+    (0.008250788785517216, 0.26185378432273865, 0.06913600862026215),
+    (0.007254379335790873, 0.013460123911499977, 0.00019528968550730497),
+    (0.16280671954154968, 0.025963425636291504, 0.013873297721147537),
+    (0.030153913423419, 0.05576750636100769, 0.00422050803899765),
+]
+MEANS = [
+    (0.823844313621521, 0.5380207896232605, 64, 480),
+    (0.046068187803030014, 0.04512802138924599, 256, -20688),
+    (0.4427225887775421, 32.381996154785156, 64, 2340),
+]
+"""Scales of input and output, number of elements, and their sum."""
+SWISH_SCALES = [
+    (0.08838511258363724, 0.06351184099912643, 22),
+    (0.05916620045900345, 0.10180146992206573, -70),
+    (0.010259047150611877, 0.019166365265846252, 68),
+    (0.005165483802556992, 0.007280893623828888, -8),
+    (0.3431898355484009, 0.145574688911438, 28),
+    (0.19038179516792297, 0.1199582889676094, -106),
+]
+
+
+@pytest.mark.parametrize("semantics", RUNTIMES)
+@pytest.mark.parametrize("kind", ["ADD", "SUB"])
+@pytest.mark.parametrize("scales", SUM_SCALES)
+def test_multipliers_of_sums_are_doubles(kind: str, scales: tuple[float, ...], semantics: str, oracle: GetOracle) -> None:
+    file = binary(kind, [(256, 256), (256, 256)], [Quantized("int8", scale, zero) for scale, zero in zip(scales, (7, -90, 0), strict=True)])
+    assert_agrees(Model.from_tflite(file, kind, semantics), oracle(semantics), file, _pairs())
+
+
+@pytest.mark.parametrize("semantics", RUNTIMES)
+@pytest.mark.parametrize("scales", PRODUCT_SCALES)
+def test_multipliers_of_products(scales: tuple[float, ...], semantics: str, oracle: GetOracle) -> None:
+    """Doubles in TFLM, float32 in the others."""
+    file = binary("MUL", [(256, 256), (256, 256)], [Quantized("int8", scale) for scale in scales])
+    assert_agrees(Model.from_tflite(file, "MUL", semantics), oracle(semantics), file, _pairs())
+
+
+@pytest.mark.parametrize("semantics", RUNTIMES)
+@pytest.mark.parametrize(("scale", "out_scale"), [(0.16280671954154968, 0.020037749782204628), (0.398227334022522, 0.009370055049657822)])
+def test_multipliers_of_requantisations_are_doubles(scale: float, out_scale: float, semantics: str, oracle: GetOracle) -> None:
+    file = unary("QUANTIZE", (256,), Quantized(scale=scale), Quantized(scale=out_scale))
+    values = np.arange(-128, 128).astype(np.int8)
+    assert_agrees(Model.from_tflite(file, "QUANTIZE", semantics), oracle(semantics), file, [values[None]])
+
+
+@pytest.mark.parametrize("semantics", RUNTIMES)
+@pytest.mark.parametrize(("scale", "out_scale", "count", "total"), MEANS)
+def test_multipliers_of_means_are_doubles(
+    scale: float, out_scale: float, count: int, total: int, semantics: str, oracle: GetOracle
+) -> None:
+    values = np.full(count, total // count, np.int8)
+    values[: total % count] += 1
+    file = with_constants("MEAN", (1, count, 1), Quantized(scale=scale), [ints([1])], (1, 1), Quantized(scale=out_scale), keep_dims=False)
+    assert_agrees(Model.from_tflite(file, "MEAN", semantics), oracle(semantics), file, [values.reshape(1, 1, count, 1)])
+
+
+@pytest.mark.parametrize("semantics", RUNTIMES)
+@pytest.mark.parametrize(("scale", "out_scale", "zero"), SWISH_SCALES)
+def test_multipliers_of_hard_swish(scale: float, out_scale: float, zero: int, semantics: str, oracle: GetOracle) -> None:
+    """Doubles in TFLM, float32 in the others."""
+    file = unary("HARD_SWISH", (256,), Quantized(scale=scale, zero=zero), Quantized(scale=out_scale))
+    values = np.arange(-128, 128).astype(np.int8)
+    assert_agrees(Model.from_tflite(file, "swish", semantics), oracle(semantics), file, [values[None]])
+
+
+@pytest.mark.parametrize("semantics", RUNTIMES)
+@pytest.mark.parametrize("scale", [0.6666666865348816, 0.4000000059604645, 2.4000000953674316, 1.7142857313156128, 0.2222222238779068])
+@pytest.mark.parametrize("activation", [2, 3])
+def test_bounds_of_activations_are_float32_quotients(activation: int, scale: float, semantics: str, oracle: GetOracle) -> None:
+    """These scales divide 6 or 1 to a tie in float32 and to a little less in double."""
+    q = Quantized("int8", scale, -100)
+    file = binary("ADD", [(256, 256), (256, 256)], [q, q, q], activation)
+    assert_agrees(Model.from_tflite(file, "bound", semantics), oracle(semantics), file, _pairs())
+
+
 def test_softmax_whose_exponentials_sum_to_512_is_undefined(oracle: GetOracle) -> None:
     file = unary("SOFTMAX", (1, 600), Quantized(scale=0.1), Quantized(scale=1 / 256, zero=-128), beta=1.0)
     model, flat = Model.from_tflite(file, "softmax"), np.zeros((1, 600), np.int8)
@@ -140,7 +226,7 @@ def test_softmax_whose_exponentials_sum_to_512_is_undefined(oracle: GetOracle) -
     ],
 )
 def test_slices_with_ellipsis_and_new_axes(
-    begin: tuple[int, ...], end: tuple[int, ...], strides: tuple[int, ...], masks: dict[str, int], expected: Any, oracle: GetOracle
+    begin: tuple[int, ...], end: tuple[int, ...], strides: tuple[int, ...], masks: dict[str, Any], expected: Any, oracle: GetOracle
 ) -> None:
     """TFLM ignores these masks; they mean what they mean everywhere else."""
     x = np.arange(3 * 4 * 5).astype(np.int8).reshape(3, 4, 5)

@@ -8,7 +8,7 @@ import numpy as np
 import tflite
 from numpy.typing import NDArray
 
-from tests.support.tflite_writer import ModelWriter
+from tflite_writer import ModelWriter
 
 RUNS = 8
 LIMITS = {"int8": (-128, 127), "uint8": (0, 255)}
@@ -253,22 +253,21 @@ def pad(rng: Generator, dtype: str) -> Case:
 
 
 def padded_convolution(rng: Generator, dtype: str) -> Case:
-    """PAD before a convolution, as exported from PyTorch."""
+    """PAD before a convolution, as exported from PyTorch; also with another fill, and along the channels."""
     m = ModelWriter()
-    h, w, c = (int(v) for v in rng.integers(2, 6, 3))
+    h, w, c = (int(v) for v in rng.integers(3, 6, 3))
     amounts = np.zeros((4, 2), np.int32)
     amounts[1:3] = rng.integers(0, 3, (2, 2))
-    amounts[3] = rng.choice([0, 0, 1])
+    amounts[3] = rng.choice([0, 0, 0, 1])
     q = scale(rng), zero(rng, dtype)
     x = m.input(dtype, [1, h, w, c], *q)
     shape = [int(v) for v in np.array([1, h, w, c]) + amounts.sum(1)]
-    fill = [m.constant(array(rng, dtype, (1,)), *q)] if rng.random() < 0.3 else []
+    fill = [m.constant(array(rng, dtype, (1,)), *q)] if rng.random() < 0.4 else []
     padded = m.add("PADV2" if fill else "PAD", [x, m.constant(amounts), *fill], m.tensor(dtype, shape, *q))
-    f, scales, _ = weights(rng, m, dtype, (3, 2, 2, shape[3]), 0)
-    stride = rng.integers(1, 3, 2)
-    padding = int(rng.integers(2))
-    out = _windowed_output(rng, m, dtype, (shape[1], shape[2]), 3, np.array([2, 2]), stride, np.array([1, 1]), padding,
-                           q[0] * scales.max() * 75 * 75 * np.sqrt(4 * shape[3]))  # fmt: skip
+    f, scales, _ = weights(rng, m, dtype, (3, 3, 3, shape[3]), 0)
+    stride, padding = rng.integers(1, 3, 2), int(rng.choice([0, 1, 1]))
+    out = _windowed_output(rng, m, dtype, (shape[1], shape[2]), 3, np.array([3, 3]), stride, np.array([1, 1]), padding,
+                           q[0] * scales.max() * 75 * 75 * np.sqrt(9 * shape[3]))  # fmt: skip
     b = bias(rng, m, 3, np.float32(q[0]) * scales, 1000, optional=False)
     m.add("CONV_2D", [padded, f, b], out, padding=padding, stride_w=int(stride[1]), stride_h=int(stride[0]), dilation_w_factor=1,
           dilation_h_factor=1, fused_activation_function=fused(rng))  # fmt: skip

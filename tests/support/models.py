@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tests.support.tflite_writer import ModelWriter
+from tflite_writer import ModelWriter
 
 
 def float_edges() -> bytes:

@@ -22,7 +22,7 @@ class Unavailable(Exception):
 
 def ensure(semantics: str) -> Path:
     """The Python of the environment, made and checked if need be."""
-    folder = ROOT / f".venv-{semantics.replace('.', '').replace('-ref', '')}"
+    folder = ROOT / (".venv-" + semantics.removesuffix("-ref").replace(".", "").replace("-", ""))
     python, stamp = folder / "bin" / "python", folder / "complete"
     wanted = " ".join((*REQUIREMENTS[semantics], sys.version))
     if not (stamp.exists() and stamp.read_text() == wanted):

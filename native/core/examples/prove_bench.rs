@@ -3,12 +3,16 @@
 //! `cargo run --release --example prove_bench -- PROGRAM WEIGHTS [RUNS] [THREADS]`, where the files hold `Model.program_bytes` and
 //! `Model.weights_bytes()`.
 
+/// As in the Python binding.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 use std::collections::BTreeMap;
 use std::time::Instant;
 
 use nexus_edge_core::exec::Executor;
-use nexus_edge_core::proof::{ProvingKey, Request, prove, verify};
 use nexus_edge_core::program::{Program, Weights};
+use nexus_edge_core::proof::{ProvingKey, Request, prove, verify};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let args: Vec<String> = std::env::args().collect();
@@ -33,7 +37,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (mut whole, mut checks) = (Vec::new(), Vec::new());
     let mut last = None;
     for _ in 0..runs {
-        let request = Request { inputs: inputs.iter().map(Vec::as_slice).collect(), context: [0; 32], committed: key.verifying.usual_form() };
+        let request =
+            Request { inputs: inputs.iter().map(Vec::as_slice).collect(), context: [0; 32], committed: key.verifying.usual_form() };
         let start = Instant::now();
         let made = prove(&key, &executor, &request, &mut |_, _| true)?;
         whole.push(start.elapsed().as_secs_f64() * 1e3);

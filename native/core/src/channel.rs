@@ -76,11 +76,17 @@ impl Transcript {
     }
 }
 
+/// A malicious prover of the test suite changes messages as they are sent: `(label, place in the proof, bytes)`.
+#[cfg(feature = "attacks")]
+pub type Tamper = std::sync::Arc<dyn Fn(&'static str, usize, &mut [u8]) + Send + Sync>;
+
 /// The prover's side: appends each message to the proof and absorbs it.
 pub struct Prover {
     /// The transcript; public so that the statement can be absorbed.
     pub transcript: Transcript,
     proof: Vec<u8>,
+    #[cfg(feature = "attacks")]
+    tamper: Option<Tamper>,
 }
 
 impl Default for Prover {
@@ -92,7 +98,28 @@ impl Default for Prover {
 impl Prover {
     /// Starts after what `transcript` has absorbed.
     pub fn new(transcript: Transcript) -> Self {
-        Prover { transcript, proof: Vec::new() }
+        Prover {
+            transcript,
+            proof: Vec::new(),
+            #[cfg(feature = "attacks")]
+            tamper: None,
+        }
+    }
+
+    /// Lets `tamper` change every message before it is absorbed.
+    #[cfg(feature = "attacks")]
+    pub fn tampered(mut self, tamper: Tamper) -> Self {
+        self.tamper = Some(tamper);
+        self
+    }
+
+    /// Absorbs what was appended from `start` on.
+    fn bind(&mut self, label: &'static str, start: usize) {
+        #[cfg(feature = "attacks")]
+        if let Some(tamper) = &self.tamper {
+            tamper(label, start, &mut self.proof[start..]);
+        }
+        self.transcript.absorb(label, &self.proof[start..]);
     }
 
     /// Sends elements that depend on the witness (masked in zero-knowledge mode).
@@ -106,13 +133,14 @@ impl Prover {
         for v in values {
             v.to_bytes(&mut self.proof);
         }
-        self.transcript.absorb(label, &self.proof[start..]);
+        self.bind(label, start);
     }
 
     /// Sends bytes (a root).
     pub fn send_bytes(&mut self, label: &'static str, bytes: &[u8]) {
+        let start = self.proof.len();
         self.proof.extend_from_slice(bytes);
-        self.transcript.absorb(label, bytes);
+        self.bind(label, start);
     }
 
     /// Appends openings, which follow the last challenge that depends on them and need no absorption.

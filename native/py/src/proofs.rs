@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use nexus_edge_core::field::{F, from_i64};
-use nexus_edge_core::proof::{self as core, Compiled, Content, KeyError, ProveError, Request, StatementTensor, tensor_commitment};
 use nexus_edge_core::program::{Port, Program, Tensor};
+use nexus_edge_core::proof::{self as core, Compiled, Content, KeyError, ProveError, Request, StatementTensor, tensor_commitment};
 use nexus_edge_core::reject::Reject;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList};
@@ -233,7 +233,8 @@ impl ProvingKey {
             (None, ProveError::Key(e)) => key_error(e),
             (None, e) => errors::with_kind(errors::Cancelled::new_err(e.to_string()), "cancelled"),
         })?;
-        let outputs = made.outputs.iter().enumerate().map(|(i, y)| arrays::array(py, y, port(p, &p.outputs, i)?)).collect::<PyResult<_>>()?;
+        let outputs =
+            made.outputs.iter().enumerate().map(|(i, y)| arrays::array(py, y, port(p, &p.outputs, i)?)).collect::<PyResult<_>>()?;
         let figures = PyDict::new(py);
         let phases = PyDict::new(py);
         for (name, ms) in &made.figures.phases {

@@ -58,11 +58,11 @@ def tanh(x: Quantization, out: Quantization, semantics: str) -> Table:
     return _fixed_point_table(x, out, lambda a: fp.round_shift(fp.tanh(a, 4), 24))
 
 
-def hard_swish(x: Quantization, out: Quantization) -> Table:
-    """HARD_SWISH `x relu6(x + 3) / 6` in int16 fixed point."""
-    hires = np.float32(1 / 128) * np.float32(x.scale)
-    out_multiplier, out_exponent = _multiplier_16(float(hires / np.float32(out.scale)))
-    relu_multiplier, relu_exponent = _multiplier_16(float(hires / np.float32(3 / 32768)))
+def hard_swish(x: Quantization, out: Quantization, semantics: str) -> Table:
+    """HARD_SWISH `x relu6(x + 3) / 6` in int16 fixed point; TFLM divides the scales in double, the others in float32."""
+    divide = _divide_double if semantics == "tflm" else _divide_float32
+    out_multiplier, out_exponent = _multiplier_16(divide(x.scale / 128, out.scale))
+    relu_multiplier, relu_exponent = _multiplier_16(divide(x.scale / 128, 3 / 32768))
     if not 0 <= out_exponent <= 15:
         raise Undefined("the output scale is too small beside the input scale")
     if not -30 <= relu_exponent <= 15:
@@ -75,6 +75,14 @@ def hard_swish(x: Quantization, out: Quantization) -> Table:
     relu = fp.saturating_shift_16(relu, 1) if relu_exponent < 0 else fp.round_shift(relu, relu_exponent)
     relu = (relu + (1 << 15)) >> 1
     return clamp(fp.round_shift(fp.truncating_high_mul_16(relu, preshift), out_exponent) + out.zero_point, *out.range)
+
+
+def _divide_double(a: float, b: float) -> float:
+    return a / b
+
+
+def _divide_float32(a: float, b: float) -> float:
+    return float(np.float32(a) / np.float32(b))
 
 
 def _multiplier_16(real: float) -> tuple[int, int]:

@@ -20,6 +20,9 @@ from nexus_edge.proofs.importers.shapes import Dims, Range, broadcast, padded, p
 MAX_FOLDED_TOTAL = 1 << 24
 """Elements of all folded constants together."""
 
+MAX_RULES = 1 << 20
+"""Channels of all contractions and positions of all ragged pools together: each has a requantisation of its own."""
+
 
 @dataclass(frozen=True)
 class Value:
@@ -86,6 +89,7 @@ class Lowering:
         self._layouts: dict[tuple[int, Dims], int] = {}
         self._constants: dict[tuple[int, Dims], Value] = {}
         self._folded = 0
+        self._rules = 0
 
     def get(self, op: Operator, position: int) -> Known:
         """An input of an operator, defined before it."""
@@ -209,6 +213,12 @@ class Lowering:
             raise op.unsupported(f"constants computed at import exceed {MAX_FOLDED_TOTAL} elements", info)
         self.known[info.index] = Constant(array, info)
 
+    def count_rules(self, op: Operator, number: int) -> None:
+        """Bounds the requantisations of a model before any is solved."""
+        self._rules += number
+        if self._rules > MAX_RULES:
+            raise op.unsupported(f"the model has more than {MAX_RULES} channels, border positions and table rows to requantise")
+
     def as_rows(self, op: Operator, value: Value) -> Value:
         """The value stored with the (positions, channels) of its shape."""
         if (positions(value.stored), value.stored[-1]) == value.rows:
@@ -260,6 +270,7 @@ class Lowering:
             self.builder.view(label(op), cell.id, [(anchor.id, piece)])
             flat = self.scratch(constant.info, (1, size))
             biases = constant.array.reshape(-1).astype(np.int32) - zero
+            self.count_rules(op, size)
             window = ((1, 1), (1, 1), (1, 1), (1, 1), (0, 0), (1, 1))
             weights = np.zeros((size, 1, 1, 1), np.int32)
             clamp = RANGES[constant.info.dtype]

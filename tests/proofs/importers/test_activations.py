@@ -30,11 +30,12 @@ def test_tables_are_within_one_of_the_function(semantics: str) -> None:
     assert np.abs(tanh - np.clip(128 * np.tanh(real), -128, 127)).max() <= 1
 
 
-def test_hard_swish_is_within_one_of_the_function() -> None:
+@pytest.mark.parametrize("semantics", ["tflm", "tflite-2.14", "litert-2.3-ref"])
+def test_hard_swish_is_within_one_of_the_function(semantics: str) -> None:
     out = Quantization("int8", 0.03, -100)
     real = X.scale * activations.inputs(X)
     expected = np.clip(real * np.clip(real + 3, 0, 6) / 6 / out.scale + out.zero_point, -128, 127)
-    assert np.abs(activations.hard_swish(X, out) - expected).max() <= 1
+    assert np.abs(activations.hard_swish(X, out, semantics) - expected).max() <= 1
 
 
 @pytest.mark.parametrize(
@@ -55,4 +56,4 @@ def test_scales_out_of_the_kernels_range_are_undefined() -> None:
     with pytest.raises(activations.Undefined):
         activations.tanh(Quantization("int8", 1e-12, 0), Quantization("int8", 1 / 128, 0), "tflm")
     with pytest.raises(activations.Undefined):
-        activations.hard_swish(Quantization("int8", 1.0, 0), Quantization("int8", 1e-6, 0))
+        activations.hard_swish(Quantization("int8", 1.0, 0), Quantization("int8", 1e-6, 0), "tflm")

@@ -13,7 +13,7 @@ from nexus_edge.proofs.importers.folding import fold
 from nexus_edge.proofs.importers.graph import Operator, Option, TensorInfo
 from nexus_edge.proofs.model import Model
 from tests.support.cases import ints
-from tests.support.tflite_writer import ModelWriter
+from tflite_writer import ModelWriter
 
 M23 = np.arange(6, dtype=np.int32).reshape(2, 3)
 

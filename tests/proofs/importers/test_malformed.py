@@ -14,7 +14,7 @@ from nexus_edge.proofs.importers.schema import parse
 from tests.support.cases import CASES
 from tests.support.one_operator import Quantized, unary
 from tests.support.shared import MODELS
-from tests.support.tflite_writer import ModelWriter
+from tflite_writer import ModelWriter
 
 MUTATIONS = 150
 SECONDS = 2.0
@@ -97,6 +97,16 @@ def test_shared_tables_do_not_multiply() -> None:
     with pytest.raises(MalformedModel, match="larger than the file"):
         parse(file)
     assert time.perf_counter() - started < SECONDS
+
+
+def test_small_files_of_large_pools_are_refused_early() -> None:
+    """Every position of a ragged pool has its own requantisation."""
+    m = ModelWriter()
+    x = m.input("int8", [1, 1400, 1400, 1], 0.1)
+    options = {"padding": 0, "stride_w": 1, "stride_h": 1, "filter_width": 3, "filter_height": 3, "fused_activation_function": 0}
+    for _ in range(60):
+        x = m.add("AVERAGE_POOL_2D", [x], m.tensor("int8", [1, 1400, 1400, 1], 0.1), **options)
+    assert _outcome(m.finish(x)) == "UnsupportedModel"
 
 
 def test_names_are_printable_bounded_and_unique() -> None:

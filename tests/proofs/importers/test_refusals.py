@@ -9,7 +9,7 @@ from nexus_edge.errors import MalformedModel, ModelError, UnsupportedModel
 from nexus_edge.proofs.importers import import_tflite
 from tests.support.cases import ints
 from tests.support.one_operator import CONVOLUTION, POOL, Quantized, binary, unary, with_constants
-from tests.support.tflite_writer import ModelWriter
+from tflite_writer import ModelWriter
 
 Q = Quantized()
 OTHER = Quantized(scale=0.06)
@@ -26,6 +26,14 @@ def _convolution(
     b = m.constant(np.zeros(4, np.int32) if bias is None else bias, 0.01, name="b")
     y = m.tensor("int8", [batch, 3, 3, 4], 0.1, name="y")
     m.add("CONV_2D", [x, w, b], y, **CONVOLUTION | {k: v for k, v in changes.items() if k in CONVOLUTION})
+    return m.finish(y)
+
+
+def _depthwise(multiplier: int) -> bytes:
+    m = ModelWriter()
+    x, w = m.input("int8", [1, 3, 3, 2], 0.1), m.constant(np.ones((1, 1, 1, 4), np.int8), 0.1, axis=3, name="w")
+    y = m.tensor("int8", [1, 3, 3, 4], 0.1)
+    m.add("DEPTHWISE_CONV_2D", [x, w, -1], y, depth_multiplier=multiplier, **CONVOLUTION)
     return m.finish(y)
 
 
@@ -165,6 +173,7 @@ REFUSALS: list[tuple[str, Callable[[], bytes], type[ModelError], str | None, str
     ("biases of another type", lambda: _convolution(bias=np.zeros(4, np.int64)), U, "CONV_2D", "b"),
     ("fused activation TANH", lambda: _convolution(fused_activation_function=4), U, "CONV_2D", None),
     ("accumulator out of int32", lambda: _convolution(bias=np.full(4, 2**31 - 1, np.int32)), U, "CONV_2D", None),
+    ("another depth multiplier than the weights'", lambda: _depthwise(1), M, "DEPTHWISE_CONV_2D", "w"),
     ("biases of another scale", lambda: _fully_connected(0.1), U, "FULLY_CONNECTED", "b"),
     ("shuffled weights", lambda: _fully_connected(weights_format=1), U, "FULLY_CONNECTED", "t1"),
     ("shape known at run time only", _dynamic_reshape, U, "input", "shape"),

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use rayon::prelude::*;
+
 use super::{Instance, Shape};
 use crate::field::{F, K, from_i64};
 use crate::layout::{AccumulatorKind, Layout, Rows, Source, Term};
@@ -161,26 +163,40 @@ pub(super) fn batched<const D: usize>(
             group.2.iter_mut().zip(&instance.v).for_each(|(s, &x)| *s += k * x);
         }
     }
-    for (_, (instance, u, v)) in groups {
-        let Shape::Window { window, x, channels, depthwise, stored, x_zero, .. } = instance.shape() else { continue };
-        let tables = instance.tables(point);
-        let ec = &tables[0][..channels];
-        window_form(layout, x, window, x_zero, &u, ec, &tables[2], &tables[1], form);
-        if let Some(storage) = stored {
-            let (kh, kw) = (window.kernel.0 as usize, window.kernel.1 as usize);
-            let taps: Vec<K<D>> = (0..kh).flat_map(|y| (0..kw).map(move |x| (y, x))).map(|(y, x)| tables[2][y] * tables[1][x]).collect();
-            if depthwise {
-                let m = v.len() / channels;
-                form.push(storage, taps, v.iter().enumerate().map(|(o, &x)| x * ec[o / m]).collect());
-            } else {
-                form.push(storage, v, taps.iter().flat_map(|&t| ec.iter().map(move |&e| t * e)).collect());
-            }
+    let groups: Vec<_> = groups.into_values().collect();
+    let forms: Vec<LinearForm<D>> =
+        groups.into_par_iter().with_min_len(4).map(|(instance, u, v)| operator_form(layout, instance, point, &u, v)).collect();
+    forms.into_iter().for_each(|f| form.absorb(f));
+}
+
+/// The input and weights of one operator, for the sums `u`, `v` of its instances.
+fn operator_form<const D: usize>(layout: &Layout, instance: &Instance<'_, D>, point: &[K<D>], u: &[K<D>], v: Vec<K<D>>) -> LinearForm<D> {
+    let mut form = LinearForm::default();
+    let Shape::Window { window, x, channels, depthwise, stored, x_zero, .. } = instance.shape() else { return form };
+    let tables = instance.tables(point);
+    let ec = &tables[0][..channels];
+    window_form(layout, x, window, x_zero, u, ec, &tables[2], &tables[1], &mut form);
+    if let Some(storage) = stored {
+        let (kh, kw) = (window.kernel.0 as usize, window.kernel.1 as usize);
+        let taps: Vec<K<D>> = (0..kh).flat_map(|y| (0..kw).map(move |x| (y, x))).map(|(y, x)| tables[2][y] * tables[1][x]).collect();
+        if depthwise {
+            let m = v.len() / channels;
+            form.push(storage, taps, v.iter().enumerate().map(|(o, &x)| x * ec[o / m]).collect());
+        } else {
+            form.push(storage, v, taps.iter().flat_map(|&t| ec.iter().map(move |&e| t * e)).collect());
         }
     }
+    form
 }
 
 /// A product's factors are sums of terms: their values at the point are linear forms.
-fn product_forms<const D: usize>(layout: &Layout, instance: &Instance<'_, D>, point: &[K<D>], coefficients: &[K<D>], form: &mut LinearForm<D>) {
+fn product_forms<const D: usize>(
+    layout: &Layout,
+    instance: &Instance<'_, D>,
+    point: &[K<D>],
+    coefficients: &[K<D>],
+    form: &mut LinearForm<D>,
+) {
     let acc = &layout.accumulators[instance.accumulator];
     let AccumulatorKind::Product { a, b } = &acc.kind else { return };
     let tables = instance.tables(point);

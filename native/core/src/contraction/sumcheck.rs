@@ -57,7 +57,13 @@ pub fn prove<const D: usize>(
     let mut cubes: Vec<Vec<Vec<K<D>>>> = instances.par_iter().map(|i| fold::cubes(i, layout, witness, public)).collect();
     let sums: Vec<K<D>> = cubes
         .iter()
-        .map(|c| (0..c[0].len()).into_par_iter().with_min_len(1024).map(|i| c.iter().fold(K::ONE, |p, x| p * x[i])).reduce(|| K::ZERO, |a, b| a + b))
+        .map(|c| {
+            (0..c[0].len())
+                .into_par_iter()
+                .with_min_len(1024)
+                .map(|i| c.iter().fold(K::ONE, |p, x| p * x[i]))
+                .reduce(|| K::ZERO, |a, b| a + b)
+        })
         .collect();
     prover.send("contraction total", &[sums.iter().copied().sum::<K<D>>()]);
     let mut point = Vec::with_capacity(n);

@@ -151,16 +151,28 @@ impl Executor {
             x.copy_from_slice(values);
             trace.tensors[port.tensor as usize] = x;
         }
-        for (i, op) in p.ops.iter().enumerate() {
+        self.steps(0, &mut trace, keep, parallel)?;
+        Ok(trace)
+    }
+
+    /// Runs the operators from number `from` on again, over a trace whose earlier tensors were changed.
+    #[cfg(feature = "attacks")]
+    pub fn resume(&self, from: usize, trace: &mut Trace) -> Result<(), ExecError> {
+        self.steps(from, trace, true, false)
+    }
+
+    fn steps(&self, from: usize, trace: &mut Trace, keep: bool, parallel: bool) -> Result<(), ExecError> {
+        let p = &*self.program;
+        for (i, op) in p.ops.iter().enumerate().skip(from) {
             let Some(out) = self.outs[i] else { continue };
             let mut y = self.values.take(p.tensors[out as usize].size());
-            self.step(i, op, &mut trace, &mut y, keep, parallel)?;
+            self.step(i, op, trace, &mut y, keep, parallel)?;
             trace.tensors[out as usize] = y;
             if !keep {
                 self.dead_after[i].iter().for_each(|&t| self.values.give(std::mem::take(&mut trace.tensors[t])));
             }
         }
-        Ok(trace)
+        Ok(())
     }
 
     fn accept(&self, inputs: &[&[i16]]) -> Result<(), ExecError> {

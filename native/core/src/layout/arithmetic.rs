@@ -69,7 +69,7 @@ impl Builder<'_> {
                 tensor_channels: channels.clone(),
                 storage_channels: Index::all(n),
             });
-            self.checks(op, accumulator, p, &channels, &lines, cells);
+            self.checks(op, accumulator, p, &channels, &lines, cells)?;
             self.out.recipes.push(Recipe::Rescale {
                 accumulator,
                 channels,
@@ -84,7 +84,15 @@ impl Builder<'_> {
         Ok(())
     }
 
-    fn checks(&mut self, op: &Rescale, accumulator: usize, p: usize, channels: &Index, lines: &[Line], cells: RescaleCells) {
+    fn checks(
+        &mut self,
+        op: &Rescale,
+        accumulator: usize,
+        p: usize,
+        channels: &Index,
+        lines: &[Line],
+        cells: RescaleCells,
+    ) -> Result<(), LayoutError> {
         let mut vector = |f: &dyn Fn(&Line) -> i64| self.vector(lines.iter().map(f).collect());
         let (a, b, d, top) = (vector(&|l| l.a), vector(&|l| l.b_pos), vector(&|l| l.d), vector(&|l| l.d - 1));
         let step = cells.signs.map(|_| vector(&|l| l.b_neg - l.b_pos));
@@ -105,7 +113,7 @@ impl Builder<'_> {
         let mut high = line(-1, cells.signs.map(|s| s.1));
         high.push(constant(1).weighted(&top, by));
 
-        let range = self.range();
+        let range = self.range()?;
         let group = self.group();
         if let Some((h1, h2)) = cells.limbs {
             let unit = 1i64 << self.out.range_bits;
@@ -117,11 +125,12 @@ impl Builder<'_> {
         self.lookup(range, p, channels, group, vec![low]);
         self.lookup(range, p, channels, group, vec![high]);
         if let Some((n1, n2)) = cells.signs {
-            let table = self.table(TableKind::Sign);
+            let table = self.table(TableKind::Sign)?;
             let v = vec![local(cells.v, 1), constant(-i64::from(op.zero))];
             self.lookup(table, p, channels, group, vec![v, vec![local(n1, 1)], vec![local(n2, 1)]]);
         }
-        let table = self.table(TableKind::Clamp(op.clamp.0, op.clamp.1));
+        let table = self.table(TableKind::Clamp(op.clamp.0, op.clamp.1))?;
         self.lookup(table, p, channels, group, vec![vec![local(cells.v, 1)], vec![local(cells.y, 1)]]);
+        Ok(())
     }
 }

@@ -11,13 +11,13 @@ mod views;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-pub use recipe::{LimbRecipe, Recipe, RescaleCells, SoftmaxCells};
 pub(crate) use pool::taps;
-pub(crate) use views::split;
+pub use recipe::{LimbRecipe, Recipe, RescaleCells, SoftmaxCells};
 pub use types::{
-    Accumulator, AccumulatorKind, Column, Copy, Home, Index, Lookup, Rows, Source, Storage, StorageId, Table, TableKind, TableRef, Term, Vector,
-    View, ViewPiece,
+    Accumulator, AccumulatorKind, Column, Copy, Home, Index, Lookup, Rows, Source, Storage, StorageId, Table, TableKind, TableRef, Term,
+    Vector, View, ViewPiece,
 };
+pub(crate) use views::split;
 
 use crate::program::{AccId, ConstId, Contract, Op, Program, TensorId};
 
@@ -90,8 +90,9 @@ impl Layout {
             contracts: HashMap::new(),
             vectors: 0,
             groups: 0,
+            steps: STEPS,
         };
-        b.inputs();
+        b.inputs()?;
         for op in &program.ops {
             b.op(op)?;
         }
@@ -115,6 +116,11 @@ impl Layout {
     }
 }
 
+/// Pieces, and public rank-one terms, of one tensor's view at most.
+const VIEW_TERMS: usize = 1 << 12;
+/// Index-list steps that all views and max pools of a program may take together: a small key must not cost much.
+const STEPS: usize = 1 << 28;
+
 struct Builder<'a> {
     program: &'a Program,
     out: Layout,
@@ -123,6 +129,7 @@ struct Builder<'a> {
     contracts: HashMap<AccId, usize>,
     vectors: usize,
     groups: usize,
+    steps: usize,
 }
 
 impl Builder<'_> {
@@ -133,28 +140,35 @@ impl Builder<'_> {
                 Ok(())
             }
             Op::Rescale(r) => self.rescale(r),
-            Op::Lookup { inputs, out, table } => {
-                self.map(inputs, *out, *table);
-                Ok(())
-            }
-            Op::Softmax { x, out, multiplier, shift } => {
-                self.softmax(*x, *out, *multiplier, *shift);
-                Ok(())
-            }
-            Op::MaxPool { x, out, window, clamp } => {
-                self.max_pool(*x, *out, window, *clamp);
-                Ok(())
-            }
-            Op::View { out, pieces, fill } => {
-                self.view(*out, pieces, *fill);
-                Ok(())
-            }
+            Op::Lookup { inputs, out, table } => self.map(inputs, *out, *table),
+            Op::Softmax { x, out, multiplier, shift } => self.softmax(*x, *out, *multiplier, *shift),
+            Op::MaxPool { x, out, window, clamp } => self.max_pool(*x, *out, window, *clamp),
+            Op::View { out, pieces, fill } => self.view(*out, pieces, *fill),
             Op::Permute { x, out, dims, perm } => self.permute(*x, *out, dims, perm),
         }
     }
 
     fn fail(&self, out: TensorId, why: impl Into<String>) -> LayoutError {
         LayoutError { operator: self.program.tensors[out as usize].name.clone(), why: why.into() }
+    }
+
+    /// Draws down the budget of index-list steps.
+    fn spend(&mut self, out: TensorId, steps: usize) -> Result<(), LayoutError> {
+        match self.steps.checked_sub(steps) {
+            Some(left) => {
+                self.steps = left;
+                Ok(())
+            }
+            None => Err(self.fail(out, "the program's views and max pools are too large")),
+        }
+    }
+
+    /// A sum of `n` bits, less 1, is looked up in the range table: it must fit there.
+    fn counts(&self, out: TensorId, n: usize) -> Result<(), LayoutError> {
+        if n <= 1 << self.out.range_bits {
+            return Ok(());
+        }
+        Err(self.fail(out, format!("the range table of 2^{} rows cannot count {n} cells", self.out.range_bits)))
     }
 
     fn storage(&mut self, positions: usize, channels: usize, home: Home) -> StorageId {
@@ -202,7 +216,7 @@ impl Builder<'_> {
         self.out.lookups.push(Lookup { table, positions, channels: channels.clone(), group, entries });
     }
 
-    fn inputs(&mut self) {
+    fn inputs(&mut self) -> Result<(), LayoutError> {
         for (i, port) in self.program.inputs.iter().enumerate() {
             let (p, c) = self.shape(port.tensor);
             let committed = self.out.form.committed[i];
@@ -211,10 +225,11 @@ impl Builder<'_> {
             self.out.recipes.push(Recipe::Tensor { storage, tensor: port.tensor });
             self.whole(port.tensor, storage);
             let dtype = self.program.tensors[port.tensor as usize].dtype;
-            let table = self.table(TableKind::DType(dtype));
+            let table = self.table(TableKind::DType(dtype))?;
             let group = self.group();
             self.lookup(table, p, &Index::all(c), group, vec![vec![Term::new(1, Source::Tensor(port.tensor))]]);
         }
+        Ok(())
     }
 
     fn outputs(&mut self) {
@@ -264,7 +279,7 @@ impl Builder<'_> {
     }
 
     /// `y = T[x]` or `T[x1, x2]`: the row number is an affine form in the inputs.
-    fn map(&mut self, inputs: &[TensorId], out: TensorId, table: u32) {
+    fn map(&mut self, inputs: &[TensorId], out: TensorId, table: u32) -> Result<(), LayoutError> {
         let (p, c) = self.shape(out);
         let y = self.witness(p, c);
         self.out.recipes.push(Recipe::Tensor { storage: y, tensor: out });
@@ -277,9 +292,10 @@ impl Builder<'_> {
             row.push(Term::new(-low(x) * factor, Source::One));
             factor >>= 8;
         }
-        let table = self.table(TableKind::Program(table));
+        let table = self.table(TableKind::Program(table))?;
         let group = self.group();
         self.lookup(table, p, &Index::all(c), group, vec![row, vec![Term::new(1, Source::Local(y))]]);
+        Ok(())
     }
 }
 

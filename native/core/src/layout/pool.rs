@@ -1,19 +1,23 @@
 //! Max pool (design section 6): with `z = [y - x = 0]` for every valid cell `x` of a window, all `(y - x, z)` lie in the table
 //! `(d, [d = 0])` and `sum z - 1` in the range table: `y` is at least every cell and equal to one of them.
 
-use super::Builder;
 use super::recipe::Recipe;
 use super::tables::constant;
 use super::types::{Index, Rows, Source, TableKind, Term};
+use super::{Builder, LayoutError};
 use crate::program::{TensorId, Window};
 
 impl Builder<'_> {
-    pub(super) fn max_pool(&mut self, x: TensorId, out: TensorId, window: &Window, clamp: (i32, i32)) {
+    pub(super) fn max_pool(&mut self, x: TensorId, out: TensorId, window: &Window, clamp: (i32, i32)) -> Result<(), LayoutError> {
         let (p, c) = self.shape(out);
+        let taps_total = window.kernel.0 as usize * window.kernel.1 as usize;
+        // A tap is a storage, a lookup and a recipe as well: some thousand steps.
+        self.spend(out, p.saturating_mul(c).saturating_add(1 << 12).saturating_mul(taps_total))?;
+        self.counts(out, taps_total)?;
         let all = Index::all(c);
         let pooled = self.witness(p, c);
         self.out.recipes.push(Recipe::Pooled { storage: pooled, x, window: *window });
-        let (table, group) = (self.table(TableKind::Difference), self.group());
+        let (table, group) = (self.table(TableKind::Difference)?, self.group());
         let mut hits = vec![constant(-1)];
         for ky in 0..window.kernel.0 as usize {
             for kx in 0..window.kernel.1 as usize {
@@ -32,7 +36,7 @@ impl Builder<'_> {
                 self.out.recipes.push(Recipe::PoolTap { storage: z, x, pooled, outputs, inputs });
             }
         }
-        let range = self.range();
+        let range = self.range()?;
         self.lookup(range, p, &all, group, vec![hits]);
 
         // A fused activation is a clamp of the maximum, which already lies in the dtype.
@@ -43,10 +47,11 @@ impl Builder<'_> {
             let y = self.witness(p, c);
             self.out.recipes.push(Recipe::Tensor { storage: y, tensor: out });
             self.whole(out, y);
-            let table = self.table(TableKind::Clamp(clamp.0, clamp.1));
+            let table = self.table(TableKind::Clamp(clamp.0, clamp.1))?;
             let entries = vec![vec![Term::new(1, Source::Local(pooled))], vec![Term::new(1, Source::Local(y))]];
             self.lookup(table, p, &all, group, entries);
         }
+        Ok(())
     }
 }
 

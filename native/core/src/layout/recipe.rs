@@ -67,6 +67,8 @@ pub enum Recipe {
         x: TensorId,
         /// Multiplier and shift.
         scale: (i32, u8),
+        /// Least value of the output's dtype: its zero point.
+        low: i64,
         /// Cells.
         cells: SoftmaxCells,
     },

@@ -1,7 +1,7 @@
 //! The public tables.
 
 use super::types::{Column, Table, TableKind, TableRef};
-use super::{Builder, Source, Term};
+use super::{Builder, LayoutError, Source, Term};
 use crate::program::DType;
 use crate::program::softmax::Exponentials;
 
@@ -9,29 +9,39 @@ fn values(n: usize, f: impl Fn(usize) -> i64) -> Column {
     Column::Values((0..n).map(f).collect::<Vec<_>>().into())
 }
 
-fn clamp_steps(start: i64, lo: i64, hi: i64) -> Column {
-    Column::Steps(vec![(0, lo, 0), ((lo - start) as usize, start, 1), ((hi - start) as usize, hi, 0)])
+/// `clamp(v, lo, hi)` at `v = start + row`; `None` unless both bounds are rows.
+fn clamp_steps(start: i64, bits: u8, lo: i64, hi: i64) -> Option<Column> {
+    let row = |v: i64| usize::try_from(v - start).ok().filter(|&r| r < 1 << bits);
+    Some(Column::Steps(vec![(0, lo, 0), (row(lo)?, start, 1), (row(hi)?, hi, 0)]))
+}
+
+/// `[v <= 0]` and `[v < 0]` at `v = start + row`; `None` unless -1, 0 and 1 are rows.
+fn sign_steps(start: i64, bits: u8) -> Option<[Column; 2]> {
+    let row = |v: i64| usize::try_from(v - start).ok().filter(|&r| r < 1 << bits);
+    row(-1)?;
+    Some([row(1)?, row(0)?].map(|end| Column::Steps(vec![(0, 1, 0), (end, 0, 0)])))
 }
 
 impl Builder<'_> {
     /// The table of a kind, made on first use. Its first column rises by 1 a row, so a tuple is in it at most once: it is a function.
-    pub(super) fn table(&mut self, kind: TableKind) -> TableRef {
+    pub(super) fn table(&mut self, kind: TableKind) -> Result<TableRef, LayoutError> {
         if let Some(&t) = self.tables.get(&kind) {
-            return t;
+            return Ok(t);
         }
+        let outside =
+            |what: &str| LayoutError { operator: format!("{what} table"), why: "its declared rows do not cover its bounds".into() };
         let rising = |first: i64| Column::Steps(vec![(0, first, 1)]);
         let (log_rows, first, rest) = match &kind {
             TableKind::Range => (self.out.range_bits, 0, vec![]),
             TableKind::DType(d) => (8, i64::from(d.range().0), vec![]),
             TableKind::Clamp(lo, hi) => {
                 let (start, bits) = self.program.clamp_rows;
-                (bits as usize, start, vec![clamp_steps(start, i64::from(*lo), i64::from(*hi))])
+                let clamped = clamp_steps(start, bits, i64::from(*lo), i64::from(*hi));
+                (bits as usize, start, vec![clamped.ok_or_else(|| outside("clamp"))?])
             }
             TableKind::Sign => {
                 let (start, bits) = self.program.sign_rows;
-                let at_most = Column::Steps(vec![(0, 1, 0), ((1 - start) as usize, 0, 0)]);
-                let below = Column::Steps(vec![(0, 1, 0), ((-start) as usize, 0, 0)]);
-                (bits as usize, start, vec![at_most, below])
+                (bits as usize, start, sign_steps(start, bits).ok_or_else(|| outside("sign"))?.into())
             }
             TableKind::Program(t) => {
                 let v = &self.program.tables[*t as usize].values;
@@ -56,10 +66,10 @@ impl Builder<'_> {
         let at = self.out.tables.len();
         self.out.tables.push(Table { kind: kind.clone(), log_rows, first, columns, multiplicities });
         self.tables.insert(kind, at);
-        at
+        Ok(at)
     }
 
-    pub(super) fn range(&mut self) -> TableRef {
+    pub(super) fn range(&mut self) -> Result<TableRef, LayoutError> {
         self.table(TableKind::Range)
     }
 

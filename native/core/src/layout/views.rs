@@ -2,11 +2,11 @@
 
 use super::recipe::Recipe;
 use super::types::{Copy, Index, View, ViewPiece};
-use super::{Builder, LayoutError};
+use super::{Builder, LayoutError, VIEW_TERMS};
 use crate::program::{Piece, TensorId};
 
 impl Builder<'_> {
-    pub(super) fn view(&mut self, out: TensorId, pieces: &[Piece], fill: i32) {
+    pub(super) fn view(&mut self, out: TensorId, pieces: &[Piece], fill: i32) -> Result<(), LayoutError> {
         let (p, c) = self.shape(out);
         let out_dims = self.program.tensors[out as usize].dims.clone();
         let mut view = View { positions: p, channels: c, ..View::default() };
@@ -32,6 +32,7 @@ impl Builder<'_> {
 
             let source = self.out.views[piece.source as usize].clone();
             for s in &source.pieces {
+                self.spend(out, source.positions + to.len() + source.channels + to_channels.len())?;
                 let (tp, sp) = compose(&to, &from, &s.tensor_positions, &s.storage_positions, source.positions);
                 let (tc, sc) = compose(&to_channels, &from_channels, &s.tensor_channels, &s.storage_channels, source.channels);
                 if !tp.is_empty() && !tc.is_empty() {
@@ -45,13 +46,20 @@ impl Builder<'_> {
                 }
             }
             for (u, v) in &source.constants {
-                view.constants.push((place(p, &to, |i| u[from[i]]), place(c, &to_channels, |i| v[from_channels[i]])));
+                // Each is placed, and compared with those that are there.
+                self.spend(out, (p + c) * (1 + view.constants.len()))?;
+                add_constant(&mut view, place(p, &to, |i| u[from[i]]), place(c, &to_channels, |i| v[from_channels[i]]));
             }
             if fill != 0 {
-                view.constants.push((place(p, &to, |_| -1), place(c, &to_channels, |_| i64::from(fill))));
+                add_constant(&mut view, place(p, &to, |_| -1), place(c, &to_channels, |_| i64::from(fill)));
+            }
+            // Views of views multiply: a chain of them must not grow without bound.
+            if view.pieces.len().max(view.constants.len()) > VIEW_TERMS {
+                return Err(self.fail(out, format!("a view of more than {VIEW_TERMS} pieces")));
             }
         }
         self.out.views[out as usize] = view;
+        Ok(())
     }
 
     pub(super) fn permute(&mut self, x: TensorId, out: TensorId, dims: &[u32], perm: &[u8]) -> Result<(), LayoutError> {
@@ -97,6 +105,23 @@ fn compose(to: &[usize], from: &[usize], tensor: &Index, storage: &Index, size: 
     }
     let hits: Vec<(u32, u32)> = to.iter().zip(from).filter(|&(_, &f)| at[f] != u32::MAX).map(|(&t, &f)| (t as u32, at[f])).collect();
     (Index::from_list(hits.iter().map(|h| h.0).collect()), Index::from_list(hits.iter().map(|h| h.1).collect()))
+}
+
+/// Adds `u (x) v`, merged with a term that shares a side.
+fn add_constant(view: &mut View, u: Vec<i64>, v: Vec<i64>) {
+    if u.iter().all(|&x| x == 0) || v.iter().all(|&x| x == 0) {
+        return;
+    }
+    let add = |a: &mut Vec<i64>, b: &[i64]| a.iter_mut().zip(b).for_each(|(x, y)| *x += y);
+    for (a, b) in &mut view.constants {
+        if *b == v {
+            return add(a, &u);
+        }
+        if *a == u {
+            return add(b, &v);
+        }
+    }
+    view.constants.push((u, v));
 }
 
 fn place(n: usize, at: &[usize], value: impl Fn(usize) -> i64) -> Vec<i64> {

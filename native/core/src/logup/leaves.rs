@@ -61,17 +61,15 @@ impl<const D: usize> Leaves<D> {
                     let entries: Vec<Entry<'_>> =
                         lookup.entries.iter().map(|e| Entry::new(layout, witness, e, lookup.positions, &lookup.channels)).collect();
                     for b in of_owner {
-                        out.fill(b, |row, p, q| {
-                            let n = p.len();
+                        out.fill(b, |row, p, q, [values, scratch]| {
                             p.fill(F::ONE);
-                            let (mut values, mut scratch) = (vec![F::ZERO; n], vec![F::ZERO; n]);
                             for (x, column) in base.0.iter().zip(q.iter_mut()) {
                                 column.fill(*x);
                             }
                             for (entry, beta) in entries.iter().zip(&betas[1..]) {
-                                entry.row(row, b.channels.start, &mut values, &mut scratch);
+                                entry.row(row, b.channels.start, values, scratch);
                                 for (x, column) in beta.0.iter().zip(q.iter_mut()) {
-                                    subtract_scaled(column, *x, &values);
+                                    subtract_scaled(column, *x, values);
                                 }
                             }
                         });
@@ -84,7 +82,7 @@ impl<const D: usize> Leaves<D> {
                     let counts = &witness.storages[table.multiplicities];
                     let base = alpha - betas[0].scale(from_i64(at as i64 + 1));
                     for b in of_owner {
-                        out.fill(b, |position, p, q| {
+                        out.fill(b, |position, p, q, _| {
                             for c in 0..p.len() {
                                 let row = position * width + b.channels.start + c;
                                 p[c] = -counts[row];
@@ -104,8 +102,8 @@ impl<const D: usize> Leaves<D> {
         out
     }
 
-    /// Calls `f(position, numerators, denominators)` for each row of a block, in parallel.
-    fn fill(&mut self, b: &Block, f: impl Fn(usize, &mut [F], &mut [&mut [F]]) + Sync) {
+    /// Calls `f(position, numerators, denominators, scratch)` for each row of a block, in parallel.
+    fn fill(&mut self, b: &Block, f: impl Fn(usize, &mut [F], &mut [&mut [F]; D], &mut [Vec<F>; 2]) + Sync) {
         let (width, used) = (b.channels.size, b.channels.used);
         let range = b.offset..b.offset + b.positions.used * width;
         let p = &mut self.p[range.clone()];
@@ -115,10 +113,15 @@ impl<const D: usize> Leaves<D> {
             column[range.clone()].chunks_mut(chunk).zip(&mut columns).for_each(|(c, out)| out.push(c));
         }
         p.par_chunks_mut(chunk).zip(columns).enumerate().for_each(|(task, (p, mut q))| {
+            let mut scratch = [vec![F::ZERO; used], vec![F::ZERO; used]];
             for i in 0..p.len() / width {
                 let row = Row { offset: i * width, position: b.positions.start + task * (chunk / width) + i };
-                let mut cells: Vec<&mut [F]> = q.iter_mut().map(|c| &mut c[row.offset..row.offset + used]).collect();
-                f(row.position, &mut p[row.offset..row.offset + used], &mut cells);
+                let mut columns = q.iter_mut();
+                let mut cells: [&mut [F]; D] = core::array::from_fn(|_| {
+                    let column = columns.next().expect("one column for each coordinate");
+                    &mut column[row.offset..row.offset + used]
+                });
+                f(row.position, &mut p[row.offset..row.offset + used], &mut cells, &mut scratch);
             }
         });
     }

@@ -15,7 +15,6 @@ pub use leaves::{LeafBlocks, Leaves};
 pub use split::{AccumulatorWeight, LinearForm, Slot, split};
 pub use tree::prove;
 
-
 use crate::channel::Reader;
 use crate::field::K;
 use crate::reject::{Reject, Verdict};

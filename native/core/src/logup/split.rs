@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 
+use rayon::prelude::*;
 
 use super::LeafBlocks;
 use crate::blocks::Piece;
@@ -53,13 +54,10 @@ impl<const D: usize> LinearForm<D> {
         self.slots.push(Slot { storage, u, v });
     }
 
-    /// Adds `scale * other`.
-    pub fn add(&mut self, other: LinearForm<D>, scale: K<D>) {
-        self.constant += scale * other.constant;
-        for mut slot in other.slots {
-            slot.u.iter_mut().for_each(|x| *x *= scale);
-            self.slots.push(slot);
-        }
+    /// Adds another form.
+    pub fn absorb(&mut self, other: LinearForm<D>) {
+        self.constant += other.constant;
+        self.slots.extend(other.slots);
     }
 
     /// Pulls a functional `u (x) v` on a tensor back to its storages.
@@ -346,17 +344,24 @@ impl<const D: usize> Splitter<'_, D> {
 
     /// Writes the parts out.
     fn finish(mut self) -> (LinearForm<D>, Vec<AccumulatorWeight<D>>) {
-        for part in &self.parts {
-            let table = &self.tables[&part.key.range][..part.key.used];
-            let u = &mut self.pending[part.key.slot].u[part.key.start..];
-            match &part.by_position {
-                None => u.iter_mut().zip(table).for_each(|(u, &x)| *u += x * part.coefficient),
-                Some(w) => {
-                    let factors = &w.values[part.key.start..];
-                    u.iter_mut().zip(table).zip(factors).for_each(|((u, &x), &w)| *u += (x * part.coefficient).scale(from_i64(w)));
+        let mut by_slot: Vec<Vec<Part<D>>> = self.pending.iter().map(|_| Vec::new()).collect();
+        for part in self.parts.drain(..) {
+            by_slot[part.key.slot].push(part);
+        }
+        let tables = &self.tables;
+        self.pending.par_iter_mut().zip(by_slot).with_min_len(8).for_each(|(pending, parts)| {
+            for Part { key, by_position, coefficient } in parts {
+                let table = &tables[&key.range][..key.used];
+                let u = &mut pending.u[key.start..];
+                match by_position {
+                    None => u.iter_mut().zip(table).for_each(|(u, &x)| *u += x * coefficient),
+                    Some(w) => {
+                        let factors = &w.values[key.start..];
+                        u.iter_mut().zip(table).zip(factors).for_each(|((u, &x), &w)| *u += (x * coefficient).scale(from_i64(w)));
+                    }
                 }
             }
-        }
+        });
         let mut form = LinearForm { constant: self.constant, slots: Vec::new() };
         let mut weights = Vec::new();
         for Pending { target, u, v } in self.pending {

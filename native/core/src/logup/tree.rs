@@ -165,7 +165,13 @@ fn fold<const D: usize>(quads: &impl Quads<D>, i: usize, x: PackedK<D>) -> Quad<
 }
 
 /// Binds a variable to `x`, writes the folded quads to `out`, and sums the next round on the way. Beyond `out` stands `beyond`.
-fn fold_and_sum<const D: usize>(quads: &impl Quads<D>, x: K<D>, out: &mut [Quad<D>], weights: &[K<D>], beyond: Quad<D>) -> [Sums<D>; PER_GROUP] {
+fn fold_and_sum<const D: usize>(
+    quads: &impl Quads<D>,
+    x: K<D>,
+    out: &mut [Quad<D>],
+    weights: &[K<D>],
+    beyond: Quad<D>,
+) -> [Sums<D>; PER_GROUP] {
     let x = x.broadcast();
     let chunk = 2 * TASK;
     out.par_chunks_mut(chunk)
@@ -196,6 +202,16 @@ fn fold_and_sum<const D: usize>(quads: &impl Quads<D>, x: K<D>, out: &mut [Quad<
 fn fold_only<const D: usize>(quads: &impl Quads<D>, x: K<D>, out: &mut [Quad<D>]) {
     let x = x.broadcast();
     out.par_iter_mut().with_min_len(TASK).enumerate().for_each(|(i, q)| *q = fold(quads, i, x));
+}
+
+/// Room for the folded quads of a layer and of its next round. Layers grow: what is too small is freed before its successor is taken.
+fn reserve<const D: usize>(space: &mut [Vec<Quad<D>>; 2], largest: usize) {
+    for (v, n) in space.iter_mut().zip([largest, largest.div_ceil(2 * PER_GROUP) * PER_GROUP]) {
+        if v.len() < n {
+            *v = Vec::new();
+            *v = vec![[PackedK::ZERO; 4]; n];
+        }
+    }
 }
 
 /// Neighbours added: `eq` over one variable less.
@@ -251,6 +267,8 @@ impl<const D: usize> Rounds<'_, D> {
         }
         let (outer, lane_point) = r.split_at(high);
         let lanes = eq(lane_point);
+        let largest = fractions.len().div_ceil(4 * PER_GROUP) * PER_GROUP;
+        reserve(space, largest);
         let [mut to, mut from] = space.each_mut().map(|v| &mut v[..]);
         let beyond: Quad<D> = [source.lambda, PackedK::ONE, PackedK::ZERO, PackedK::ONE];
         // Groups of quads that are not `beyond`, and packed quads in `from`.
@@ -305,9 +323,7 @@ pub fn prove<const D: usize>(prover: &mut Prover, leaves: Leaves<D>) -> Vec<K<D>
     let (_, root) = small.pop().expect("the loop pushed it");
     prover.send("root", &root);
 
-    let quads = leaves.p.len().div_ceil(4 * GROUP) * PER_GROUP;
-    let blank = [PackedK::ZERO; 4];
-    let mut space = [vec![blank; quads], vec![blank; quads.div_ceil(2 * PER_GROUP) * PER_GROUP]];
+    let mut space = [Vec::new(), Vec::new()];
     let mut r: Vec<K<D>> = Vec::new();
     for k in 0..n {
         let lambda: K<D> = prover.challenge("lambda");
@@ -350,9 +366,9 @@ mod tests {
     use super::*;
     use crate::channel::{PlainReader, Transcript};
     use crate::field::F;
-    use p3_field::PrimeCharacteristicRing;
     use crate::logup::verify;
     use crate::reject::Reject;
+    use p3_field::PrimeCharacteristicRing;
     use proptest::prelude::*;
 
     /// `total` leaves whose fractions sum to 0: lookups of 5 values, and their table.

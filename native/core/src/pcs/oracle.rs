@@ -106,6 +106,14 @@ pub struct Committed {
     pub(crate) code: Code,
 }
 
+#[cfg(feature = "attacks")]
+impl Committed {
+    /// This code word and root over the cells of another oracle: what is opened is not what is committed.
+    pub fn over_cells_of(self, other: Committed) -> Committed {
+        Committed { cells: other.cells, ..self }
+    }
+}
+
 /// Commits to the storages' values, row-major `positions x channels` each.
 ///
 /// # Panics

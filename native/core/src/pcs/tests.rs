@@ -46,7 +46,7 @@ impl<const D: usize> Case<D> {
             .map(|(o, (_, s))| {
                 let any = |i: usize| element::<2>(seed + 1000 * o as u64 + i as u64).0[0];
                 // Storages of small integers and others take turns.
-                let cell = |i: usize, k: usize| if k % 2 == 0 { from_i64(centred(any(i)) >> 40) } else { any(i) };
+                let cell = |i: usize, k: usize| if k.is_multiple_of(2) { from_i64(centred(any(i)) >> 40) } else { any(i) };
                 s.iter().enumerate().map(|(k, (p, c))| (0..p * c).map(|i| cell(i + 77 * k, k)).collect()).collect()
             })
             .collect();

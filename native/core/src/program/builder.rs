@@ -368,6 +368,13 @@ impl ProgramBuilder {
             };
             (cost::ROW << w) + drafts.iter().zip(solved).map(operator).sum::<u64>()
         };
+        // Sums of bits, less 1, are looked up in the range table: taps of a max pool, maxima of a softmax (fewer than 512).
+        let counted = drafts.iter().map(|(_, draft)| match draft {
+            Draft::Ready(Op::MaxPool { window, .. }) => u64::from(window.kernel.0) * u64::from(window.kernel.1),
+            Draft::Ready(Op::Softmax { out, .. }) => self.tensors.get(*out as usize).map_or(1, |t| t.channels().min(511) as u64),
+            _ => 1,
+        });
+        let counting = counted.max().unwrap_or(1).next_power_of_two().ilog2() as u8;
         // Two limbs must hold the largest denominator.
         let denominators = solved.iter().flat_map(|s| match s {
             Solved::Rules { rules, .. } => rules.as_slice(),
@@ -375,7 +382,7 @@ impl ProgramBuilder {
         });
         let largest = denominators.map(|r| if let Rule::Line { line, .. } = r { line.d } else { 1 }).max().unwrap_or(1);
         let least = (0..limits::RANGE_BITS.1).find(|w| largest <= 1 << (2 * w)).unwrap_or(limits::RANGE_BITS.1);
-        (least.max(limits::RANGE_BITS.0)..=limits::RANGE_BITS.1).min_by_key(|&w| total(w)).unwrap_or(limits::RANGE_BITS.1)
+        (least.max(counting).max(limits::RANGE_BITS.0)..=limits::RANGE_BITS.1).min_by_key(|&w| total(w)).unwrap_or(limits::RANGE_BITS.1)
     }
 
     fn assemble(&mut self, draft: Draft, solved: Solved, w: u8, accumulators: &mut Vec<Accumulator>, ops: &mut Vec<Op>) {
@@ -464,7 +471,7 @@ fn cover(values: &[i64]) -> (i64, u8) {
 fn rows(tensors: &[Tensor], ops: &[Op]) -> ((i64, u8), (i64, u8)) {
     let (mut values, mut signs) = (Vec::new(), Vec::new());
     for op in ops {
-        let (Op::Rescale(Rescale { out, .. }) | Op::Softmax { out, .. }) = op else { continue };
+        let (Op::Rescale(Rescale { out, .. }) | Op::Softmax { out, .. } | Op::MaxPool { out, .. }) = op else { continue };
         if let Some(t) = tensors.get(*out as usize) {
             let (low, high) = t.dtype.range();
             values.extend([i64::from(low) - 1, i64::from(high) + 1]);

@@ -11,7 +11,13 @@ use crate::parameters::Parameters;
 use crate::program::{DType, Program, Tensor};
 
 /// Absorbs the statement, then every oracle.
-pub(super) fn begin(statement: &Statement, program: &Program, parameters: &Parameters, compiled: &Compiled, roots: &[[u8; 32]]) -> Transcript {
+pub(super) fn begin(
+    statement: &Statement,
+    program: &Program,
+    parameters: &Parameters,
+    compiled: &Compiled,
+    roots: &[[u8; 32]],
+) -> Transcript {
     let mut t = Transcript::new();
     statement.absorb(&mut t, program, parameters);
     t.absorb("oracles", &(roots.len() as u64).to_le_bytes());
@@ -41,7 +47,12 @@ pub(crate) fn element(dtype: DType, byte: u8) -> i64 {
 }
 
 /// Every clear tensor equals the bytes that were absorbed; every committed output equals its oracle. -> (form, value) for each.
-pub(super) fn ties<const D: usize>(compiled: &Compiled, program: &Program, statement: &Statement, tau: &[K<D>]) -> Vec<(LinearForm<D>, K<D>)> {
+pub(super) fn ties<const D: usize>(
+    compiled: &Compiled,
+    program: &Program,
+    statement: &Statement,
+    tau: &[K<D>],
+) -> Vec<(LinearForm<D>, K<D>)> {
     let layout = &compiled.layout;
     let mut out = Vec::new();
     for (i, (&id, entry)) in layout.ports.iter().zip(&statement.tensors).enumerate() {

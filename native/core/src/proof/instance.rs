@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use crate::eq::log2_ceil;
 use crate::field::{F, from_i64};
 use crate::layout::{Form, Home, Layout, LayoutError, Recipe, StorageId};
 use crate::logup::{LeafBlocks, LinearForm};
-use crate::parameters::Parameters;
+use crate::parameters::{MAX_LOG_DOMAIN, Parameters, WHIR_LOG_BLOWUP};
 use crate::pcs::{Committed, Functional, OracleLayout, Role, Stack, commit};
 use crate::program::check::CheckedProgram;
 use crate::program::{Program, Tensor, Weights};
@@ -33,7 +34,11 @@ pub struct Compiled {
 impl Compiled {
     /// Compiles.
     pub fn new(parameters: &Parameters, program: &CheckedProgram, form: Form) -> Result<Self, LayoutError> {
-        let layout = Layout::new(program, form)?;
+        Self::from_layout(parameters, Layout::new(program, form)?)
+    }
+
+    /// Oracles, leaf blocks and stack of a layout.
+    pub fn from_layout(parameters: &Parameters, layout: Layout) -> Result<Self, LayoutError> {
         let mut homes = vec![(Home::Witness, Role::Witness, 0u32)];
         for (i, s) in layout.port_storages.iter().enumerate() {
             if s.is_some() {
@@ -53,8 +58,15 @@ impl Compiled {
             ports.push(if let Home::Port(i) = home { Some(i) } else { None });
         }
         let blocks = LeafBlocks::new(&layout);
+        let largest = oracles.iter().map(|o: &Arc<OracleLayout>| o.log_rows).max().unwrap_or(0);
+        if largest + WHIR_LOG_BLOWUP > MAX_LOG_DOMAIN {
+            return Err(LayoutError { operator: "the program".into(), why: format!("columns of 2^{largest} cells have no domain") });
+        }
         let stack = Stack::new(oracles.clone());
-        let bits = |t: u32| variables(&program.tensors[t as usize]);
+        let bits = |t: u32| {
+            let view = &layout.views[t as usize];
+            log2_ceil(view.channels) + log2_ceil(view.positions)
+        };
         let tie_variables = layout.ports.iter().map(|&t| bits(t)).max().unwrap_or(0);
         Ok(Compiled { layout, blocks, oracles, stack, members, place, ports, tie_variables })
     }
@@ -94,7 +106,7 @@ impl Compiled {
 
 /// Variables of a tensor's multilinear extension: channels low, then positions.
 pub(super) fn variables(tensor: &Tensor) -> usize {
-    crate::eq::log2_ceil(tensor.channels()) + crate::eq::log2_ceil(tensor.positions())
+    log2_ceil(tensor.channels()) + log2_ceil(tensor.positions())
 }
 
 fn shapes(layout: &Layout, storages: &[StorageId]) -> Vec<(usize, usize)> {

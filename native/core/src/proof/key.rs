@@ -120,8 +120,8 @@ impl VerifyingKey {
 
     /// The public structure of proofs in which these ports are committed.
     pub fn compiled(&self, committed: &[bool]) -> Result<Arc<Compiled>, KeyError> {
-        let mut kept = self.compiled.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        if let Some(c) = kept.get(committed) {
+        let kept = || self.compiled.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if let Some(c) = kept().get(committed) {
             return Ok(c.clone());
         }
         let form = Form { committed: committed.to_vec(), committed_weights: self.committed_weights() };
@@ -131,8 +131,11 @@ impl VerifyingKey {
         if sum.bits <= f64::from(wanted) {
             return Err(KeyError::Unsound { bits: sum.bits, wanted });
         }
+        let mut kept = kept();
+        // The usual form stays: unusual statements must not evict what every verification needs.
+        let usual = self.usual_form();
         if kept.len() >= KEPT {
-            kept.clear();
+            kept.retain(|form, _| *form == usual);
         }
         kept.insert(committed.to_vec(), compiled.clone());
         Ok(compiled)
@@ -179,6 +182,7 @@ impl VerifyingKey {
         }
         let program = Program::from_bytes(program)?;
         match flag {
+            1 if program.constants.is_empty() => Err(malformed("a commitment of no weights")),
             1 => {
                 let root = weights.try_into().map_err(|_| malformed("a root has 32 bytes"))?;
                 Self::new(parameters, Arc::new(load(program, None)?), KeyWeights::Committed(root))
@@ -222,5 +226,28 @@ impl ProvingKey {
         let model = Compiled::commit_model(&parameters, &program, &weights)?;
         let key = VerifyingKey::new(parameters, program, KeyWeights::Committed(model.root))?;
         Ok(ProvingKey { verifying: Arc::new(key), weights, model: Some(model) })
+    }
+}
+
+#[cfg(feature = "attacks")]
+impl ProvingKey {
+    /// Other weights, unchecked, under this key's program, digest and root.
+    pub fn forged(&self, weights: Weights) -> Result<Self, LayoutError> {
+        let own = &self.verifying;
+        let verifying = VerifyingKey {
+            parameters: own.parameters.clone(),
+            program: own.program.clone(),
+            weights: own.weights.clone(),
+            public: if own.committed_weights() { Vec::new() } else { lift(&weights) },
+            digest: own.digest,
+            compiled: Mutex::default(),
+        };
+        let mut model = None;
+        if let KeyWeights::Committed(root) = own.weights {
+            let mut other = Compiled::commit_model(&own.parameters, &own.program, &weights)?;
+            other.root = root;
+            model = Some(other);
+        }
+        Ok(ProvingKey { verifying: Arc::new(verifying), weights: Arc::new(weights), model })
     }
 }

@@ -10,7 +10,7 @@ use super::instance::Compiled;
 use super::key::{KeyError, ProvingKey};
 use super::statement::{Content, Statement, StatementTensor, tensor_commitment};
 use super::terms::soundness;
-use crate::channel::Prover;
+use crate::channel::{Prover, Transcript};
 use crate::contraction;
 use crate::exec::{ExecError, Executor};
 use crate::field::{F, K};
@@ -55,7 +55,7 @@ pub struct Figures {
 }
 
 /// Called between steps with phase and fraction of it; `false` stops.
-pub type Progress<'a> = &'a mut dyn FnMut(&'static str, f64) -> bool;
+pub type Progress<'a> = &'a mut (dyn FnMut(&'static str, f64) -> bool + Send);
 
 /// The caller asked to stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -104,8 +104,13 @@ impl Clock<'_, '_> {
     }
 }
 
-/// Executes, fills the witness and proves.
+/// Executes, fills the witness and proves, on the current thread pool.
 pub fn prove(key: &ProvingKey, executor: &Executor, request: &Request<'_>, progress: Progress<'_>) -> Result<Made, ProveError> {
+    // On a worker from start to end: hundreds of short parallel steps would otherwise each wake the pool and wait for it.
+    rayon::scope(|_| prove_here(key, executor, request, progress))
+}
+
+fn prove_here(key: &ProvingKey, executor: &Executor, request: &Request<'_>, progress: Progress<'_>) -> Result<Made, ProveError> {
     let verifying = &key.verifying;
     let compiled = verifying.compiled(&request.committed)?;
     let mut figures = Figures::default();
@@ -136,11 +141,35 @@ pub fn prove_witness(
     progress: Progress<'_>,
     figures: &mut Figures,
 ) -> Result<(Statement, Vec<u8>), Stop> {
-    if key.verifying.parameters().degree() == 2 {
-        Attempt { key, compiled, witness, committed, ports }.run::<2>(context, progress, figures)
-    } else {
-        Attempt { key, compiled, witness, committed, ports }.run::<3>(context, progress, figures)
-    }
+    let attempt = Attempt {
+        key,
+        compiled,
+        witness,
+        committed,
+        ports,
+        start: &Prover::new,
+        #[cfg(feature = "attacks")]
+        two_faced: false,
+    };
+    attempt.prove(context, progress, figures)
+}
+
+/// As [`prove_witness`], with messages changed as they are sent. With `two_faced`, `committed` goes into the trees but the openings' sumcheck
+/// runs on `witness`: every equation holds, and only the opened rows can tell.
+#[cfg(feature = "attacks")]
+pub fn prove_tampered(
+    key: &ProvingKey,
+    compiled: &Compiled,
+    witness: &Witness,
+    committed: &Witness,
+    ports: &[Vec<i16>],
+    context: [u8; 32],
+    tamper: crate::channel::Tamper,
+    two_faced: bool,
+) -> (Statement, Vec<u8>) {
+    let start = |transcript| Prover::new(transcript).tampered(tamper.clone());
+    let attempt = Attempt { key, compiled, witness, committed, ports, start: &start, two_faced };
+    attempt.prove(context, &mut |_, _| true, &mut Figures::default()).expect("nobody stops it")
 }
 
 struct Attempt<'a> {
@@ -149,9 +178,21 @@ struct Attempt<'a> {
     witness: &'a Witness,
     committed: &'a Witness,
     ports: &'a [Vec<i16>],
+    /// The prover's channel after what the transcript has absorbed.
+    start: &'a dyn Fn(Transcript) -> Prover,
+    #[cfg(feature = "attacks")]
+    two_faced: bool,
 }
 
 impl Attempt<'_> {
+    fn prove(&self, context: [u8; 32], progress: Progress<'_>, figures: &mut Figures) -> Result<(Statement, Vec<u8>), Stop> {
+        if self.key.verifying.parameters().degree() == 2 {
+            self.run::<2>(context, progress, figures)
+        } else {
+            self.run::<3>(context, progress, figures)
+        }
+    }
+
     /// All oracles but the model's, which belongs to the key.
     fn commit(&self) -> Vec<Option<Committed>> {
         let c = self.compiled;
@@ -160,10 +201,15 @@ impl Attempt<'_> {
             .iter()
             .enumerate()
             .map(|(k, layout)| {
-                own(k).then(|| {
-                    let values: Vec<&[F]> = c.members[k].iter().map(|&s| &self.committed.storages[s][..]).collect();
+                let commit = |w: &Witness| {
+                    let values: Vec<&[F]> = c.members[k].iter().map(|&s| &w.storages[s][..]).collect();
                     pcs::commit(self.key.verifying.parameters(), layout.clone(), &values)
-                })
+                };
+                #[cfg(feature = "attacks")]
+                if self.two_faced && own(k) {
+                    return Some(commit(self.committed).over_cells_of(commit(self.witness)));
+                }
+                own(k).then(|| commit(self.committed))
             })
             .collect()
     }
@@ -188,10 +234,12 @@ impl Attempt<'_> {
         clock.enter("commit")?;
         let own = self.commit();
         let statement = self.statement(&own, context);
-        let oracles: Vec<&Committed> =
-            own.iter().map(|o| o.as_ref().or(self.key.model.as_ref()).expect("the model oracle belongs to keys with committed weights")).collect();
+        let oracles: Vec<&Committed> = own
+            .iter()
+            .map(|o| o.as_ref().or(self.key.model.as_ref()).expect("the model oracle belongs to keys with committed weights"))
+            .collect();
         let roots: Vec<[u8; 32]> = oracles.iter().map(|o| o.root).collect();
-        let mut prover = Prover::new(begin(&statement, &key.program, key.parameters(), c, &roots));
+        let mut prover = (self.start)(begin(&statement, &key.program, key.parameters(), c, &roots));
         for o in own.iter().flatten() {
             prover.append(&o.root);
         }

@@ -43,7 +43,7 @@ pub struct Statement {
     pub tensors: Vec<StatementTensor>,
 }
 
-/// `derive("tensor", root || dtype || rank || dims || mode || parameter set || scale and zero point or none)`: one kind for inputs and
+/// `derive("tensor", root || dtype || rank || dims || mode || parameter set || whether there is a scale || scale || zero point)`: one kind for inputs and
 /// outputs, so that an output commitment is the input commitment of the next proof.
 pub fn tensor_commitment(root: &[u8; 32], tensor: &Tensor, parameters: &Parameters) -> [u8; 32] {
     let mut h = blake3::Hasher::new_derive_key(TENSOR);
@@ -60,14 +60,9 @@ pub fn tensor_commitment(root: &[u8; 32], tensor: &Tensor, parameters: &Paramete
 fn description(tensor: &Tensor) -> Vec<u8> {
     let mut out = vec![tensor.dtype as u8, tensor.dims.len() as u8];
     tensor.dims.iter().for_each(|d| out.extend(d.to_le_bytes()));
-    match tensor.scale {
-        Some(bits) => {
-            out.push(1);
-            out.extend(bits.to_le_bytes());
-            out.extend(tensor.zero_point.to_le_bytes());
-        }
-        None => out.push(0),
-    }
+    out.push(u8::from(tensor.scale.is_some()));
+    out.extend(tensor.scale.unwrap_or(0).to_le_bytes());
+    out.extend(tensor.zero_point.to_le_bytes());
     out
 }
 
@@ -167,9 +162,12 @@ impl Statement {
     pub fn form(&self, program: &Program) -> Verdict<Vec<bool>> {
         let ports: Vec<_> = program.inputs.iter().chain(&program.outputs).collect();
         if ports.len() != self.tensors.len() || program.inputs.len() != self.inputs {
-            let outputs = self.tensors.len() - self.inputs;
+            let outputs = self.tensors.len().saturating_sub(self.inputs);
             let model = (program.inputs.len(), program.outputs.len());
-            return Err(Reject::Statement(format!("{} inputs and {outputs} outputs for a model with {} and {}", self.inputs, model.0, model.1)));
+            return Err(Reject::Statement(format!(
+                "{} inputs and {outputs} outputs for a model with {} and {}",
+                self.inputs, model.0, model.1
+            )));
         }
         ports
             .into_iter()

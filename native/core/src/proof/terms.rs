@@ -7,8 +7,8 @@ use super::instance::Compiled;
 use crate::eq::log2_ceil;
 use crate::layout::{AccumulatorKind, Source};
 use crate::parameters::Parameters;
-use crate::program::Contract;
 use crate::pcs::opening_bytes;
+use crate::program::Contract;
 use crate::soundness::{Soundness, Term, opening_terms};
 
 /// All terms. Bounds are on what a prover without hash collisions wins with one attempt.
@@ -52,7 +52,11 @@ fn contraction_size(compiled: &Compiled) -> (usize, usize) {
             let acc = &layout.accumulators[at];
             let (bits, sent) = match &acc.kind {
                 AccumulatorKind::Product { .. } => (log2_ceil(acc.positions) + log2_ceil(acc.channels), 2),
-                AccumulatorKind::Contract { contract: Contract::Conv { x, window, .. } | Contract::Depthwise { x, window, .. }, weights, .. } => {
+                AccumulatorKind::Contract {
+                    contract: Contract::Conv { x, window, .. } | Contract::Depthwise { x, window, .. },
+                    weights,
+                    ..
+                } => {
                     let taps = log2_ceil(window.kernel.0 as usize) + log2_ceil(window.kernel.1 as usize);
                     (log2_ceil(layout.views[*x as usize].channels) + taps, if weights.is_some() { 2 } else { 1 })
                 }

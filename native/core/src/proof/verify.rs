@@ -1,6 +1,5 @@
 //! The verifier, start to end. Generic over its reading context from the first message to the opening.
 
-
 use super::conversation::{begin, copies, copy_variables, ties};
 use super::instance::Compiled;
 use super::key::{KeyWeights, VerifyingKey};
@@ -14,18 +13,35 @@ use crate::reject::{Reject, Verdict};
 
 /// Accepts only if `proof` shows `statement` for the model of `key`.
 pub fn verify(key: &VerifyingKey, statement: &Statement, proof: &[u8]) -> Verdict<()> {
+    // On a worker from start to end, as the prover.
+    rayon::scope(|_| verify_here(key, statement, proof))
+}
+
+fn verify_here(key: &VerifyingKey, statement: &Statement, proof: &[u8]) -> Verdict<()> {
     if statement.digest != key.digest() {
         return Err(Reject::Statement("it names another model than the key".into()));
     }
     let form = statement.form(&key.program)?;
     let compiled = key.compiled(&form).map_err(|e| Reject::Statement(e.to_string()))?;
-    let (roots, rest) = roots(key, &compiled, statement, proof)?;
-    let transcript = begin(statement, &key.program, key.parameters(), &compiled, &roots);
+    check(key, &compiled, statement, proof)
+}
+
+/// The verifier of another public structure than the key's: what a proof would show if a constraint were missing on both sides.
+#[cfg(feature = "attacks")]
+pub fn verify_compiled(key: &VerifyingKey, compiled: &Compiled, statement: &Statement, proof: &[u8]) -> Verdict<()> {
+    statement.form(&key.program)?;
+    check(key, compiled, statement, proof)
+}
+
+/// Checks the proof of a statement that fits the key.
+fn check(key: &VerifyingKey, compiled: &Compiled, statement: &Statement, proof: &[u8]) -> Verdict<()> {
+    let (roots, rest) = roots(key, compiled, statement, proof)?;
+    let transcript = begin(statement, &key.program, key.parameters(), compiled, &roots);
     let mut reader = PlainReader::new(transcript, rest);
     if key.parameters().degree() == 2 {
-        conversation::<2, _>(&mut reader, key, &compiled, statement, &roots)?;
+        conversation::<2, _>(&mut reader, key, compiled, statement, &roots)?;
     } else {
-        conversation::<3, _>(&mut reader, key, &compiled, statement, &roots)?;
+        conversation::<3, _>(&mut reader, key, compiled, statement, &roots)?;
     }
     reader.finish()
 }

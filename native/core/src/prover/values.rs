@@ -257,11 +257,7 @@ fn each_tap(window: &Window, mut f: impl FnMut(usize, usize, usize)) {
                 let Some(iy) = window.row(oy, ky) else { continue };
                 for ox in 0..window.output.1 as usize {
                     if let Some(ix) = window.column(ox, kx) {
-                        f(
-                            ky * window.kernel.1 as usize + kx,
-                            oy * window.output.1 as usize + ox,
-                            iy * window.input.1 as usize + ix,
-                        );
+                        f(ky * window.kernel.1 as usize + kx, oy * window.output.1 as usize + ox, iy * window.input.1 as usize + ix);
                     }
                 }
             }

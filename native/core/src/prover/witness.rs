@@ -6,11 +6,11 @@ use rayon::prelude::*;
 use crate::exec::Trace;
 use crate::field::{F, centred, from_i64};
 use crate::layout::{AccumulatorKind, Layout, LimbRecipe, Recipe, RescaleCells, SoftmaxCells, Table};
-use crate::program::softmax::{Exponentials, Reciprocal};
 use crate::program::quantize::high_half;
+use crate::program::softmax::{Exponentials, Reciprocal};
 use crate::program::{Contract, Line, Weights, Window};
 
-use super::values::{Entry, Witness, entry, factors};
+use super::values::{Entry, Witness, factors};
 use crate::layout::Index;
 
 /// Rows handled by one task.
@@ -22,7 +22,8 @@ fn lift<T: Copy + Into<i64> + Sync>(values: &[T]) -> Vec<F> {
 
 /// Values of every storage and accumulator, multiplicities included.
 pub fn fill(layout: &Layout, weights: &Weights, trace: &Trace) -> Witness {
-    let mut witness = Witness { storages: vec![Vec::new(); layout.storages.len()], accumulators: vec![Vec::new(); layout.accumulators.len()] };
+    let mut witness =
+        Witness { storages: vec![Vec::new(); layout.storages.len()], accumulators: vec![Vec::new(); layout.accumulators.len()] };
     for recipe in &layout.recipes {
         step(layout, weights, trace, recipe, &mut witness);
     }
@@ -69,9 +70,9 @@ fn step(layout: &Layout, weights: &Weights, trace: &Trace, recipe: &Recipe, witn
                 .map(|(o, i)| if y[o] == from_i64(x[i].into()) { F::ONE } else { F::ZERO })
                 .collect();
         }
-        Recipe::Softmax { x, scale, cells } => {
+        Recipe::Softmax { x, scale, low, cells } => {
             let width = layout.storages[cells.y].channels;
-            softmax(&trace.tensors[*x as usize], width, *scale, cells, witness);
+            softmax(&trace.tensors[*x as usize], width, *scale, *low, cells, witness);
         }
         Recipe::Limbs(recipe) => limbs(layout, recipe, witness),
     }
@@ -173,7 +174,7 @@ fn pooled(x: &[i16], channels: usize, window: &Window) -> Vec<i16> {
     out
 }
 
-fn softmax(x: &[i16], width: usize, (multiplier, shift): (i32, u8), cells: &SoftmaxCells, witness: &mut Witness) {
+fn softmax(x: &[i16], width: usize, (multiplier, shift): (i32, u8), low: i64, cells: &SoftmaxCells, witness: &mut Witness) {
     let table = Exponentials::new(multiplier, shift);
     for row in x.chunks_exact(width) {
         let mut put = |s: usize, v: i64| witness.storages[s].push(from_i64(v));
@@ -194,13 +195,13 @@ fn softmax(x: &[i16], width: usize, (multiplier, shift): (i32, u8), cells: &Soft
         put(cells.saturated, i64::from(r.saturates));
         for &v in row {
             let (fine, coarse) = (i64::from(table.fine[distance(v)]), i64::from(table.coarse[distance(v)]));
-            let value = r.output(fine) - 128;
+            let value = r.output(fine) + low;
             put(cells.exp, fine);
             put(cells.rounded, coarse);
             put(cells.is_max, i64::from(v == maximum));
             put(cells.quotient, high_half(fine * r.scale));
             put(cells.v, value);
-            put(cells.y, value.clamp(-128, 127));
+            put(cells.y, value.min(low + 255));
         }
     }
 }
@@ -222,17 +223,35 @@ pub(crate) fn limbs(layout: &Layout, recipe: &LimbRecipe, witness: &mut Witness)
 
 /// Fills the multiplicities. A tuple that is in no table is not counted: only a cheating prover has one.
 pub fn count(layout: &Layout, witness: &mut Witness) {
-    let mut counts: Vec<Vec<u64>> = layout.tables.iter().map(|t| vec![0; 1 << t.log_rows]).collect();
-    for lookup in &layout.lookups {
-        let table: &Table = &layout.tables[lookup.table];
-        let rows = &mut counts[lookup.table];
-        for v in entry(layout, witness, lookup, 0) {
-            let row = centred(v).wrapping_sub(table.first);
-            if let Some(n) = usize::try_from(row).ok().and_then(|r| rows.get_mut(r)) {
-                *n += 1;
+    // Each thread counts its share of every lookup.
+    let shares = rayon::current_num_threads();
+    let share = |n: usize, t: usize| n * t / shares..n * (t + 1) / shares;
+    let blank = || -> Vec<Vec<u64>> { layout.tables.iter().map(|t| vec![0; 1 << t.log_rows]).collect() };
+    let one = |t: usize| {
+        let mut counts = blank();
+        for lookup in &layout.lookups {
+            let table: &Table = &layout.tables[lookup.table];
+            let rows = &mut counts[lookup.table];
+            let entry = Entry::new(layout, witness, &lookup.entries[0], lookup.positions, &lookup.channels);
+            let n = lookup.channels.len();
+            let (mut values, mut scratch) = (vec![F::ZERO; n], vec![F::ZERO; n]);
+            for p in share(lookup.positions, t) {
+                entry.row(p, 0, &mut values, &mut scratch);
+                for &v in &values {
+                    let row = centred(v).wrapping_sub(table.first);
+                    if let Some(n) = usize::try_from(row).ok().and_then(|r| rows.get_mut(r)) {
+                        *n += 1;
+                    }
+                }
             }
         }
-    }
+        counts
+    };
+    let add = |mut a: Vec<Vec<u64>>, b: Vec<Vec<u64>>| {
+        a.iter_mut().flatten().zip(b.iter().flatten()).for_each(|(x, y)| *x += y);
+        a
+    };
+    let counts = (0..shares).into_par_iter().map(one).reduce(blank, add);
     for (table, rows) in layout.tables.iter().zip(counts) {
         witness.storages[table.multiplicities] = rows.into_iter().map(F::from_u64).collect();
     }

@@ -1,6 +1,8 @@
 //! A small network with every operator, and fixed pseudo-random numbers to fill it.
 #![allow(dead_code)] // each test binary uses a part
 
+pub mod nets;
+
 use nexus_edge_core::exec::{Executor, Trace};
 use nexus_edge_core::program::builder::{Convolution, ProgramBuilder};
 use nexus_edge_core::program::check::CheckedProgram;
@@ -136,15 +138,61 @@ pub fn everything(seed: u64, range_bits: u8) -> (CheckedProgram, Weights) {
 
 /// One fully connected layer of one output.
 pub fn dense(seed: u64, inputs: u32, outputs: u32) -> (CheckedProgram, Weights) {
+    dense_with(seed, inputs, outputs, 8)
+}
+
+/// The same with a range table of `2^range_bits` rows.
+pub fn dense_with(seed: u64, inputs: u32, outputs: u32, range_bits: u8) -> (CheckedProgram, Weights) {
     let mut n = Net::new("dense", seed);
     let x = n.tensor("x", &[1, inputs], 0.02, 3);
     n.b.input(x, Edge::Integer).expect("input");
     let y = n.tensor("y", &[1, outputs], 0.02, 3);
     n.conv((x, 3), y, window((1, 1), (1, 1), (1, 1), (1, 1), (0, 0)), &[outputs, 1, 1, inputs], -128, false);
     n.b.output(y, Edge::Integer).expect("output");
-    n.b.finish(Some(8)).expect("a valid program")
+    n.b.finish(Some(range_bits)).expect("a valid program")
 }
 
 pub fn run(program: &CheckedProgram, weights: &Weights, inputs: &[&[i16]]) -> Trace {
     Executor::new(std::sync::Arc::new(program.clone()), weights).expect("weights fit").run(inputs, 1, true).expect("defined")
+}
+
+/// A uint8 softmax behind a pooled lookup: the other element type end to end.
+pub fn uint8_head() -> (CheckedProgram, Weights) {
+    let mut b = ProgramBuilder::new("uint8 head", Semantics::Tflite214);
+    let mut tensor =
+        |name: &str, dims: &[u32], scale: f32, zero: i32| b.tensor(name, DType::UInt8, dims, Some(scale), zero).expect("tensor");
+    let (x, m) = (tensor("x", &[1, 4, 4, 6], 0.1, 128), tensor("m", &[1, 2, 2, 6], 0.1, 128));
+    let (t, o) = (tensor("t", &[1, 2, 2, 6], 0.1, 7), tensor("o", &[1, 2, 2, 6], 1.0 / 256.0, 0));
+    b.input(x, Edge::Integer).expect("input");
+    b.max_pool("max", x, m, window((4, 4), (2, 2), (2, 2), (2, 2), (0, 0)), (20, 240)).expect("max pool");
+    b.lookup("map", vec![m], t, (0..256).map(|v| (255 - v) as i16).collect()).expect("lookup");
+    let (multiplier, e) = multiplier(0.1 * f64::from(1 << 26));
+    b.softmax("softmax", t, o, multiplier, (-e) as u8);
+    b.output(o, Edge::Integer).expect("output");
+    b.finish(Some(9)).expect("a valid program")
+}
+
+/// As [`dense`], with multipliers so small that no value before the clamp leaves `[-100, 100]`.
+pub fn dense_slow(seed: u64, inputs: u32, outputs: u32) -> (CheckedProgram, Weights) {
+    let mut n = Net::new("slow", seed);
+    let x = n.tensor("x", &[1, inputs], 0.02, 3);
+    n.b.input(x, Edge::Integer).expect("input");
+    let y = n.tensor("y", &[1, outputs], 0.02, 3);
+    let weights = (0..inputs * outputs).map(|_| n.random.within(-127, 127) as i32).collect();
+    let c = Convolution {
+        x,
+        out: y,
+        window: window((1, 1), (1, 1), (1, 1), (1, 1), (0, 0)),
+        dims: &[outputs, 1, 1, inputs],
+        weights,
+        bias: None,
+        x_zero: 3,
+        multipliers: vec![multiplier(80.0 / (127.0 * 131.0 * f64::from(inputs))); outputs as usize],
+        clamp: (-128, 127),
+        depthwise: false,
+        single_rounding: false,
+    };
+    n.b.conv("conv", c).expect("conv");
+    n.b.output(y, Edge::Integer).expect("output");
+    n.b.finish(Some(8)).expect("a valid program")
 }

@@ -1,5 +1,6 @@
 """CONV_2D, DEPTHWISE_CONV_2D and FULLY_CONNECTED."""
 
+from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -18,7 +19,7 @@ from nexus_edge.proofs.importers.quantization import (
     quantize_multiplier,
     rescale_once,
 )
-from nexus_edge.proofs.importers.shapes import SAME, VALID, Window, positions, sliding
+from nexus_edge.proofs.importers.shapes import SAME, VALID, Dims, Window, positions, sliding
 
 MAX_STEP = 1 << 15
 """Strides, dilations and kernel sizes; larger ones cannot touch a tensor that is small enough."""
@@ -95,29 +96,31 @@ def lower_fully_connected(lowering: Lowering, op: Operator) -> None:
     if prod(x.dims) % depth:
         raise op.malformed(f"its input of shape {list(x.dims)} has no rows of {depth} elements", x.info)
     rows = prod(x.dims) // depth
+    if lowering.semantics == "tflite-2.14" and len(filter_info.scales) > 1 and len(info.dims) != 2:
+        raise op.unsupported("its kernel for weights with a scale for each channel reads only outputs of two dimensions right", filter_info)
+    out = lowering.define(op, info, lowering.declared(op, info, _fully_connected_dims(op, x, info, rows, depth, outputs)))
+    source = _rows(lowering, op, x, rows, depth)
+    _contract(lowering, op, source, out, weights.reshape(outputs, *source.window.kernel, -1), filter_info, False)
+    lowering.bind(op, out)
+
+
+def _fully_connected_dims(op: Operator, x: Value, info: TensorInfo, rows: int, depth: int, outputs: int) -> Dims:
+    """The output's shape; whether leading ones are kept is the converter's choice, only the number of rows matters."""
     if op.integer("KeepNumDims"):
         if x.dims[-1] != depth:
             raise op.malformed(f"its input's rows have {x.dims[-1]} elements, its weights' {depth}", x.info)
-        dims = (*x.dims[:-1], outputs)
-    else:
-        dims = (rows, outputs)
-    # Whether leading dimensions of a flat input are kept is the converter's choice; only the number of rows matters.
-    if info.dims and info.dims[-1] == outputs and prod(info.dims) == rows * outputs and not op.integer("KeepNumDims"):
-        dims = info.dims
-    if lowering.semantics == "tflite-2.14" and len(filter_info.scales) > 1 and len(info.dims) != 2:
-        raise op.unsupported("its kernel for weights with a scale for each channel reads only outputs of two dimensions right", filter_info)
-    whole = rows == 1 and x.stored[-1] != depth
-    if whole:
+        return (*x.dims[:-1], outputs)
+    fits = bool(info.dims) and info.dims[-1] == outputs and prod(info.dims) == rows * outputs
+    return info.dims if fits else (rows, outputs)
+
+
+def _rows(lowering: Lowering, op: Operator, x: Value, rows: int, depth: int) -> PaddedInput:
+    """The input as rows of `depth` elements; one flattened row is a window over the tensor as it was before."""
+    if rows == 1 and x.stored[-1] != depth:
         size = (x.stored[1], x.stored[2]) if len(x.stored) == 4 and x.stored[0] == 1 else (positions(x.stored), 1)
-        geometry = Window(size, (1, 1), size)
-        source = PaddedInput(Value(x.id, x.stored, (1, *size, x.stored[-1]), x.info), geometry)
-    else:
-        source = PaddedInput(
-            lowering.as_shape(op, x, (rows, depth)) if x.rows != (rows, depth) else x, Window((rows, 1), (rows, 1), (1, 1))
-        )
-    out = lowering.define(op, info, lowering.declared(op, info, dims))
-    _contract(lowering, op, source, out, weights.reshape(outputs, *source.window.kernel, -1), filter_info, False)
-    lowering.bind(op, out)
+        return PaddedInput(replace(x, dims=(1, *size, x.stored[-1])), Window(size, (1, 1), size))
+    source = x if x.rows == (rows, depth) else lowering.as_shape(op, x, (rows, depth))
+    return PaddedInput(source, Window((rows, 1), (rows, 1), (1, 1)))
 
 
 def _contract(
@@ -127,6 +130,7 @@ def _contract(
     if q_x.dtype != q_out.dtype or filter_info.dtype != q_x.dtype:
         raise op.unsupported(f"types {q_x.dtype}, {filter_info.dtype} and {q_out.dtype} differ", filter_info)
     channels = weights.shape[-1] if depthwise else weights.shape[0]
+    lowering.count_rules(op, channels)
     multipliers = _multipliers(lowering, op, q_x, filter_info, q_out, channels, weights.ndim - 1 if depthwise else 0)
     zero = _weight_zero(op, filter_info)
     bias = lowering.optional(op, 2, "int32")

@@ -12,10 +12,12 @@ from nexus_edge.proofs.importers.quantization import Multiplier, Quantization, q
 from nexus_edge.proofs.importers.shapes import Dims, broadcast, padded, positions
 
 ADD_SHIFT = 20
+TABLE_COST = 256
+"""What 65,536 rows weigh beside the requantisation of a channel."""
 
 
 def lower_elementwise(lowering: Lowering, op: Operator) -> None:
-    """Two computed inputs; or one, and a constant that is a scalar, one for each channel, or anything else."""
+    """Two computed inputs; or one, and a constant: the cheapest way for it, at worst as a tensor of its own."""
     if len(op.inputs) != 2:
         raise op.malformed(f"it has {len(op.inputs)} inputs instead of two")
     found = [lowering.get(op, i) for i in (0, 1)]
@@ -24,47 +26,49 @@ def lower_elementwise(lowering: Lowering, op: Operator) -> None:
     q = [lowering.quantization(op, f.info) for f in found] + [lowering.quantization(op, info)]
     if not q[0].dtype == q[1].dtype == q[2].dtype:
         raise op.unsupported("its tensors differ in type", info)
-    if constants:
-        _with_constant(lowering, op, constants[0], q)
+    if constants and _with_constant(lowering, op, constants[0], q):
         return
-    first, second, out = lowering.operands(op, lowering.value(op, 0), lowering.value(op, 1), info)
+    first, second = (_computed(lowering, op, i, q) for i in (0, 1))
+    _combine(lowering, op, first, second, q)
+
+
+def _computed(lowering: Lowering, op: Operator, place: int, q: list[Quantization]) -> Value:
+    """An input as a tensor of the program."""
+    known = lowering.get(op, place)
+    if isinstance(known, Constant):
+        return lowering.synthesize(op, known, lowering.value(op, 1 - place), q[place].zero_point)
+    return lowering.value(op, place)
+
+
+def _combine(lowering: Lowering, op: Operator, first: Value, second: Value, q: list[Quantization]) -> None:
+    lowering.count_rules(op, TABLE_COST)
+    first, second, out = lowering.operands(op, first, second, lowering.output(op))
     if op.kind == "MUL":
-        lowering.builder.lookup(
-            label(op), [first.id, second.id], out.id, _product_table(op, q, inputs(q[0])[:, None], inputs(q[1])[None, :])
-        )
+        table = _product_table(lowering, op, q, inputs(q[0])[:, None], inputs(q[1])[None, :])
+        lowering.builder.lookup(label(op), [first.id, second.id], out.id, table)
     else:
-        lowering.builder.add(label(op), first.id, second.id, out.id, _sum_multipliers(lowering, op, q), clamp(op, q[2]), op.kind == "SUB")
+        lowering.builder.add(label(op), first.id, second.id, out.id, _sum_multipliers(op, q), clamp(op, q[2]), op.kind == "SUB")
     lowering.bind(op, out)
 
 
-def _with_constant(lowering: Lowering, op: Operator, place: int, q: list[Quantization]) -> None:
-    """A constant operand: a table if it is one value, a depthwise convolution if it scales channels, else a synthesised tensor."""
+def _with_constant(lowering: Lowering, op: Operator, place: int, q: list[Quantization]) -> bool:
+    """Lowers a constant operand to a table if it is one value, or to a depthwise convolution if it scales channels; else does nothing."""
     known, x, info = lowering.get(op, place), lowering.value(op, 1 - place), lowering.output(op)
     assert isinstance(known, Constant)
     dims = broadcast(x.dims, known.array.shape)
     if dims is None:
         raise op.malformed(f"the shapes {list(x.dims)} and {list(known.array.shape)} cannot be combined", info)
-    values = known.array.astype(np.int64) - q[place].zero_point
-    if (values == values.reshape(-1)[0]).all():
-        same = dims == x.dims
-        source = x if same else lowering.broadcast(op, x, dims)
+    values = known.array.astype(np.int64).reshape(-1) - q[place].zero_point
+    if (values == values[0]).all():
+        source = x if dims == x.dims else lowering.broadcast(op, x, dims)
         out = lowering.define(op, info, source.stored, lowering.declared(op, info, dims))
-        lowering.builder.lookup(label(op), [source.id], out.id, _constant_table(lowering, op, q, place, int(values.reshape(-1)[0])))
+        lowering.builder.lookup(label(op), [source.id], out.id, _constant_table(lowering, op, q, place, int(values[0])))
         lowering.bind(op, out)
-        return
+        return True
     if op.kind == "MUL" and dims == x.dims and _scales_channels(known, dims, values, q[place]):
-        lowering.bind(op, _scale_channels(lowering, op, x, values.reshape(-1), q, place))
-        return
-    tensor = lowering.synthesize(op, known, x, q[place].zero_point)
-    pair = (tensor, x) if place == 0 else (x, tensor)
-    first, second, out = lowering.operands(op, *pair, info)
-    if op.kind == "MUL":
-        lowering.builder.lookup(
-            label(op), [first.id, second.id], out.id, _product_table(op, q, inputs(q[0])[:, None], inputs(q[1])[None, :])
-        )
-    else:
-        lowering.builder.add(label(op), first.id, second.id, out.id, _sum_multipliers(lowering, op, q), clamp(op, q[2]), op.kind == "SUB")
-    lowering.bind(op, out)
+        lowering.bind(op, _scale_channels(lowering, op, x, values, q, place))
+        return True
+    return False
 
 
 def _scales_channels(known: Constant, dims: Dims, factors: NDArray[np.int64], q: Quantization) -> bool:
@@ -77,9 +81,9 @@ def _scales_channels(known: Constant, dims: Dims, factors: NDArray[np.int64], q:
 def _scale_channels(lowering: Lowering, op: Operator, x: Value, factors: NDArray[np.int64], q: list[Quantization], place: int) -> Value:
     """MUL by one factor for each channel is a depthwise convolution with a window of one cell."""
     info = lowering.output(op)
-    multiplier = _product_multiplier(q)
+    multiplier = _product_multiplier(lowering, q)
     # Overflow is as in the table.
-    _product_table(op, q, inputs(q[1 - place])[:, None], factors[None, :])
+    _product_table(lowering, op, q, inputs(q[1 - place])[:, None], factors[None, :])
     size = (positions(x.dims), 1)
     out = lowering.define(op, info)
     window = (size, size, (1, 1), (1, 1), (0, 0), (1, 1))
@@ -103,8 +107,8 @@ def _constant_table(lowering: Lowering, op: Operator, q: list[Quantization], pla
     """The 256 outputs of an operator with one constant input (centred `value`)."""
     x = inputs(q[1 - place])
     if op.kind == "MUL":
-        return _product_table(op, q, x, np.int64(value))
-    first, second, output = _sum_multipliers(lowering, op, q)
+        return _product_table(lowering, op, q, x, np.int64(value))
+    first, second, output = _sum_multipliers(op, q)
     both = [x, x]
     both[place] = np.full_like(x, value)
     left, right = rescale(both[0] << ADD_SHIFT, first), rescale(both[1] << ADD_SHIFT, second)
@@ -112,30 +116,26 @@ def _constant_table(lowering: Lowering, op: Operator, q: list[Quantization], pla
     return clamp_table(rescale(total, output) + q[2].zero_point, *clamp(op, q[2]))
 
 
-def _product_multiplier(q: list[Quantization]) -> Multiplier:
-    return quantize_multiplier(q[0].scale * q[1].scale / q[2].scale)
+def _product_multiplier(lowering: Lowering, q: list[Quantization]) -> Multiplier:
+    """From the product of the inputs' scales to the output's: in double in TFLM, in float32 in the others."""
+    if lowering.semantics == "tflm":
+        return quantize_multiplier(q[0].scale * q[1].scale / q[2].scale)
+    first, second, out = (np.float32(part.scale) for part in q)
+    return quantize_multiplier(float(first * second / out))
 
 
-def _product_table(op: Operator, q: list[Quantization], first: NDArray[np.int64], second: NDArray[np.int64] | np.int64) -> Table:
-    values = rescale(first * second, _product_multiplier(q))
+def _product_table(
+    lowering: Lowering, op: Operator, q: list[Quantization], first: NDArray[np.int64], second: NDArray[np.int64] | np.int64
+) -> Table:
+    values = rescale(first * second, _product_multiplier(lowering, q))
     return clamp_table(values + q[2].zero_point, *clamp(op, q[2])).reshape(-1)
 
 
-def _sum_multipliers(lowering: Lowering, op: Operator, q: list[Quantization]) -> tuple[Multiplier, Multiplier, Multiplier]:
-    """Both inputs to twice the larger scale (so that the sum fits), the sum to the output.
-
-    TFLM computes the quotients of SUB in float32, those of ADD in double; the others all in double.
-    """
-    if op.kind == "SUB" and lowering.semantics == "tflm":
-        scales = [np.float32(part.scale) for part in q]
-        twice = np.float32(2) * max(scales[:2])
-        reals = [float(scales[0] / twice), float(scales[1] / twice), float(twice / (np.float32(1 << ADD_SHIFT) * scales[2]))]
-    else:
-        double = 2 * max(q[0].scale, q[1].scale)
-        reals = [q[0].scale / double, q[1].scale / double, double / ((1 << ADD_SHIFT) * q[2].scale)]
-    if not all(0 < real < 1 for real in reals):
-        raise op.unsupported("its scales are too far apart for the kernel")
+def _sum_multipliers(op: Operator, q: list[Quantization]) -> tuple[Multiplier, Multiplier, Multiplier]:
+    """Both inputs to twice the larger scale (so that the sum fits), the sum to the output."""
+    twice = 2 * max(q[0].scale, q[1].scale)
+    reals = [q[0].scale / twice, q[1].scale / twice, twice / ((1 << ADD_SHIFT) * q[2].scale)]
     first, second, output = (quantize_multiplier(real) for real in reals)
-    if min(first[1], second[1], output[1]) < 0:
+    if not all(0 < real < 1 for real in reals) or min(first[1], second[1], output[1]) < 0:
         raise op.unsupported("its scales are too far apart for the kernel")
     return first, second, output

@@ -7,7 +7,7 @@ from nexus_edge.proofs.importers.graph import Operator
 from nexus_edge.proofs.importers.lowering import Lowering, Value, label, native_dims
 from nexus_edge.proofs.importers.operators.contractions import clamp, image, window
 from nexus_edge.proofs.importers.quantization import INT32, mean_multiplier
-from nexus_edge.proofs.importers.shapes import Dims, Window, positions, transposition
+from nexus_edge.proofs.importers.shapes import SAME, Dims, Window, positions, transposition
 
 
 def lower_pool(lowering: Lowering, op: Operator) -> None:
@@ -18,6 +18,7 @@ def lower_pool(lowering: Lowering, op: Operator) -> None:
     kernel, stride = (op.integer("FilterHeight"), op.integer("FilterWidth")), (op.integer("StrideH"), op.integer("StrideW"))
     geometry = window(op, image(op, x), kernel, stride)
     out = lowering.define(op, info, lowering.declared(op, info, (1, *geometry.output, x.dims[3])))
+    lowering.count_rules(op, prod(geometry.output) if op.integer("Padding") == SAME else x.dims[3])
     add = lowering.builder.average_pool if op.kind == "AVERAGE_POOL_2D" else lowering.builder.max_pool
     add(label(op), lowering.as_rows(op, x).id, out.id, geometry.native, clamp(op, q))
     lowering.bind(op, out)
@@ -37,6 +38,7 @@ def lower_mean(lowering: Lowering, op: Operator) -> None:
     reach = max(q_x.range[1] - q_x.zero_point, q_x.zero_point - q_x.range[0]) * count
     if reach << max(-multiplier[1], 0) > INT32[1]:
         raise op.unsupported("its sum can leave int32, where the reference kernels overflow", info)
+    lowering.count_rules(op, x.dims[-1])
     source, geometry, stored = _arrange(lowering, op, x, axes, kept)
     out = lowering.define(op, info, stored, lowering.declared(op, info, native_dims(dims)))
     lowering.builder.mean(label(op), lowering.as_rows(op, source).id, out.id, geometry.native, q_x.zero_point, multiplier, q_out.range)

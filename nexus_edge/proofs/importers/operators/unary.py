@@ -32,7 +32,7 @@ def _table(kind: str, x: Quantization, out: Quantization, semantics: str) -> act
         return activations.logistic(x, out, semantics)
     if kind == "TANH":
         return activations.tanh(x, out, semantics)
-    return activations.hard_swish(x, out)
+    return activations.hard_swish(x, out, semantics)
 
 
 def _lookup(lowering: Lowering, op: Operator, x: Value, table: activations.Table) -> None:

@@ -1,4 +1,4 @@
-"""Writes small .tflite files, operator by operator."""
+"""Writes small .tflite files, operator by operator: for the demo model and for tests."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -78,6 +78,7 @@ class ModelWriter:
     operators: list[OperatorSpec] = field(default_factory=list)
     inputs: list[int] = field(default_factory=list)
     outputs: list[int] = field(default_factory=list)
+    description: str = "test"
 
     def tensor(
         self, dtype: str, shape: Sequence[int], scale: float | Sequence[float] | None = None, zero: int | Sequence[int] = 0, **more: Any
@@ -143,7 +144,12 @@ class _Encoder:
             tflite.SubGraphAddOutputs(b, outputs)
             tflite.SubGraphAddOperators(b, operators_at)
             graphs.append(tflite.SubGraphEnd(b))
-        graphs_at, codes_at, buffers_at, text = self._offsets(graphs), self._offsets(codes), self._offsets(buffers), b.CreateString("test")
+        graphs_at, codes_at, buffers_at, text = (
+            self._offsets(graphs),
+            self._offsets(codes),
+            self._offsets(buffers),
+            b.CreateString(model.description),
+        )
         tflite.ModelStart(b)
         tflite.ModelAddVersion(b, 3)
         tflite.ModelAddOperatorCodes(b, codes_at)

@@ -1,0 +1,112 @@
+//! Every byte region of a real proof, statement and key flipped, truncated, extended: a typed refusal, never a panic, in bounded time.
+
+use std::time::{Duration, Instant};
+
+use nexus_edge_core::proof::{Statement, VerifyingKey, verify};
+use nexus_edge_core::reject::Reject;
+
+use crate::forge::Victim;
+use crate::support::{self, Random};
+
+/// One refusal may take this long on a busy machine; an honest verification takes a few milliseconds.
+const BOUND: Duration = Duration::from_secs(5);
+
+fn timed<T>(f: impl FnOnce() -> T) -> T {
+    let started = Instant::now();
+    let out = f();
+    assert!(started.elapsed() < BOUND, "{:?}", started.elapsed());
+    out
+}
+
+/// Changes of `bytes`: each of some 600 places flipped in a bit, zeroed and set; pieces cut out, doubled and moved; every length.
+fn mutations(bytes: &[u8], random: &mut Random) -> Vec<Vec<u8>> {
+    let n = bytes.len();
+    let mut out = Vec::new();
+    for at in (0..n).step_by((n / 600).max(1)) {
+        let at = (at + (random.next() % (n / 600).max(1) as u64) as usize).min(n - 1);
+        let changes: [fn(u8, u64) -> u8; 4] = [|b, r| b ^ (1 << (r % 8)), |_, _| 0, |_, _| 255, |b, _| b.wrapping_add(1)];
+        for f in changes {
+            let mut m = bytes.to_vec();
+            m[at] = f(m[at], random.next());
+            out.push(m);
+        }
+    }
+    for _ in 0..100 {
+        let (a, b) = ((random.next() % n as u64) as usize, (random.next() % n as u64) as usize);
+        let (a, b) = (a.min(b), a.max(b));
+        out.push([&bytes[..a], &bytes[b..]].concat());
+        out.push([&bytes[..b], &bytes[a..]].concat());
+        let mut m = bytes.to_vec();
+        m[a..b].rotate_left((b - a) / 2);
+        out.push(m);
+        out.push(bytes[..a].to_vec());
+    }
+    for extra in [1, 2, 8, 100] {
+        out.push([bytes, &vec![0; extra]].concat());
+        out.push([bytes, &vec![255; extra]].concat());
+    }
+    out.retain(|m| m != bytes);
+    out
+}
+
+#[test]
+fn proofs() {
+    for (victim, size, form) in [
+        (Victim::new(support::dense(1, 20, 7), false), 20, [true, false]),
+        (Victim::new(support::everything(3, 10), true), 126, [false, true]),
+    ] {
+        let (statement, proof) = victim.forge_form(&form, &[&Random(3).int8(size)]).proof();
+        for bad in mutations(&proof, &mut Random(41)) {
+            timed(|| verify(&victim.key.verifying, &statement, &bad)).expect_err("a changed proof");
+        }
+    }
+}
+
+/// A proof that goes through the inner argument.
+#[test]
+fn large_proofs() {
+    let victim = Victim::new(support::dense_with(5, 700, 400, 11), false);
+    let (statement, proof) = victim.forge(&[&Random(3).int8(700)]).proof();
+    for bad in mutations(&proof, &mut Random(42)).iter().step_by(4) {
+        timed(|| verify(&victim.key.verifying, &statement, bad)).expect_err("a changed proof");
+    }
+}
+
+#[test]
+fn statements() {
+    let victim = Victim::new(support::dense(1, 20, 7), false);
+    for form in [[true, false], [false, true]] {
+        let (statement, proof) = victim.forge_form(&form, &[&Random(3).int8(20)]).proof();
+        let bytes = statement.to_bytes();
+        assert_eq!(Statement::from_bytes(&bytes).as_ref(), Ok(&statement));
+        for bad in mutations(&bytes, &mut Random(43)) {
+            match timed(|| Statement::from_bytes(&bad)) {
+                Err(e) => assert!(matches!(e, Reject::Malformed { what: "statement", .. }), "{e}"),
+                Ok(s) => {
+                    assert_eq!(s.to_bytes(), bad, "a statement has one encoding");
+                    timed(|| verify(&victim.key.verifying, &s, &proof)).expect_err("another statement");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn keys() {
+    for (victim, size) in [
+        (Victim::new(support::dense(1, 20, 7), false), 20),
+        (Victim::new(support::dense(1, 20, 7), true), 20),
+        (Victim::new(support::everything(3, 10), true), 126),
+    ] {
+        let (statement, proof) = victim.forge(&[&Random(3).int8(size)]).proof();
+        let bytes = victim.key.verifying.to_bytes();
+        let mut read = 0;
+        for bad in mutations(&bytes, &mut Random(44)) {
+            let Ok(key) = timed(|| VerifyingKey::from_bytes(&bad)) else { continue };
+            read += 1;
+            assert_eq!(key.to_bytes(), bad, "a key has one encoding");
+            assert!(matches!(timed(|| verify(&key, &statement, &proof)), Err(Reject::Statement(_))), "it is another key");
+        }
+        assert!(read > 0, "some changes leave a key: names, roots, scales");
+    }
+}

@@ -1,0 +1,58 @@
+//! The committed proofs of this format version: still accepted, still made byte for byte, and the forged ones still refused.
+//!
+//! A failure here means that a format or the protocol changed. If that was meant: a new version, and `--example make_golden`.
+
+mod support;
+
+#[path = "support/golden.rs"]
+mod golden;
+
+use std::path::PathBuf;
+
+use nexus_edge_core::proof::{Statement, VerifyingKey, verify};
+use nexus_edge_core::reject::Reject;
+
+/// A committed file is at most this large.
+const LIMIT: usize = 300 << 10;
+
+fn read(golden: &str, file: &str) -> Vec<u8> {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(golden).join(file);
+    let bytes = std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    assert!(bytes.len() <= LIMIT, "{} has {} bytes", path.display(), bytes.len());
+    bytes
+}
+
+fn key(name: &str) -> VerifyingKey {
+    VerifyingKey::from_bytes(&read(name, "key.bin")).expect("a key of this version")
+}
+
+#[test]
+fn golden_proofs_are_accepted() {
+    for name in ["dense", "everything"] {
+        let statement = Statement::from_bytes(&read(name, "statement.bin")).expect("a statement of this version");
+        assert_eq!(statement.to_bytes(), read(name, "statement.bin"));
+        assert_eq!(key(name).to_bytes(), read(name, "key.bin"));
+        assert_eq!(verify(&key(name), &statement, &read(name, "proof.bin")), Ok(()), "{name}");
+    }
+}
+
+#[test]
+fn forged_proofs_stay_refused() {
+    for name in ["dense", "everything"] {
+        let (forged, honest) = (read(name, "forged-statement.bin"), read(name, "statement.bin"));
+        let different = forged.iter().zip(&honest).filter(|(a, b)| a != b).count();
+        assert_eq!((forged.len(), different), (honest.len(), 1), "one output byte");
+        let statement = Statement::from_bytes(&forged).expect("a statement of this version");
+        assert_eq!(verify(&key(name), &statement, &read(name, "forged-proof.bin")), Err(Reject::Equation("GKR layer")), "{name}");
+        assert!(verify(&key(name), &statement, &read(name, "proof.bin")).is_err());
+    }
+}
+
+#[test]
+fn the_prover_still_makes_them() {
+    for g in golden::all() {
+        for (file, bytes) in g.files() {
+            assert!(bytes == read(g.name, file), "{}/{file} is another one", g.name);
+        }
+    }
+}

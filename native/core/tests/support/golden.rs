@@ -1,0 +1,120 @@
+//! What the golden files are made from. `examples/make_golden.rs` writes them, `tests/golden.rs` reads and compares them.
+#![allow(dead_code)] // each binary uses a part
+
+use nexus_edge_core::exec::Executor;
+use nexus_edge_core::field::from_i64;
+use nexus_edge_core::program::check::CheckedProgram;
+use nexus_edge_core::program::{Op, Program, Weights};
+use nexus_edge_core::proof::{Figures, ProvingKey, Request, prove, prove_witness};
+use nexus_edge_core::prover::witness;
+
+use crate::support::{self, Random};
+
+const CONTEXT: [u8; 32] = *b"the context of the golden proofs";
+
+/// A key, a proof of it, and a forged proof.
+pub struct Golden {
+    pub name: &'static str,
+    pub key: Vec<u8>,
+    pub statement: Vec<u8>,
+    pub proof: Vec<u8>,
+    /// Statement and proof of a prover who claims an output that is off by one.
+    pub forged: (Vec<u8>, Vec<u8>),
+}
+
+impl Golden {
+    pub fn files(&self) -> Vec<(&'static str, Vec<u8>)> {
+        vec![
+            ("key.bin", self.key.clone()),
+            ("statement.bin", self.statement.clone()),
+            ("proof.bin", self.proof.clone()),
+            ("forged-statement.bin", self.forged.0.clone()),
+            ("forged-proof.bin", self.forged.1.clone()),
+        ]
+    }
+}
+
+fn make(name: &'static str, (program, weights): (CheckedProgram, Weights), inside: bool, committed: Vec<bool>) -> Golden {
+    let key = ProvingKey::new(Program::clone(&program), weights.clone(), inside, 100).expect("provable");
+    let executor = Executor::new(key.verifying.program().clone(), &weights).expect("weights fit");
+    let x = Random(1).int8(program.tensors[program.inputs[0].tensor as usize].size());
+    let request = Request { inputs: vec![&x], context: CONTEXT, committed: committed.clone() };
+    let made = prove(&key, &executor, &request, &mut |_, _| true).expect("honest");
+
+    let compiled = key.verifying.compiled(&committed).expect("a layout");
+    let mut trace = executor.run(&[&x], 1, true).expect("defined");
+    let output = program.outputs[0].tensor as usize;
+    let at = trace.tensors[output].iter().position(|&y| (-127..126).contains(&y)).expect("an output inside the clamp");
+    let mut cells = witness::fill(&compiled.layout, &weights, &trace);
+    trace.tensors[output][at] += 1;
+    let piece = compiled.layout.views[output].pieces.iter().find(|p| p.tensor_channels.iter().any(|c| c == at)).expect("the cell's piece");
+    let channel = piece.tensor_channels.iter().position(|c| c == at).expect("the cell's channel");
+    cells.storages[piece.storage][channel] += from_i64(1);
+    witness::count(&compiled.layout, &mut cells);
+    let ports: Vec<Vec<i16>> = compiled.layout.ports.iter().map(|&t| trace.tensors[t as usize].clone()).collect();
+    let (statement, proof) =
+        prove_witness(&key, &compiled, &cells, &cells, &ports, CONTEXT, &mut |_, _| true, &mut Figures::default()).expect("nobody stops it");
+    Golden { name, key: key.verifying.to_bytes(), statement: made.statement.to_bytes(), proof: made.proof, forged: (statement.to_bytes(), proof) }
+}
+
+/// Weights inside, everything clear: the smallest proof.
+pub fn dense() -> Golden {
+    make("dense", support::dense_with(1, 20, 7, 9), true, vec![false, false])
+}
+
+/// Weights and input committed.
+pub fn everything() -> Golden {
+    make("everything", support::everything(3, 10), false, vec![true, false])
+}
+
+pub fn all() -> [Golden; 2] {
+    [dense(), everything()]
+}
+
+/// Keys of tiny programs, one for each kind of operator, and hostile ones, as bytes.
+pub fn small_keys() -> Vec<(&'static str, Vec<u8>)> {
+    let encode = |program: &Program, weights: &Weights| {
+        let mut out = b"NXEvkey1".to_vec();
+        out.extend(100u32.to_le_bytes());
+        out.push(0);
+        for part in [weights.to_bytes(), program.to_bytes()] {
+            out.extend((part.len() as u64).to_le_bytes());
+            out.extend(part);
+        }
+        out
+    };
+    let nets: [(&str, fn() -> (CheckedProgram, Weights)); 7] = [
+        ("convolution", support::nets::convolution),
+        ("two-offsets", support::nets::two_offsets),
+        ("max-pool", support::nets::max_pool),
+        ("average-pool", support::nets::average_pool),
+        ("softmax", || support::nets::softmax(2, 4)),
+        ("views", support::nets::views),
+        ("uint8", support::uint8_head),
+    ];
+    let mut out: Vec<(&str, Vec<u8>)> = nets
+        .into_iter()
+        .map(|(name, net)| {
+            let (program, weights) = net();
+            (name, encode(&program, &weights))
+        })
+        .collect();
+    // Clamp rows that start above the clamp: everything would be clamped.
+    let (program, weights) = support::dense_slow(1, 4, 2);
+    let mut hostile = Program::clone(&program);
+    hostile.clamp_rows = (-100, 8);
+    out.push(("clamp-rows", encode(&hostile, &weights)));
+    // A pool whose taps alone would take gigabytes.
+    let (program, weights) = support::nets::max_pool();
+    let mut hostile = Program::clone(&program);
+    hostile.range_bits = 20;
+    for t in &mut hostile.tensors {
+        t.dims = vec![1, 1024, 1024, 1];
+    }
+    hostile.tensors[1].dims = vec![1, 1, 1, 1];
+    if let Op::MaxPool { window, .. } = &mut hostile.ops[0] {
+        *window = support::window((1024, 1024), (1, 1), (1024, 1024), (1, 1), (0, 0));
+    }
+    out.push(("million-taps", encode(&hostile, &weights)));
+    out
+}

@@ -1,0 +1,127 @@
+//! Networks of one or two operators, each made so that one attack is possible on them.
+
+use nexus_edge_core::program::builder::Convolution;
+use nexus_edge_core::program::check::CheckedProgram;
+use nexus_edge_core::program::{Edge, Piece, TensorId, Weights};
+
+use super::{Net, multiplier, window};
+
+fn finish(n: Net, out: TensorId, range_bits: u8) -> (CheckedProgram, Weights) {
+    let mut b = n.b;
+    b.output(out, Edge::Integer).expect("output");
+    b.finish(Some(range_bits)).expect("a valid program")
+}
+
+fn input(n: &mut Net, dims: &[u32], zero: i32) -> TensorId {
+    let x = n.tensor("x", dims, 0.02, zero);
+    n.b.input(x, Edge::Integer).expect("input");
+    x
+}
+
+/// 5 x 4 x 3, a 3 x 3 convolution to 4 channels with a border, zero point 7.
+pub fn convolution() -> (CheckedProgram, Weights) {
+    let mut n = Net::new("convolution", 21);
+    let x = input(&mut n, &[1, 5, 4, 3], 7);
+    let y = n.tensor("y", &[1, 5, 4, 4], 0.05, -20);
+    n.conv((x, 7), y, window((5, 4), (5, 4), (3, 3), (1, 1), (1, 1)), &[4, 3, 3, 3], -128, false);
+    finish(n, y, 16)
+}
+
+/// Two fully connected layers.
+pub fn chain() -> (CheckedProgram, Weights) {
+    let mut n = Net::new("chain", 22);
+    let x = input(&mut n, &[1, 12], 3);
+    let h = n.tensor("h", &[1, 10], 0.02, -5);
+    n.conv((x, 3), h, window((1, 1), (1, 1), (1, 1), (1, 1), (0, 0)), &[10, 1, 1, 12], -128, false);
+    let y = n.tensor("y", &[1, 6], 0.02, 3);
+    n.conv((h, -5), y, window((1, 1), (1, 1), (1, 1), (1, 1), (0, 0)), &[6, 1, 1, 10], -128, false);
+    finish(n, y, 16)
+}
+
+/// `y = round(x / 4)`, half away from zero: every fourth input is a tie.
+pub fn quarter() -> (CheckedProgram, Weights) {
+    scaled(&[(1, 0.25)])
+}
+
+/// `y_c = round(w_c x m_c)` for one input `x` and channels `(w_c, m_c)`.
+pub fn scaled(channels: &[(i32, f64)]) -> (CheckedProgram, Weights) {
+    let mut n = Net::new("scaled", 0);
+    let x = input(&mut n, &[1, 1], 0);
+    let outputs = channels.len() as u32;
+    let y = n.tensor("y", &[1, outputs], 0.02, 0);
+    let c = Convolution {
+        x,
+        out: y,
+        window: window((1, 1), (1, 1), (1, 1), (1, 1), (0, 0)),
+        dims: &[outputs, 1, 1, 1],
+        weights: channels.iter().map(|c| c.0).collect(),
+        bias: None,
+        x_zero: 0,
+        multipliers: channels.iter().map(|c| multiplier(c.1)).collect(),
+        clamp: (-128, 127),
+        depthwise: false,
+        single_rounding: false,
+    };
+    n.b.conv("conv", c).expect("conv");
+    finish(n, y, 12)
+}
+
+/// One input and a channel whose line has two offsets.
+pub fn two_offsets() -> (CheckedProgram, Weights) {
+    scaled(&[(127, 0.3 / 127.0), (101, 0.0071), (90, 0.0029)])
+}
+
+/// Max pool 3 x 3 with a border over 4 x 4 x 2.
+pub fn max_pool() -> (CheckedProgram, Weights) {
+    let mut n = Net::new("max", 0);
+    let x = input(&mut n, &[1, 4, 4, 2], 0);
+    let y = n.tensor("y", &[1, 4, 4, 2], 0.02, 0);
+    n.b.max_pool("max", x, y, window((4, 4), (4, 4), (3, 3), (1, 1), (1, 1)), (-128, 127)).expect("max pool");
+    finish(n, y, 8)
+}
+
+/// Average pool 3 x 3 with a border over 4 x 4 x 2: 4, 6 or 9 cells.
+pub fn average_pool() -> (CheckedProgram, Weights) {
+    let mut n = Net::new("average", 0);
+    let x = input(&mut n, &[1, 4, 4, 2], 0);
+    let y = n.tensor("y", &[1, 4, 4, 2], 0.02, 0);
+    n.b.average_pool("average", x, y, window((4, 4), (4, 4), (3, 3), (1, 1), (1, 1)), (-128, 127)).expect("average pool");
+    finish(n, y, 12)
+}
+
+/// Softmax over `rows` rows of `width` scores of scale 0.18.
+pub fn softmax(rows: u32, width: u32) -> (CheckedProgram, Weights) {
+    let mut n = Net::new("softmax", 0);
+    let x = input(&mut n, &[rows, width], 0);
+    let y = n.tensor("y", &[rows, width], 1.0 / 256.0, -128);
+    let (m, e) = multiplier(0.18 * f64::from(1 << 26));
+    n.b.softmax("softmax", x, y, m, (-e) as u8);
+    finish(n, y, 11)
+}
+
+/// A table of one input, then a table of two.
+pub fn tables() -> (CheckedProgram, Weights) {
+    let mut n = Net::new("tables", 0);
+    let x = input(&mut n, &[1, 8], 0);
+    let t = n.tensor("t", &[1, 8], 0.02, 0);
+    let square = (-128i32..128).map(|v| (v * v / 128 - 64).clamp(-128, 127) as i16).collect();
+    n.b.lookup("map", vec![x], t, square).expect("lookup");
+    let y = n.tensor("y", &[1, 8], 0.02, 0);
+    let ratio = (0..65536i32).map(|i| (((i >> 8) - 128) * 2 - ((i & 255) - 128)).clamp(-128, 127) as i16).collect();
+    n.b.lookup("pair", vec![x, t], y, ratio).expect("lookup");
+    finish(n, y, 8)
+}
+
+/// A border of 9 around 2 x 3 x 2, channels reversed; then a transpose of positions and channels, then a max pool that reads it.
+pub fn views() -> (CheckedProgram, Weights) {
+    let mut n = Net::new("views", 0);
+    let x = input(&mut n, &[1, 2, 3, 2], 0);
+    let v = n.tensor("v", &[1, 4, 3, 2], 0.02, 0);
+    n.b.view("pad", v, vec![Piece { source: x, dims: vec![(0, 1, 0, 1), (1, 2, 0, 1), (0, 3, 0, 1), (0, 2, 1, -1)] }], 9);
+    let r = n.tensor("r", &[1, 2, 12], 0.02, 0);
+    n.b.permute("transpose", v, r, vec![12, 2], vec![1, 0]);
+    let y = n.tensor("y", &[1, 2, 12], 0.02, 0);
+    let same = (-128..128).map(|v: i16| v / 2).collect();
+    n.b.lookup("half", vec![r], y, same).expect("lookup");
+    finish(n, y, 8)
+}
