@@ -30,3 +30,5 @@ pub const RANGE_BITS: (u8, u8) = (4, 20);
 pub const ROW_BITS: u8 = 24;
 /// Magnitude of a Mix coefficient.
 pub const COEFFICIENT: u64 = 1 << 40;
+/// Output rows times input columns of a window: what pulling weights back to the input goes through.
+pub const BETWEEN: u64 = 1 << 24;

@@ -23,7 +23,7 @@ pub(in super::super) fn window(w: &Window, x: &Tensor) -> Step {
     require(rows && columns, Fault::Shape, || format!("window out of range: {w:?}"))?;
     // Pulling weights back to the input goes through one side of each.
     let between = u64::from(w.output.0) * u64::from(w.input.1);
-    require(between <= limits::CELLS as u64, Fault::Limit, || format!("window too large: {w:?}"))?;
+    require(between <= limits::BETWEEN, Fault::Limit, || format!("window too large: {w:?}"))?;
     let size = w.input.0 as usize * w.input.1 as usize;
     require(size == x.positions(), Fault::Shape, || format!("window over {size} positions of {:?}, which has {}", x.name, x.positions()))
 }
