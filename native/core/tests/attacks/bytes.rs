@@ -56,8 +56,8 @@ fn proofs() {
         (Victim::new(support::everything(3, 10), true), 126, [false, true]),
     ] {
         let (statement, proof) = victim.forge_form(&form, &[&Random(3).int8(size)]).proof();
-        for bad in mutations(&proof, &mut Random(41)) {
-            timed(|| verify(&victim.key.verifying, &statement, &bad)).expect_err("a changed proof");
+        for bad in mutations(&proof, &mut Random(41)).iter().step_by(size / 60 + 1) {
+            timed(|| verify(&victim.key.verifying, &statement, bad)).expect_err("a changed proof");
         }
     }
 }

@@ -45,5 +45,7 @@ pub fn is_satisfied(layout: &Layout, witness: &Witness, ports: &[Vec<i16>]) -> b
             None => cells.iter().zip(&ports[i]).all(|(&c, &v)| c == from_i64(v.into())),
         }
     };
-    violated_lookup(layout, witness).is_none() && (0..layout.copies.len()).all(|c| is_copy(layout, witness, c)) && (0..layout.ports.len()).all(tied)
+    violated_lookup(layout, witness).is_none()
+        && (0..layout.copies.len()).all(|c| is_copy(layout, witness, c))
+        && (0..layout.ports.len()).all(tied)
 }

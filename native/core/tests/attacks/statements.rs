@@ -53,14 +53,10 @@ fn every_item_of_a_statement_is_bound() {
                     Content::Committed(_) => assert!(matches!(verify(&victim.key.verifying, &other, &proof), Err(Reject::Statement(_)))),
                 }
             }
-            let shapes: [&dyn Fn(&mut Statement); 4] = [
-                &|s| s.tensors[port].dtype = DType::UInt8,
-                &|s| s.tensors[port].dims.reverse(),
-                &|s| s.tensors[port].dims.push(1),
-                &|s| {
+            let shapes: [&dyn Fn(&mut Statement); 4] =
+                [&|s| s.tensors[port].dtype = DType::UInt8, &|s| s.tensors[port].dims.reverse(), &|s| s.tensors[port].dims.push(1), &|s| {
                     s.tensors[port].dims.remove(0);
-                },
-            ];
+                }];
             for change in shapes {
                 let other = changed(change);
                 assert!(matches!(verify(&victim.key.verifying, &other, &proof), Err(Reject::Statement(_))));

@@ -52,9 +52,15 @@ fn make(name: &'static str, (program, weights): (CheckedProgram, Weights), insid
     cells.storages[piece.storage][channel] += from_i64(1);
     witness::count(&compiled.layout, &mut cells);
     let ports: Vec<Vec<i16>> = compiled.layout.ports.iter().map(|&t| trace.tensors[t as usize].clone()).collect();
-    let (statement, proof) =
-        prove_witness(&key, &compiled, &cells, &cells, &ports, CONTEXT, &mut |_, _| true, &mut Figures::default()).expect("nobody stops it");
-    Golden { name, key: key.verifying.to_bytes(), statement: made.statement.to_bytes(), proof: made.proof, forged: (statement.to_bytes(), proof) }
+    let (statement, proof) = prove_witness(&key, &compiled, &cells, &cells, &ports, CONTEXT, &mut |_, _| true, &mut Figures::default())
+        .expect("nobody stops it");
+    Golden {
+        name,
+        key: key.verifying.to_bytes(),
+        statement: made.statement.to_bytes(),
+        proof: made.proof,
+        forged: (statement.to_bytes(), proof),
+    }
 }
 
 /// Weights inside, everything clear: the smallest proof.
