@@ -131,7 +131,7 @@ fn encode_panel(panel: &mut [F], log_rows: usize, log_blowup: usize, load: impl 
             let constants = Constants3::new(log_blowup, node);
             let mut to = legs(block.chunks_exact_mut(leg).map(|to| PackedF::pack_slice_mut(&mut to[row * PANEL..][..STRIP * PANEL])));
             for i in 0..STRIP * PANEL / LANES {
-                let y = constants.apply(from.map(|leg| leg[i]));
+                let y = constants.apply(core::array::from_fn(|k| from[k][i]));
                 for (to, y) in to.iter_mut().zip(y) {
                     to[i] = y;
                 }
@@ -242,7 +242,7 @@ fn layers3(x: &mut [PackedF], depth: usize, node: usize) {
     let n = x.len() / 8;
     let mut x = legs(x.chunks_exact_mut(n));
     for i in 0..n {
-        let y = constants.apply(x.each_ref().map(|leg| leg[i]));
+        let y = constants.apply(core::array::from_fn(|k| x[k][i]));
         for (leg, y) in x.iter_mut().zip(y) {
             leg[i] = y;
         }

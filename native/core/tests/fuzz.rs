@@ -34,7 +34,7 @@ fn mutate(seed: &[u8], other: &[u8], random: &mut Random) -> Vec<u8> {
             return out;
         }
         // Half of all changes near the start, where the structure is.
-        let reach = if random.next() % 2 == 0 { out.len() } else { out.len().min(300) };
+        let reach = if random.next().is_multiple_of(2) { out.len() } else { out.len().min(300) };
         let at = (random.next() % reach as u64) as usize;
         match random.next() % 6 {
             0 => out[at] ^= 1 << (random.next() % 8),

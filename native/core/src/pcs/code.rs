@@ -52,7 +52,7 @@ pub(crate) struct Code {
 impl Code {
     /// Hashes the rows.
     pub fn new(leaf: Leaf, words: Codewords) -> Code {
-        const RUN: usize = 64;
+        const RUN: usize = 128;
         let (key, size) = (leaf.key(), leaf_bytes(leaf.columns, 0));
         let height = words.log_domain();
         let mut stored = vec![[0; 32]; 1 << height];
@@ -95,9 +95,10 @@ impl Code {
 
 /// Canonical elements, little endian.
 fn row_bytes(row: &Row) -> [u8; BLOCK] {
+    let words: [u64; PANEL] = core::array::from_fn(|i| canonical(row[i]));
     let mut out = [0; BLOCK];
-    for (to, &x) in out.as_chunks_mut::<8>().0.iter_mut().zip(row) {
-        *to = canonical(x).to_le_bytes();
+    for (to, word) in out.as_chunks_mut::<8>().0.iter_mut().zip(words) {
+        *to = word.to_le_bytes();
     }
     out
 }

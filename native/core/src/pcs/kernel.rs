@@ -79,38 +79,40 @@ pub(crate) fn over_positions<const D: usize>(cells: BlockCells, channels: usize,
 
 /// At most [`TERMS`] rows.
 fn small_positions<const D: usize>(cells: &[i32], channels: usize, u: &[K<D>], out: &mut [K<D>]) {
-    let mut weights = [[[0; 2]; D]; TERMS];
-    for (w, x) in weights.iter_mut().zip(u) {
-        *w = weight(x);
-    }
-    let weights = &weights[..u.len()];
-    match channels {
-        1 => tile::<1, D>(cells, channels, 0, weights, out),
-        2 => tile::<2, D>(cells, channels, 0, weights, out),
-        4 => tile::<4, D>(cells, channels, 0, weights, out),
-        8 => tile::<8, D>(cells, channels, 0, weights, out),
-        16 => tile::<16, D>(cells, channels, 0, weights, out),
-        _ => (0..channels).step_by(32).for_each(|from| tile::<32, D>(cells, channels, from, weights, out)),
-    }
-}
-
-/// `W` channels, whose sums stay in registers.
-#[inline]
-fn tile<const W: usize, const D: usize>(cells: &[i32], channels: usize, from: usize, weights: &[Limbs<D>], out: &mut [K<D>]) {
-    let mut sums = [[[0i64; W]; 2]; D];
-    for (row, w) in cells.chunks_exact(channels).zip(weights) {
-        let Some(row) = row[from..].first_chunk::<W>() else { return };
-        for d in 0..D {
-            for l in 0..2 {
-                let w = i64::from(w[d][l]);
-                for i in 0..W {
-                    sums[d][l][i] += i64::from(row[i]) * w;
-                }
+    const RUN: usize = 256;
+    let mut weights = [[[0i64; TERMS]; 2]; D];
+    for (i, x) in u.iter().enumerate() {
+        for (d, limbs) in weight(x).into_iter().enumerate() {
+            for (l, limb) in limbs.into_iter().enumerate() {
+                weights[d][l][i] = limb.into();
             }
         }
     }
-    for (i, x) in out[from..from + W].iter_mut().enumerate() {
-        *x += Ext(core::array::from_fn(|d| join(sums[d][0][i], sums[d][1][i])));
+    for (from, out) in (0..channels).step_by(RUN).zip(out.chunks_mut(RUN)) {
+        let mut sums = [[[0i64; RUN]; 2]; D];
+        let row = |i: usize| &cells[i * channels + from..][..out.len()];
+        for first in (0..u.len()).step_by(4) {
+            // Beyond the last row the weights are 0.
+            let rows = core::array::from_fn(|k| row((first + k).min(u.len() - 1)));
+            for (sums, weights) in sums.as_flattened_mut().iter_mut().zip(weights.as_flattened()) {
+                add_products(&mut sums[..out.len()], rows, core::array::from_fn(|k| weights[first + k]));
+            }
+        }
+        for (i, x) in out.iter_mut().enumerate() {
+            *x += Ext(core::array::from_fn(|d| join(sums[d][0][i], sums[d][1][i])));
+        }
+    }
+}
+
+/// `sums += sum_k weights[k] rows[k]`: four rows at a time, so that sums are loaded and stored once for four products.
+#[inline]
+fn add_products(sums: &mut [i64], rows: [&[i32]; 4], weights: [i64; 4]) {
+    let n = sums.len();
+    let [a, b, c, d] = [&rows[0][..n], &rows[1][..n], &rows[2][..n], &rows[3][..n]];
+    // The low half says that the product is one of 32 by 32 bits.
+    let [w, x, y, z] = weights.map(|w| i64::from(w as i32));
+    for i in 0..n {
+        sums[i] += i64::from(a[i]) * w + i64::from(b[i]) * x + i64::from(c[i]) * y + i64::from(d[i]) * z;
     }
 }
 
@@ -165,14 +167,13 @@ pub(crate) fn over_columns<const D: usize>(cells: &Cells, log_rows: usize, weigh
         let n = out.len() / stride;
         for (group, split) in split.chunks(TERMS).enumerate() {
             let mut sums = [[[0i64; RUN]; 2]; D];
-            for (column, w) in cells.small()[group * TERMS * rows..].chunks_exact(rows).zip(split) {
-                let column = &column[k * RUN..][..n];
+            let column = |l: usize| &cells.small()[((group * TERMS + l) << log_rows) + k * RUN..][..n];
+            for first in (0..split.len()).step_by(4) {
+                let columns = core::array::from_fn(|k| column((first + k).min(split.len() - 1)));
                 for d in 0..D {
                     for l in 0..2 {
-                        let w = i64::from(w[d][l]);
-                        for (s, &c) in sums[d][l].iter_mut().zip(column) {
-                            *s += i64::from(c) * w;
-                        }
+                        let weights = core::array::from_fn(|k| split.get(first + k).map_or(0, |w| w[d][l].into()));
+                        add_products(&mut sums[d][l][..n], columns, weights);
                     }
                 }
             }
