@@ -11,8 +11,10 @@ use std::time::Instant;
 use nexus_edge_core::channel::{PlainReader, Prover, Transcript};
 use nexus_edge_core::eq::eq;
 use nexus_edge_core::field::{F, K, from_i64};
-use nexus_edge_core::parameters::Parameters;
-use nexus_edge_core::pcs::{Claim, Committed, Functional, OracleLayout, Role, Stack, commit, open, verify_opening};
+use nexus_edge_core::parameters::{Mode, Parameters};
+use nexus_edge_core::pcs::{
+    Claim, Committed, Functional, Hiding, OracleLayout, Role, Secret, Stack, combine, commit, query, verify_combination, verify_queries,
+};
 use nexus_edge_core::soundness::{Soundness, opening_terms};
 
 const D: usize = 2;
@@ -61,9 +63,9 @@ impl Clock {
 }
 
 fn run(name: &str, runs: usize, witness: Vec<(usize, usize)>, model: Vec<(usize, usize)>, input: (usize, usize)) {
-    let params = Parameters::new(100).expect("a set");
+    let params = Parameters::new(100, Mode::Plain).expect("a set");
     let shapes = [(Role::Witness, witness), (Role::Model, model), (Role::Tensor, vec![input])];
-    let layouts: Vec<_> = shapes.iter().map(|(role, s)| Arc::new(OracleLayout::new(&params, *role, 0, s.clone()))).collect();
+    let layouts: Vec<_> = shapes.iter().map(|(role, s)| Arc::new(OracleLayout::new(&params, *role, 0, s.clone(), Hiding::None))).collect();
     let stack = Stack::new(layouts.clone());
     let small = |i: usize| from_i64(((i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33) & 255) as i64 - 128);
     let values: Vec<Vec<Vec<F>>> = shapes.iter().map(|(_, s)| s.iter().map(|(p, c)| (0..p * c).map(small).collect()).collect()).collect();
@@ -80,7 +82,7 @@ fn run(name: &str, runs: usize, witness: Vec<(usize, usize)>, model: Vec<(usize,
         let committed: Vec<Committed> = layouts
             .iter()
             .zip(&values)
-            .map(|(layout, v)| commit(&params, layout.clone(), &v.iter().map(Vec::as_slice).collect::<Vec<_>>()))
+            .map(|(layout, v)| commit(&params, layout.clone(), &v.iter().map(Vec::as_slice).collect::<Vec<_>>(), Secret::None))
             .collect();
         let commit_time = start.elapsed();
         let oracles: Vec<&Committed> = committed.iter().collect();
@@ -89,11 +91,13 @@ fn run(name: &str, runs: usize, witness: Vec<(usize, usize)>, model: Vec<(usize,
         let start = Clock::now();
         // Progress marks phases: 0.3 after the contraction over positions, 0.7 after the sumcheck, 0.9 after g is committed.
         let mut marks = Vec::new();
-        let flow = open(&params, &mut prover, &stack, &oracles, functionals, &mut |done| {
+        let flow = combine(&params, &mut prover, &stack, &oracles, &functionals, &mut |done| {
             marks.push((done, start.elapsed()));
             ControlFlow::Continue(())
         });
-        assert!(flow.is_continue());
+        let ControlFlow::Continue(combination) = flow else { panic!("nobody stops it") };
+        query(&params, &mut prover, &stack, &oracles, combination);
+        marks.push((1.0, start.elapsed()));
         let at = |x: f64| marks.iter().rev().find(|m| m.0 <= x + 1e-9).map_or(0.0, |m| m.1);
         let proof = prover.finish();
         size = proof.len();
@@ -104,7 +108,8 @@ fn run(name: &str, runs: usize, witness: Vec<(usize, usize)>, model: Vec<(usize,
         let start = Clock::now();
         for claims in claims {
             let mut reader = PlainReader::new(Transcript::new(), &proof);
-            verify_opening(&params, &mut reader, &stack, &roots, claims).expect("an honest proof");
+            let combined = verify_combination(&params, &mut reader, &stack, &roots, &claims).expect("an honest proof");
+            verify_queries(&params, &mut reader, &stack, &roots, combined, None).expect("an honest proof");
             reader.finish().expect("nothing left");
         }
         let verify_time = start.elapsed() / CHECKS as f64;

@@ -1,6 +1,6 @@
 //! Proves one exported model several times and prints the median of each phase.
 //!
-//! `cargo run --release --example prove_bench -- PROGRAM WEIGHTS [RUNS] [THREADS]`, where the files hold `Model.program_bytes` and
+//! `cargo run --release --example prove_bench -- PROGRAM WEIGHTS [RUNS] [THREADS] [plain|zk]`, where the files hold `Model.program_bytes` and
 //! `Model.weights_bytes()`.
 
 /// As in the Python binding.
@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use nexus_edge_core::exec::Executor;
+use nexus_edge_core::parameters::Mode;
 use nexus_edge_core::program::{Program, Weights};
 use nexus_edge_core::proof::{ProvingKey, Request, prove, verify};
 
@@ -18,10 +19,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let args: Vec<String> = std::env::args().collect();
     let runs: usize = args.get(3).map_or(Ok(5), |n| n.parse())?;
     let threads: usize = args.get(4).map_or(Ok(0), |n| n.parse())?;
+    let mode = if args.get(5).is_some_and(|m| m == "zk") { Mode::Zk } else { Mode::Plain };
     rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
     let program = Program::from_bytes(&std::fs::read(&args[1])?)?;
     let weights = Weights::from_bytes(&std::fs::read(&args[2])?)?;
-    let key = ProvingKey::new(program, weights, false, 100)?;
+    let key = ProvingKey::new(program, weights, false, 100, mode)?;
     let executor = Executor::new(key.verifying.program().clone(), &key.weights)?;
     let program = key.verifying.program();
     let inputs: Vec<Vec<i16>> = program
@@ -37,8 +39,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (mut whole, mut checks) = (Vec::new(), Vec::new());
     let mut last = None;
     for _ in 0..runs {
-        let request =
-            Request { inputs: inputs.iter().map(Vec::as_slice).collect(), context: [0; 32], committed: key.verifying.usual_form() };
+        let request = Request {
+            inputs: inputs.iter().map(Vec::as_slice).collect(),
+            context: [0; 32],
+            committed: key.verifying.usual_form(),
+            seeds: Vec::new(),
+        };
         let start = Instant::now();
         let made = prove(&key, &executor, &request, &mut |_, _| true)?;
         whole.push(start.elapsed().as_secs_f64() * 1e3);

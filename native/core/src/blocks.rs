@@ -75,14 +75,36 @@ impl Block {
     }
 }
 
+/// The halves of a piece of at least two cells that hold anything.
+fn halves(piece: Piece) -> impl Iterator<Item = Piece> {
+    let size = piece.size / 2;
+    let half = move |k: usize| Piece { start: piece.start + k * size, size, used: piece.used.saturating_sub(k * size).min(size) };
+    (0..2).map(half).filter(|p| p.used > 0)
+}
+
+fn cut(block: Block, most: usize, out: &mut Vec<Block>) {
+    if block.size() <= most {
+        out.push(block);
+    } else if block.positions.size > 1 {
+        halves(block.positions).for_each(|positions| cut(Block { positions, ..block }, most, out));
+    } else {
+        halves(block.channels).for_each(|channels| cut(Block { channels, ..block }, most, out));
+    }
+}
+
 /// Blocks of all `(positions, channels)` shapes sorted by falling size (ties in order of declaration, position pieces outer, channel
 /// pieces inner), and the total length.
 pub fn stack(shapes: &[(usize, usize)]) -> (Vec<Block>, usize) {
+    stack_cut(shapes, usize::MAX)
+}
+
+/// [`stack`] of blocks of at most `most` cells, a power of two: larger ones are halved, positions first.
+pub fn stack_cut(shapes: &[(usize, usize)], most: usize) -> (Vec<Block>, usize) {
     let mut blocks: Vec<Block> = Vec::new();
     for (owner, &(p, c)) in shapes.iter().enumerate() {
         for positions in pieces(p) {
             for channels in pieces(c) {
-                blocks.push(Block { owner, positions, channels, offset: 0 });
+                cut(Block { owner, positions, channels, offset: 0 }, most, &mut blocks);
             }
         }
     }
@@ -108,6 +130,23 @@ mod tests {
             assert!(p.windows(2).all(|w| w[1].start == w[0].start + w[0].size && w[0].used == w[0].size && w[0].size >= w[1].size));
         }
         assert_eq!(pieces(12544).iter().map(|x| x.size).collect::<Vec<_>>(), [8192, 4096, 256]);
+    }
+
+    #[test]
+    fn cut_blocks_hold_the_same_cells() {
+        for most in [1, 4, 32, 1024] {
+            let shapes = [(49, 24), (1, 7), (12, 12), (1, 1)];
+            let (blocks, total) = stack_cut(&shapes, most);
+            assert!(blocks.iter().all(|b| b.size() <= most && b.offset % b.size() == 0 && b.positions.used > 0 && b.channels.used > 0));
+            assert_eq!(total, blocks.iter().map(Block::size).sum::<usize>());
+            for (owner, (p, c)) in shapes.into_iter().enumerate() {
+                let mut seen = vec![0; p * c];
+                for b in blocks.iter().filter(|b| b.owner == owner) {
+                    b.positions.range().for_each(|p| b.channels.range().for_each(|k| seen[p * c + k] += 1));
+                }
+                assert!(seen.iter().all(|&n| n == 1));
+            }
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@
 use p3_field::PrimeCharacteristicRing;
 
 use crate::field::{Ext, F, K, P};
+use crate::masking::Line;
 use crate::reject::{Reject, Verdict};
 
 const TRANSCRIPT: &str = "nexus-edge v1 transcript";
@@ -80,11 +81,18 @@ impl Transcript {
 #[cfg(feature = "attacks")]
 pub type Tamper = std::sync::Arc<dyn Fn(&'static str, usize, &mut [u8]) + Send + Sync>;
 
+/// The masks of a proof's messages, and the messages without them; flat, `D` base elements each.
+struct Masks {
+    masks: Vec<F>,
+    sent: Vec<F>,
+}
+
 /// The prover's side: appends each message to the proof and absorbs it.
 pub struct Prover {
     /// The transcript; public so that the statement can be absorbed.
     pub transcript: Transcript,
     proof: Vec<u8>,
+    masks: Option<Masks>,
     #[cfg(feature = "attacks")]
     tamper: Option<Tamper>,
 }
@@ -101,9 +109,16 @@ impl Prover {
         Prover {
             transcript,
             proof: Vec::new(),
+            masks: None,
             #[cfg(feature = "attacks")]
             tamper: None,
         }
+    }
+
+    /// Adds `masks`, in order, to the messages that depend on the witness.
+    pub(crate) fn masked(mut self, masks: Vec<F>) -> Self {
+        self.masks = Some(Masks { masks, sent: Vec::new() });
+        self
     }
 
     /// Lets `tamper` change every message before it is absorbed.
@@ -123,8 +138,25 @@ impl Prover {
     }
 
     /// Sends elements that depend on the witness (masked in zero-knowledge mode).
+    ///
+    /// # Panics
+    /// If a masked proof has more messages than masks: the key counted them.
     pub fn send<const D: usize>(&mut self, label: &'static str, values: &[K<D>]) {
-        self.send_clear(label, values);
+        let Some(state) = &mut self.masks else { return self.send_clear(label, values) };
+        let masks = &state.masks[state.sent.len()..][..D * values.len()];
+        let masked: Vec<K<D>> = values.iter().zip(masks.as_chunks::<D>().0).map(|(&t, &r)| t + Ext(r)).collect();
+        state.sent.extend(values.iter().flat_map(|t| t.0));
+        self.send_clear(label, &masked);
+    }
+
+    /// The messages that were masked, without their masks.
+    pub(crate) fn unmasked<const D: usize>(&self) -> Vec<K<D>> {
+        self.masks.as_ref().map_or(Vec::new(), |m| m.sent.as_chunks::<D>().0.iter().map(|&c| Ext(c)).collect())
+    }
+
+    /// The proof so far.
+    pub(crate) fn so_far(&self) -> &[u8] {
+        &self.proof
     }
 
     /// Sends elements that stay clear in every mode.
@@ -195,8 +227,12 @@ pub trait Reader<const D: usize> {
     fn scale(&self, a: &Self::Value, x: K<D>) -> Self::Value;
     /// Product of two values of degree at most 1.
     fn product(&self, a: &Self::Value, b: &Self::Value) -> Self::Value;
-    /// Requires the value to be 0.
+    /// Requires the value to be 0: now, or at the latest in [`Reader::settle`].
     fn assert_zero(&mut self, a: &Self::Value, what: &'static str) -> Verdict<()>;
+
+    /// Checks what [`Reader::assert_zero`] has left open, after the last masked message and before the first query. The line that comes of it
+    /// has `pads` coefficients more than it needs, and is to be compared with the rows that are opened.
+    fn settle(&mut self, pads: usize) -> Verdict<Option<Line<D>>>;
 
     /// One challenge.
     fn challenge(&mut self, label: &'static str) -> K<D> {
@@ -212,16 +248,28 @@ pub trait Reader<const D: usize> {
     }
 }
 
-/// Reads a plain proof: values are the elements themselves and equations are tested at once.
-pub struct PlainReader<'a> {
+/// Where a reader's messages come from.
+pub trait Source {
+    /// The transcript.
+    fn transcript(&mut self) -> &mut Transcript;
+    /// `n` canonical elements, absorbed.
+    fn elements<const D: usize>(&mut self, label: &'static str, n: usize) -> Verdict<Vec<K<D>>>;
+    /// `n` bytes, absorbed.
+    fn bytes(&mut self, label: &'static str, n: usize) -> Verdict<Vec<u8>>;
+    /// `n` bytes of openings, not absorbed.
+    fn opening(&mut self, label: &'static str, n: usize) -> Verdict<&[u8]>;
+}
+
+/// Reads a proof's bytes from the first to the last.
+pub struct ProofBytes<'a> {
     transcript: Transcript,
     rest: &'a [u8],
 }
 
-impl<'a> PlainReader<'a> {
+impl<'a> ProofBytes<'a> {
     /// Reads `proof` after what `transcript` has absorbed.
     pub fn new(transcript: Transcript, proof: &'a [u8]) -> Self {
-        PlainReader { transcript, rest: proof }
+        ProofBytes { transcript, rest: proof }
     }
 
     /// Refuses leftover bytes.
@@ -236,40 +284,73 @@ impl<'a> PlainReader<'a> {
     }
 }
 
-impl<const D: usize> Reader<D> for PlainReader<'_> {
-    type Value = K<D>;
-
-    fn absorb(&mut self, label: &str, data: &[u8]) {
-        self.transcript.absorb(label, data);
+impl Source for ProofBytes<'_> {
+    fn transcript(&mut self) -> &mut Transcript {
+        &mut self.transcript
     }
 
-    fn receive(&mut self, label: &'static str, n: usize) -> Verdict<Vec<K<D>>> {
-        self.receive_clear(label, n)
-    }
-
-    fn receive_clear(&mut self, label: &'static str, n: usize) -> Verdict<Vec<K<D>>> {
+    fn elements<const D: usize>(&mut self, label: &'static str, n: usize) -> Verdict<Vec<K<D>>> {
         let bytes = n.checked_mul(8 * D).ok_or(Reject::Truncated { at: label })?;
         let data = self.split(label, bytes)?;
         self.transcript.absorb(label, data);
         data.chunks_exact(8 * D).map(|c| K::from_bytes(c).ok_or(Reject::NotCanonical { at: label })).collect()
     }
 
-    fn receive_bytes(&mut self, label: &'static str, n: usize) -> Verdict<Vec<u8>> {
+    fn bytes(&mut self, label: &'static str, n: usize) -> Verdict<Vec<u8>> {
         let data = self.split(label, n)?;
         self.transcript.absorb(label, data);
         Ok(data.to_vec())
     }
 
-    fn take(&mut self, label: &'static str, n: usize) -> Verdict<&[u8]> {
+    fn opening(&mut self, label: &'static str, n: usize) -> Verdict<&[u8]> {
         self.split(label, n)
+    }
+}
+
+/// Reads a plain proof: values are the elements themselves and equations are tested at once.
+pub struct PlainReader<'a>(ProofBytes<'a>);
+
+impl<'a> PlainReader<'a> {
+    /// Reads `proof` after what `transcript` has absorbed.
+    pub fn new(transcript: Transcript, proof: &'a [u8]) -> Self {
+        PlainReader(ProofBytes::new(transcript, proof))
+    }
+
+    /// Refuses leftover bytes.
+    pub fn finish(self) -> Verdict<()> {
+        self.0.finish()
+    }
+}
+
+impl<const D: usize> Reader<D> for PlainReader<'_> {
+    type Value = K<D>;
+
+    fn absorb(&mut self, label: &str, data: &[u8]) {
+        self.0.transcript.absorb(label, data);
+    }
+
+    fn receive(&mut self, label: &'static str, n: usize) -> Verdict<Vec<K<D>>> {
+        self.0.elements(label, n)
+    }
+
+    fn receive_clear(&mut self, label: &'static str, n: usize) -> Verdict<Vec<K<D>>> {
+        self.0.elements(label, n)
+    }
+
+    fn receive_bytes(&mut self, label: &'static str, n: usize) -> Verdict<Vec<u8>> {
+        self.0.bytes(label, n)
+    }
+
+    fn take(&mut self, label: &'static str, n: usize) -> Verdict<&[u8]> {
+        self.0.opening(label, n)
     }
 
     fn challenges(&mut self, label: &'static str, n: usize) -> Vec<K<D>> {
-        self.transcript.challenge(label, n)
+        self.0.transcript.challenge(label, n)
     }
 
     fn indices(&mut self, label: &'static str, n: usize, bits: usize) -> Vec<usize> {
-        self.transcript.indices(label, n, bits)
+        self.0.transcript.indices(label, n, bits)
     }
 
     fn constant(&self, x: K<D>) -> K<D> {
@@ -290,5 +371,9 @@ impl<const D: usize> Reader<D> for PlainReader<'_> {
 
     fn assert_zero(&mut self, a: &K<D>, what: &'static str) -> Verdict<()> {
         if *a == K::ZERO { Ok(()) } else { Err(Reject::Equation(what)) }
+    }
+
+    fn settle(&mut self, _: usize) -> Verdict<Option<Line<D>>> {
+        Ok(None)
     }
 }

@@ -81,11 +81,28 @@ impl Codewords {
 /// Encodes `columns` polynomials of `2^log_rows` coefficients each on the domain of size `2^log_domain`. `load(panel, row, out)` fills `out` with
 /// rows `row, row + 1, ...` of a panel's coefficients, zeros in columns that do not exist.
 pub fn encode(columns: usize, log_rows: usize, log_domain: usize, load: impl Fn(usize, usize, &mut [Row]) + Sync) -> Codewords {
+    encode_long(columns, log_rows, log_domain, load, |_| Vec::new())
+}
+
+/// [`encode`] of polynomials that have more than `2^log_rows` coefficients: `tail(panel)` gives the rest, row by row, at most `2^log_rows` rows.
+///
+/// # Panics
+/// If there is a tail and the domain does not have twice `2^log_rows` points.
+pub fn encode_long(
+    columns: usize,
+    log_rows: usize,
+    log_domain: usize,
+    load: impl Fn(usize, usize, &mut [Row]) + Sync,
+    tail: impl Fn(usize) -> Vec<Row> + Sync,
+) -> Codewords {
     let panels = (0..columns.div_ceil(PANEL))
         .into_par_iter()
         .map(|p| {
+            let tail = tail(p);
+            assert!(tail.is_empty() || log_domain == log_rows + 1, "the tail is folded into the two children of the root");
+            assert!(tail.len() <= 1 << log_rows, "the tail is shorter than the rest");
             let mut panel = vec![F::ZERO; PANEL << log_domain];
-            encode_panel(&mut panel, log_rows, log_domain - log_rows, |row, out| load(p, row, out));
+            encode_panel(&mut panel, log_rows, log_domain - log_rows, |row, out| load(p, row, out), &tail);
             panel
         })
         .collect();
@@ -108,13 +125,25 @@ const STRIP: usize = 16;
 /// Nodes of so many rows are handed to another thread.
 const TASK: usize = 1 << 12;
 
-fn encode_panel(panel: &mut [F], log_rows: usize, log_blowup: usize, load: impl Fn(usize, &mut [Row])) {
+/// Adds to `rows`, which start at `row`, what the remainder at `node` of depth 1 has from the coefficients beyond: `a + c b`, `a - c b`.
+fn add_tail(rows: &mut [Row], row: usize, tail: &[Row], node: usize) {
+    let c = constants(0)[0];
+    let c = if node == 0 { c } else { -c };
+    for (to, from) in rows.iter_mut().zip(tail.get(row..).unwrap_or_default()) {
+        for (a, &b) in to.iter_mut().zip(from) {
+            *a += c * b;
+        }
+    }
+}
+
+fn encode_panel(panel: &mut [F], log_rows: usize, log_blowup: usize, load: impl Fn(usize, &mut [Row]), tail: &[Row]) {
     let copy = PANEL << log_rows;
     if 1 << log_rows < 8 * STRIP {
         let mut rows = vec![[F::ZERO; PANEL]; 1 << log_rows];
         load(0, &mut rows);
         for (node, block) in panel.chunks_exact_mut(copy).enumerate() {
             block.copy_from_slice(rows.as_flattened());
+            add_tail(block.as_chunks_mut::<PANEL>().0, 0, tail, node);
             transform(PackedF::pack_slice_mut(block), log_rows, log_blowup, node);
         }
         return;
@@ -126,8 +155,19 @@ fn encode_panel(panel: &mut [F], log_rows: usize, log_blowup: usize, load: impl 
         for (k, strip) in loaded.chunks_exact_mut(STRIP).enumerate() {
             load((k << (log_rows - 3)) + row, strip);
         }
-        let from = legs(PackedF::pack_slice(loaded.as_flattened()).chunks_exact(STRIP * PANEL / LANES));
+        let strips = |rows: &[Row; 8 * STRIP]| -> [[PackedF; STRIP * PANEL / LANES]; 8] {
+            let mut parts = PackedF::pack_slice(rows.as_flattened()).as_chunks().0.iter();
+            core::array::from_fn(|_| parts.next().copied().unwrap_or([PackedF::ZERO; STRIP * PANEL / LANES]))
+        };
+        let shared = (row >= tail.len()).then(|| strips(&loaded));
         for (node, block) in panel.chunks_exact_mut(copy).enumerate() {
+            let from = shared.unwrap_or_else(|| {
+                let mut own = loaded;
+                for (k, strip) in own.chunks_exact_mut(STRIP).enumerate() {
+                    add_tail(strip, (k << (log_rows - 3)) + row, tail, node);
+                }
+                strips(&own)
+            });
             let constants = Constants3::new(log_blowup, node);
             let mut to = legs(block.chunks_exact_mut(leg).map(|to| PackedF::pack_slice_mut(&mut to[row * PANEL..][..STRIP * PANEL])));
             for i in 0..STRIP * PANEL / LANES {
@@ -294,6 +334,27 @@ mod tests {
                 for (j, &value) in row.iter().enumerate() {
                     let horner = (0..1 << log).rev().fold(F::ZERO, |t, k| t * x + c[k * columns + j]);
                     assert_eq!(value, horner);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn tails_are_coefficients_beyond_the_rows() {
+        for (log, columns, pads) in [(2, 3, 4), (4, 9, 5), (7, 8, 100), (9, 11, 40), (8, 2, 256), (8, 2, 1)] {
+            let n = (1 << log) + pads;
+            let c: Vec<F> = (0..(columns * n) as u64).map(|i| F::from_u64(i.wrapping_mul(0x9e3779b97f4a7c15) % P)).collect();
+            let at = |panel: usize, k: usize| {
+                core::array::from_fn(|j| {
+                    *c.get(k * columns + panel * PANEL + j).filter(|_| panel * PANEL + j < columns).unwrap_or(&F::ZERO)
+                })
+            };
+            let load = |panel: usize, row: usize, out: &mut [Row]| out.iter_mut().enumerate().for_each(|(k, to)| *to = at(panel, row + k));
+            let words = encode_long(columns, log, log + 1, load, |panel| ((1 << log)..n).map(|k| at(panel, k)).collect());
+            for i in 0..2 << log {
+                let x = point(log + 1, i);
+                for (j, value) in words.row(i).enumerate() {
+                    assert_eq!(value, (0..n).rev().fold(F::ZERO, |t, k| t * x + c[k * columns + j]), "{log} {pads} {i} {j}");
                 }
             }
         }

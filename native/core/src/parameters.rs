@@ -14,6 +14,9 @@
 //! - *Rows.* Below 2^8 rows nearly all rows would be opened.
 //! - *Clear polynomial.* Up to 2^12 coefficients the column combination is sent in the clear: 64 KB, about what WHIR would take, and the
 //!   verifier's work is two small transforms.
+//! - *Zero-knowledge.* A column of the witness has as many random coefficients beyond its `2^l` rows as there are queries, which raises the
+//!   rate and with it the queries. All proofs count at the largest rate that the set allows, that of 2^12 rows: a long-lived oracle is then
+//!   decoded to one message by all proofs that open it. 266 (347) queries give 102 (130) bits there; that is the largest of the terms. Below 2^12 rows the pads would cost more than they save.
 
 /// Log of the leaf width of WHIR's oracles: four variables are folded per round.
 pub const FOLD_LOG: usize = 4;
@@ -26,13 +29,24 @@ pub const MAX_LOG_DOMAIN: usize = 32;
 /// Roles of oracles.
 pub(crate) const ROLES: usize = 4;
 
+/// What a proof shows beside its statement; part of the parameter set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Mode {
+    /// Messages, rows and commitments are functions of the data: for public inputs and for measurements.
+    Plain = 0,
+    /// Zero-knowledge: nothing but the statement, to one who has the proof (docs/protocol/zero-knowledge.md).
+    Zk = 1,
+}
+
 /// A parameter set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Parameters {
     security: u32,
+    mode: Mode,
     degree: usize,
     columns: [usize; ROLES],
     min_log_rows: [usize; ROLES],
+    hiding_log_rows: usize,
     queries: [usize; 10],
     clear_log: usize,
     final_log: usize,
@@ -40,38 +54,67 @@ pub struct Parameters {
 
 impl Parameters {
     /// The set for 100 or 128 bits; there is no other.
-    pub fn new(security: u32) -> Option<Parameters> {
+    pub fn new(security: u32, mode: Mode) -> Option<Parameters> {
         // queries[k] is ceil(target / -log2((1 + 2^-k) / 2)) for 104 and for 132 bits; rate 1 has no code.
-        let (degree, queries) = match security {
+        let (degree, mut queries) = match security {
             100 => (2, [0, 251, 154, 126, 114, 109, 107, 106, 105, 105]),
             128 => (3, [0, 319, 195, 160, 145, 139, 136, 134, 133, 133]),
             _ => return None,
         };
-        Some(Parameters { security, degree, columns: [112, 32, 64, 64], min_log_rows: [8; ROLES], queries, clear_log: 12, final_log: 9 })
+        if mode == Mode::Zk {
+            queries[ORACLE_LOG_BLOWUP] = if security == 100 { 266 } else { 347 };
+        }
+        Some(Parameters {
+            security,
+            mode,
+            degree,
+            columns: [112, 32, 64, 64],
+            min_log_rows: [8; ROLES],
+            hiding_log_rows: 12,
+            queries,
+            clear_log: 12,
+            final_log: 9,
+        })
     }
 
     /// A set for tests whose thresholds are so small that every path runs within milliseconds. It proves nothing.
     #[cfg(test)]
     pub(crate) fn tiny(degree: usize, columns: usize, min_log_rows: usize, clear_log: usize, final_log: usize) -> Parameters {
+        Self::tiny_in(Mode::Plain, degree, columns, min_log_rows, clear_log, final_log)
+    }
+
+    /// [`Self::tiny`] in a mode.
+    #[cfg(test)]
+    pub(crate) fn tiny_in(
+        mode: Mode,
+        degree: usize,
+        columns: usize,
+        min_log_rows: usize,
+        clear_log: usize,
+        final_log: usize,
+    ) -> Parameters {
         assert!(clear_log >= FOLD_LOG, "a WHIR oracle has at least one coefficient a column");
         Parameters {
             security: 0,
+            mode,
             degree,
             columns: [columns, columns.div_ceil(2), columns, columns],
             min_log_rows: [min_log_rows; ROLES],
+            hiding_log_rows: min_log_rows.max(4),
             queries: [0, 9, 8, 7, 6, 5, 5, 5, 5, 5],
             clear_log,
             final_log,
         }
     }
 
-    /// The set as absorbed: little-endian 32-bit integers in the order security, degree, column limits by role, least log rows by role,
-    /// queries by log of the inverse rate from 1/2 on, clear threshold, final threshold, and the constants [`FOLD_LOG`] and
+    /// The set as absorbed: little-endian 32-bit integers in the order security, degree, mode, column limits by role, least log rows by role,
+    /// least log rows of hiding oracles, queries by log of the inverse rate from 1/2 on, clear threshold, final threshold, and the constants [`FOLD_LOG`] and
     /// [`WHIR_LOG_BLOWUP`].
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut words = vec![self.security as usize, self.degree];
+        let mut words = vec![self.security as usize, self.degree, self.mode as usize];
         words.extend(self.columns);
         words.extend(self.min_log_rows);
+        words.push(self.hiding_log_rows);
         words.extend(&self.queries[1..]);
         words.extend([self.clear_log, self.final_log, FOLD_LOG, WHIR_LOG_BLOWUP]);
         words.into_iter().flat_map(|w| (w as u32).to_le_bytes()).collect()
@@ -80,6 +123,30 @@ impl Parameters {
     /// Bits that the sum of all error terms of a proof stays below.
     pub fn security(&self) -> u32 {
         self.security
+    }
+
+    /// Whether proofs are zero-knowledge.
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// Queries to committed oracles. In zero-knowledge mode also the random coefficients of each column of the witness.
+    pub(crate) fn row_queries(&self) -> usize {
+        self.queries(ORACLE_LOG_BLOWUP)
+    }
+
+    /// Random coefficients beyond the rows of a witness's message.
+    pub(crate) fn pads(&self) -> usize {
+        match self.mode {
+            Mode::Plain => 0,
+            Mode::Zk => self.row_queries(),
+        }
+    }
+
+    /// The largest rate of a code whose words are opened by row queries: that of the fewest rows, pads included.
+    pub(crate) fn row_rate(&self) -> f64 {
+        let rows = (1usize << self.hiding_log_rows) as f64;
+        (rows + self.pads() as f64) / (rows * (1 << ORACLE_LOG_BLOWUP) as f64)
     }
 
     /// Degree of `K` over `F`.
@@ -93,8 +160,8 @@ impl Parameters {
     }
 
     /// `log2` of the rows of an oracle's message at least.
-    pub(crate) fn min_log_rows(&self, role: usize) -> usize {
-        self.min_log_rows[role]
+    pub(crate) fn min_log_rows(&self, role: usize, hiding: bool) -> usize {
+        if hiding { self.min_log_rows[role].max(self.hiding_log_rows) } else { self.min_log_rows[role] }
     }
 
     /// Queries to a code word of rate `2^-log_blowup`; past the table a lower rate only makes the same number stronger.
@@ -120,19 +187,36 @@ mod tests {
     #[test]
     fn query_counts_are_the_least_that_reach_their_target() {
         for (security, target) in [(100, 104.0), (128, 132.0)] {
-            let p = Parameters::new(security).expect("a set");
-            for log in 1..10 {
-                let bits = -((1.0 + 0.5f64.powi(log)) / 2.0).log2();
-                assert_eq!(p.queries(log as usize), (target / bits).ceil() as usize, "rate 2^-{log}");
+            for mode in [Mode::Plain, Mode::Zk] {
+                let p = Parameters::new(security, mode).expect("a set");
+                let bits = |rate: f64| -((1.0 + rate) / 2.0).log2();
+                let target_of_rows = if mode == Mode::Zk { target - 2.0 } else { target };
+                assert_eq!(p.row_queries(), (target_of_rows / bits(p.row_rate())).ceil() as usize, "{mode:?}");
+                for log in 2..10 {
+                    assert_eq!(p.queries(log as usize), (target / bits(0.5f64.powi(log))).ceil() as usize, "rate 2^-{log}");
+                }
             }
         }
     }
 
     #[test]
-    fn the_two_sets_differ_and_no_other_exists() {
-        let [a, b] = [100, 128].map(|s| Parameters::new(s).expect("a set"));
+    fn pads_are_the_fewest_that_cover_their_own_queries() {
+        for (security, target) in [(100, 102.0), (128, 130.0)] {
+            let fixed = Parameters::new(security, Mode::Zk).expect("a set").pads();
+            let enough = |q: usize| {
+                let rate = (4096 + q) as f64 / 8192.0;
+                (q as f64) * -((1.0 + rate) / 2.0).log2() >= target
+            };
+            assert!(enough(fixed) && !enough(fixed - 1));
+        }
+    }
+
+    #[test]
+    fn the_sets_differ_and_no_other_exists() {
+        let [a, b] = [100, 128].map(|s| Parameters::new(s, Mode::Zk).expect("a set"));
         assert_ne!(a.to_bytes(), b.to_bytes());
+        assert_ne!(a.to_bytes(), Parameters::new(100, Mode::Plain).expect("a set").to_bytes());
         assert_eq!((a.degree(), b.degree()), (2, 3));
-        assert!([0, 80, 99, 101, 127, 256].iter().all(|&s| Parameters::new(s).is_none()));
+        assert!([0, 80, 99, 101, 127, 256].iter().all(|&s| Parameters::new(s, Mode::Zk).is_none()));
     }
 }

@@ -25,8 +25,7 @@ impl Term {
     }
 
     /// A word outside the unique decoding radius `(1 - rate)/2` passes `queries` independent queries: `((1 + rate)/2)^queries`.
-    pub fn queries(name: impl Into<String>, queries: usize, log_blowup: usize) -> Term {
-        let rate = 0.5f64.powi(log_blowup as i32);
+    pub fn queries(name: impl Into<String>, queries: usize, rate: f64) -> Term {
         Term { name: name.into(), bits: -(queries as f64) * ((1.0 + rate) / 2.0).log2() }
     }
 }
@@ -70,11 +69,11 @@ pub fn opening_terms(params: &Parameters, stack: &Stack, claims: usize) -> Vec<T
     let degree = params.degree();
     let algebraic = |name: String, count: f64| Term::algebraic(name, count, degree);
     let domain = stack.log_rows + ORACLE_LOG_BLOWUP;
-    let mut queries = params.queries(ORACLE_LOG_BLOWUP);
+    let mut queries = params.row_queries();
     let mut terms = vec![
         algebraic("opening: batch of claims".into(), claims.max(2) as f64 - 1.0),
         algebraic("opening: sumcheck".into(), 2.0 * stack.variables() as f64),
-        Term::queries("opening: row queries", queries, ORACLE_LOG_BLOWUP),
+        Term::queries("opening: row queries", queries, params.row_rate()),
     ];
     if stack.column_bits > 0 {
         terms.push(algebraic("opening: column fold".into(), stack.column_bits as f64 * (1u64 << domain) as f64));
@@ -87,7 +86,7 @@ pub fn opening_terms(params: &Parameters, stack: &Stack, claims: usize) -> Vec<T
         terms.push(algebraic(format!("folding {i}: sumcheck"), 2.0 * FOLD_LOG as f64));
         terms.push(algebraic(format!("folding {i}: fold of leaves"), FOLD_LOG as f64 * (1u64 << stage.height()) as f64));
         queries = params.queries(stage.log_blowup);
-        terms.push(Term::queries(format!("folding {i}: queries"), queries, stage.log_blowup));
+        terms.push(Term::queries(format!("folding {i}: queries"), queries, 0.5f64.powi(stage.log_blowup as i32)));
     }
     terms
 }
@@ -97,11 +96,12 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::pcs::{OracleLayout, Role};
+    use crate::parameters::Mode;
+    use crate::pcs::{Hiding, OracleLayout, Role};
 
     fn sum(security: u32, witness: (usize, usize), model: (usize, usize), input: (usize, usize), claims: usize) -> Soundness {
-        let params = Parameters::new(security).expect("a set");
-        let layout = |role, shape| Arc::new(OracleLayout::new(&params, role, 0, vec![shape]));
+        let params = Parameters::new(security, Mode::Plain).expect("a set");
+        let layout = |role, shape| Arc::new(OracleLayout::new(&params, role, 0, vec![shape], Hiding::None));
         let stack = Stack::new(vec![layout(Role::Witness, witness), layout(Role::Tensor, input), layout(Role::Model, model)]);
         Soundness::new(opening_terms(&params, &stack, claims))
     }

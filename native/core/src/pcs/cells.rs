@@ -31,17 +31,17 @@ pub(crate) enum BlockCells<'a> {
 }
 
 impl Cells {
-    /// The storages' values, row-major, laid out in blocks; padding is 0.
-    pub fn new(layout: &OracleLayout, values: &[&[F]]) -> Cells {
+    /// The storages' values, row-major, laid out in blocks; padding is 0. `random` fills the random blocks one after another.
+    pub fn new(layout: &OracleLayout, values: &[&[F]], random: &[F]) -> Cells {
         let mut small = vec![0; layout.cells()];
         let mut slots = Vec::with_capacity(layout.blocks.len());
-        let mut rest = small.as_mut_slice();
+        let (mut rest, mut at) = (small.as_mut_slice(), 0);
         for b in &layout.blocks {
-            let (slot, tail) = rest.split_at_mut(b.size());
+            let (slot, tail) = rest.split_at_mut(b.offset - at).1.split_at_mut(b.size());
             slots.push((b, slot));
-            rest = tail;
+            (rest, at) = (tail, b.offset + b.size());
         }
-        let wide = slots
+        let mut wide: Vec<(usize, Vec<F>)> = slots
             .into_par_iter()
             .filter_map(|(b, slot)| {
                 let row = |p: usize| &values[b.owner][p * layout.shapes[b.owner].1..][b.channels.range()];
@@ -64,6 +64,13 @@ impl Cells {
                 Some((b.offset, cells))
             })
             .collect();
+        let mut random = random;
+        for (offset, size) in layout.random_blocks() {
+            let (block, rest) = random.split_at(size);
+            wide.push((offset, block.to_vec()));
+            random = rest;
+        }
+        wide.sort_unstable_by_key(|w| w.0);
         Cells { small, wide }
     }
 

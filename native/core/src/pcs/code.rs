@@ -1,16 +1,20 @@
 //! A committed matrix of code words: rows hashed to leaves, opened by row.
 //!
-//! An opening at sorted distinct rows is these rows in order, each its elements in 8 canonical little-endian bytes, and then the siblings of
-//! [`crate::merkle`].
+//! An opening at sorted distinct rows is these rows in order, each its elements in 8 canonical little-endian bytes and the salt of its leaf, if
+//! leaves have salts, and then the siblings of [`crate::merkle`].
+//!
+//! Without salts a leaf is a function of its row, and one who can guess the row recognises it; with one salt for the whole tree, so can one
+//! who has seen any other row.
 
 use p3_field::PrimeCharacteristicRing;
 use rayon::prelude::*;
 
 use crate::channel::{Prover, Reader};
 use crate::field::{F, P, canonical};
-use crate::hash::{BLOCK, Digest, Key, hash_blocks, leaf_bytes};
+use crate::hash::{BLOCK, Digest, Key, SALT, hash_blocks, leaf_bytes};
 use crate::merkle::{Tree, root_of, sibling_count};
 use crate::ntt::{Codewords, PANEL, Row, reverse};
+use crate::random::Seed;
 use crate::reject::{Reject, Verdict};
 
 /// What fixes the hash of a row.
@@ -20,16 +24,27 @@ pub(crate) struct Leaf {
     pub role: &'static str,
     /// Base elements in a row.
     pub columns: usize,
+    /// Whether 16 secret bytes are hashed with each row.
+    pub salted: bool,
 }
 
 impl Leaf {
     fn key(&self) -> Key {
-        Key::leaf(self.role, self.columns, false)
+        Key::leaf(self.role, self.columns, self.salted)
     }
 
-    /// Hashes rows of canonical bytes.
+    fn salt(&self) -> usize {
+        if self.salted { SALT } else { 0 }
+    }
+
+    /// Bytes of an opened row: its elements, and its salt.
+    pub fn opened(&self) -> usize {
+        8 * self.columns + self.salt()
+    }
+
+    /// Hashes rows of canonical bytes, each with its salt.
     fn digests(&self, key: &Key, rows: &[u8]) -> Vec<Digest> {
-        let (raw, size) = (8 * self.columns, leaf_bytes(self.columns, 0));
+        let (raw, size) = (self.opened(), leaf_bytes(self.columns, self.salt()));
         let mut out = vec![[0; 32]; rows.len() / raw];
         let mut padded = vec![0; out.len() * size];
         for (leaf, row) in padded.chunks_exact_mut(size).zip(rows.chunks_exact(raw)) {
@@ -47,19 +62,22 @@ pub(crate) struct Code {
     leaf: Leaf,
     words: Codewords,
     tree: Tree,
+    /// Of the salts, which are in the order of stored rows.
+    seed: Option<Seed>,
 }
 
 impl Code {
-    /// Hashes the rows.
-    pub fn new(leaf: Leaf, words: Codewords) -> Code {
+    /// Hashes the rows, with salts if there is a seed.
+    pub fn new(leaf: Leaf, words: Codewords, seed: Option<Seed>) -> Code {
         const RUN: usize = 128;
-        let (key, size) = (leaf.key(), leaf_bytes(leaf.columns, 0));
+        assert_eq!(leaf.salted, seed.is_some(), "salts come from a seed");
+        let (key, size) = (leaf.key(), leaf_bytes(leaf.columns, leaf.salt()));
         let height = words.log_domain();
         let mut stored = vec![[0; 32]; 1 << height];
         stored.par_chunks_mut(RUN).enumerate().for_each_init(
             || vec![0u8; RUN * size],
             |padded, (run, out)| {
-                // A row of a panel is a block of the leaf; columns that do not exist are the zeros at its end.
+                // A row of a panel is a block of the leaf; columns that do not exist are zeros, which a salt replaces.
                 for (k, panel) in words.panels().enumerate() {
                     for (bytes, row) in padded.chunks_exact_mut(size).zip(&panel[run * RUN..][..out.len()]) {
                         if let Some(block) = bytes[BLOCK * k..].first_chunk_mut::<BLOCK>() {
@@ -67,12 +85,19 @@ impl Code {
                         }
                     }
                 }
+                if let Some(seed) = &seed {
+                    let mut salts = [[0; SALT]; RUN];
+                    seed.salts(run * RUN, &mut salts[..out.len()]);
+                    for (bytes, salt) in padded.chunks_exact_mut(size).zip(&salts[..out.len()]) {
+                        bytes[8 * leaf.columns..][..SALT].copy_from_slice(salt);
+                    }
+                }
                 hash_blocks(&key, size / BLOCK, &padded[..out.len() * size], out);
             },
         );
         let leaves = (0..1usize << height).into_par_iter().with_min_len(1 << 12).map(|i| stored[reverse(i, height)]).collect();
         drop(stored);
-        Code { leaf, words, tree: Tree::new(leaves) }
+        Code { leaf, words, tree: Tree::new(leaves), seed }
     }
 
     /// The root.
@@ -82,10 +107,15 @@ impl Code {
 
     /// Appends the opening at `rows`, sorted and distinct.
     pub fn open(&self, prover: &mut Prover, rows: &[usize]) {
-        let mut bytes = Vec::with_capacity(rows.len() * 8 * self.leaf.columns);
+        let mut bytes = Vec::with_capacity(rows.len() * self.leaf.opened());
         for &i in rows {
             for x in self.words.row(i) {
                 bytes.extend_from_slice(&canonical(x).to_le_bytes());
+            }
+            if let Some(seed) = &self.seed {
+                let mut salt = [[0; SALT]];
+                seed.salts(reverse(i, self.words.log_domain()), &mut salt);
+                bytes.extend_from_slice(&salt[0]);
             }
         }
         prover.append(&bytes);
@@ -111,17 +141,19 @@ pub(crate) fn read_rows<const D: usize, R: Reader<D>>(
     root: &Digest,
     rows: &[usize],
 ) -> Verdict<Vec<F>> {
-    let size = 8 * leaf.columns * rows.len();
+    let size = leaf.opened() * rows.len();
     let siblings = 32 * sibling_count(rows, height);
     let bytes = reader.take(leaf.role, size + siblings)?;
     let (data, siblings) = bytes.split_at(size);
     let mut values = Vec::with_capacity(leaf.columns * rows.len());
-    for chunk in data.as_chunks::<8>().0 {
-        let v = u64::from_le_bytes(*chunk);
-        if v >= P {
-            return Err(Reject::NotCanonical { at: leaf.role });
+    for row in data.chunks_exact(leaf.opened().max(1)) {
+        for word in row[..8 * leaf.columns].as_chunks::<8>().0 {
+            let v = u64::from_le_bytes(*word);
+            if v >= P {
+                return Err(Reject::NotCanonical { at: leaf.role });
+            }
+            values.push(F::from_u64(v));
         }
-        values.push(F::from_u64(v));
     }
     let digests = leaf.digests(&leaf.key(), data);
     match root_of(rows, digests, siblings.as_chunks::<32>().0, height) {

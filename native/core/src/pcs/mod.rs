@@ -2,6 +2,7 @@
 
 mod cells;
 mod code;
+mod fresh;
 mod functional;
 mod kernel;
 mod open;
@@ -19,11 +20,11 @@ mod whir;
 use std::ops::ControlFlow;
 
 pub use functional::{Claim, Functional};
-pub use open::open;
-pub use oracle::{Committed, OracleLayout, Role, commit};
+pub use open::{Combination, Halt, OpenedRows, combine, query};
+pub use oracle::{Committed, Hiding, OracleLayout, Role, Secret, commit};
 pub use size::opening_bytes;
 pub use stack::Stack;
-pub use verify::verify_opening;
+pub use verify::{Combined, verify_combination, verify_queries};
 pub(crate) use whir::stages;
 
 /// Told how much of the work is done, from 0 to 1; breaks it off by returning `Break`.

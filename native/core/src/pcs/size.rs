@@ -3,13 +3,12 @@
 use super::stack::Stack;
 use super::whir::stages;
 use crate::hash::Digest;
-use crate::parameters::{FOLD_LOG, ORACLE_LOG_BLOWUP, Parameters};
+use crate::parameters::{FOLD_LOG, Parameters};
 
-/// Bytes of an opening at most.
+/// Bytes of an opening at most, but for the sumcheck's rounds.
 pub fn opening_bytes(params: &Parameters, stack: &Stack) -> usize {
     let element = 8 * params.degree();
-    let queries = params.queries(ORACLE_LOG_BLOWUP);
-    let rows: usize = stack.layouts.iter().map(|o| opened(queries, o.log_domain(), 8 * o.columns)).sum();
+    let rows: usize = stack.layouts.iter().map(|o| opened(params.row_queries(), o.log_domain(), o.leaf().opened())).sum();
     let combined = if params.is_clear(stack.log_rows) {
         element << stack.log_rows
     } else {
@@ -24,7 +23,7 @@ pub fn opening_bytes(params: &Parameters, stack: &Stack) -> usize {
             .sum();
         rounds + last
     };
-    element * (2 * stack.variables() + 1) + rows + combined
+    element * (1 + stack.pads()) + rows + combined
 }
 
 /// Distinct rows and their siblings at most. With `n` of `2^height` leaves opened, height `h` has at most `n` lone nodes, and no more than

@@ -1,7 +1,7 @@
 //! All oracles of a proof as one long vector.
 //!
 //! The global index of a cell is `column L_max + row stride`: oracles take aligned ranges of columns, widest first (ties in the order of role,
-//! then index), each rounded up to a power of two; an oracle with `L < L_max` rows enters as `f(X^stride)`, `stride = L_max / L`.
+//! then index), each, its mask included, rounded up to a power of two; an oracle with `L < L_max` rows enters as `f(X^stride)`, `stride = L_max / L`.
 //! The bits below `log2(L_max)` are folded in the coefficient basis, those above in the evaluation basis.
 
 use std::sync::Arc;
@@ -44,7 +44,7 @@ impl Stack {
     /// Stacks oracles, at least one.
     pub fn new(layouts: Vec<Arc<OracleLayout>>) -> Stack {
         let mut order: Vec<usize> = (0..layouts.len()).collect();
-        let width = |o: usize| layouts[o].columns.next_power_of_two();
+        let width = |o: usize| layouts[o].stack_columns().next_power_of_two();
         order.sort_by_key(|&o| (core::cmp::Reverse(width(o)), layouts[o].role, layouts[o].index));
         let (mut bases, mut total) = (vec![0; layouts.len()], 0);
         for o in order {
@@ -52,7 +52,15 @@ impl Stack {
             total += width(o);
         }
         let log_rows = layouts.iter().map(|o| o.log_rows).max().unwrap_or(0);
+        // Under a longer oracle a mask would leave some of the combination's coefficients as they are.
+        let short = |o: &Arc<OracleLayout>| o.has_mask() && o.log_rows < log_rows;
+        assert!(!layouts.iter().any(short), "an oracle with a mask is as long as the longest");
         Stack { bases, log_rows, column_bits: log2_ceil(total.max(1)), layouts }
+    }
+
+    /// Coefficients of the combination of all columns beyond `2^log_rows`.
+    pub(crate) fn pads(&self) -> usize {
+        self.layouts.iter().map(|o| o.pads()).max().unwrap_or(0)
     }
 
     /// Variables of the opening sumcheck.
@@ -66,13 +74,13 @@ impl Stack {
     }
 
     pub(crate) fn span(&self, oracle: usize, block: &Block) -> Span {
+        self.span_of(oracle, block.offset, block.channels.log(), block.positions.log())
+    }
+
+    /// The span of any aligned cells of an oracle.
+    pub(crate) fn span_of(&self, oracle: usize, offset: usize, channels: usize, positions: usize) -> Span {
         let start = self.log_stride(oracle);
-        Span {
-            start,
-            channels: block.channels.log(),
-            positions: block.positions.log(),
-            index: (self.bases[oracle] << self.log_rows) + (block.offset << start),
-        }
+        Span { start, channels, positions, index: (self.bases[oracle] << self.log_rows) + (offset << start) }
     }
 
     /// What the opening absorbs first: the number of oracles and each one's descriptor and root.

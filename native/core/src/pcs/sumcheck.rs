@@ -135,6 +135,18 @@ fn pair_up<const D: usize>(tail: &Tail<D>) -> (Vec<usize>, [Vec<(K<D>, K<D>)>; 2
     (parents, sides)
 }
 
+/// The masks, each a column of the stack without a weight, when the bits of rows are bound.
+fn masks<const D: usize>(stack: &Stack, oracles: &[&Committed], zs: &[(K<D>, Basis)]) -> Vec<(usize, (K<D>, K<D>))> {
+    let with_mask = oracles.iter().zip(&stack.bases).filter_map(|(o, base)| Some((base + o.layout.columns, o.fresh.as_ref()?)));
+    with_mask
+        .map(|(column, fresh)| {
+            let weights = data_tensor(zs);
+            let value = fresh.mask::<D>().zip(&weights).map(|(m, &w)| m * w).reduce(|| K::ZERO, |a, b| a + b);
+            (column, (value, K::ZERO))
+        })
+        .collect()
+}
+
 /// Runs all rounds and sends them. Returns the challenges and the cells' value at them, `s`.
 pub(crate) fn prove<const D: usize>(
     prover: &mut Prover,
@@ -148,6 +160,14 @@ pub(crate) fn prove<const D: usize>(
         .into_par_iter()
         .map(|(o, b)| Live::new(stack.span(o, b), oracles[o].cells.block(b.offset, b.size()), restrict(b, &functionals[o][b.owner])))
         .collect();
+    // Random cells are cells without a weight.
+    for (o, layout) in stack.layouts.iter().enumerate() {
+        let random = layout.random_blocks().map(|(offset, size)| {
+            let span = stack.span_of(o, offset, 0, size.trailing_zeros() as usize);
+            Live::new(span, oracles[o].cells.block(offset, size), Vec::new())
+        });
+        live.extend(random);
+    }
     control(0.3)?;
     let mut tail = Tail::new();
     let mut zs: Vec<(K<D>, Basis)> = Vec::with_capacity(stack.variables());
@@ -156,6 +176,9 @@ pub(crate) fn prove<const D: usize>(
         let (mut done, rest): (Vec<_>, Vec<_>) = live.into_iter().partition(|x| x.span.end() == j);
         live = rest;
         tail.par_extend(done.par_iter_mut().map(|x| (x.span.index >> j, x.scalar(&zs))));
+        if j == stack.log_rows {
+            tail.extend(masks(stack, oracles, &zs));
+        }
         let (parents, [even, odd]) = pair_up(&tail);
         let mut h = live.par_iter_mut().map(|x| x.round(&zs, basis)).reduce(|| (K::ZERO, K::ZERO), plus);
         for (&(fe, we), &(fo, wo)) in even.iter().zip(&odd) {

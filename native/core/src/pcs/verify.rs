@@ -1,5 +1,7 @@
 //! The verifier's side of an opening: work on sides, columns and queries, never on areas.
 
+use p3_field::PrimeCharacteristicRing;
+
 use super::code::read_rows;
 use super::functional::{Claim, batch};
 use super::open::reduced;
@@ -10,17 +12,20 @@ use crate::channel::Reader;
 use crate::eq::eq;
 use crate::field::{Ext, F, K};
 use crate::hash::Digest;
+use crate::masking::{Line, evaluate};
 use crate::ntt;
 use crate::parameters::{ORACLE_LOG_BLOWUP, Parameters};
 use crate::reject::{Reject, Verdict};
 
 /// The column combination as received, before any index is drawn.
-struct Combined<const D: usize> {
+pub struct Combined<const D: usize> {
     /// Weights of the stack's columns.
     columns: Vec<K<D>>,
     /// The point below `log2(L_max)`.
     z: Vec<K<D>>,
     s: K<D>,
+    /// Coefficients of the combination from `L_max` on: those of random pads.
+    pads: Vec<K<D>>,
     g: Polynomial<D>,
 }
 
@@ -29,29 +34,18 @@ enum Polynomial<const D: usize> {
     Root(Digest),
 }
 
-/// Checks that the oracles with the given roots have the claimed values.
-pub fn verify_opening<const D: usize, R: Reader<D>>(
-    params: &Parameters,
-    reader: &mut R,
-    stack: &Stack,
-    roots: &[Digest],
-    claims: Vec<Claim<R::Value, D>>,
-) -> Verdict<()> {
-    if params.degree() != D || roots.len() != stack.layouts.len() {
-        return Err(Reject::Malformed { what: "opening", why: "parameter set or number of roots".into() });
-    }
-    let combined = combine(params, reader, stack, roots, &claims)?;
-    query(params, reader, stack, roots, combined)
-}
-
-/// The sumcheck, `s`, and `g` or its root.
-fn combine<const D: usize, R: Reader<D>>(
+/// Checks that the oracles with the given roots have the claimed values, as far as the combination of all columns: the sumcheck, `s`, the pads,
+/// and `g` or its root.
+pub fn verify_combination<const D: usize, R: Reader<D>>(
     params: &Parameters,
     reader: &mut R,
     stack: &Stack,
     roots: &[Digest],
     claims: &[Claim<R::Value, D>],
 ) -> Verdict<Combined<D>> {
+    if params.degree() != D || roots.len() != stack.layouts.len() {
+        return Err(Reject::Malformed { what: "opening", why: "parameter set or number of roots".into() });
+    }
     reader.absorb("opening oracles", &stack.to_bytes(roots));
     let eta = reader.challenge("opening batch");
     let functionals = batch(stack, claims.iter().map(|c| c.functionals.as_slice()), eta)?;
@@ -68,6 +62,7 @@ fn combine<const D: usize, R: Reader<D>>(
         z.push(x);
     }
     let s = reader.receive_clear("opening value", 1)?[0];
+    let pads = reader.receive_clear("combined pads", stack.pads())?;
     let difference = reader.add(&claim, &reader.constant(-(s * weight_at(stack, &functionals, &z))));
     reader.assert_zero(&difference, "opening sumcheck")?;
     let columns = eq(&z.split_off(stack.log_rows));
@@ -83,31 +78,59 @@ fn combine<const D: usize, R: Reader<D>>(
         root.copy_from_slice(&reader.receive_bytes("combined root", 32)?);
         Polynomial::Root(root)
     };
-    Ok(Combined { columns, z, s, g })
+    Ok(Combined { columns, z, s, pads, g })
 }
 
-/// The rows, and WHIR where `g` is committed.
-fn query<const D: usize, R: Reader<D>>(
+/// The rest of an opening, after the equations are settled: the rows, and WHIR where `g` is committed. The rows also show that the line is what
+/// the witness oracle holds.
+pub fn verify_queries<const D: usize, R: Reader<D>>(
     params: &Parameters,
     reader: &mut R,
     stack: &Stack,
     roots: &[Digest],
     combined: Combined<D>,
+    line: Option<&Line<D>>,
 ) -> Verdict<()> {
     let log_domain = stack.log_rows + ORACLE_LOG_BLOWUP;
-    let indices = distinct(reader.indices("row indices", params.queries(ORACLE_LOG_BLOWUP), log_domain));
+    let indices = distinct(reader.indices("row indices", params.row_queries(), log_domain));
+    let points: Vec<F> = indices.iter().map(|&i| ntt::point(log_domain, i)).collect();
     let mut values = vec![K::ZERO; indices.len()];
+    let mut lines = 0;
     for ((layout, root), &base) in stack.layouts.iter().zip(roots).zip(&stack.bases) {
         let rows = reduced(&indices, layout.log_domain());
-        let cells = read_rows(reader, layout.leaf(), layout.log_domain(), root, &rows)?;
-        let weights = &combined.columns[base..][..layout.columns];
-        let sums: Vec<K<D>> =
-            cells.chunks_exact(layout.columns).map(|row| row.iter().zip(weights).map(|(&c, w)| w.scale(c)).sum()).collect();
+        let leaf = layout.leaf();
+        let cells = read_rows(reader, leaf, layout.log_domain(), root, &rows)?;
+        let weights = &combined.columns[base..][..layout.stack_columns()];
+        let sum = |row: &[F]| {
+            let of_data = row[..layout.columns].iter().zip(weights).map(|(&c, w)| w.scale(c)).sum::<K<D>>();
+            if layout.has_mask() { of_data + weights[layout.columns] * element(row, layout.columns, 0) } else { of_data }
+        };
+        let sums: Vec<K<D>> = cells.chunks_exact(leaf.columns).map(sum).collect();
         let mask = (1 << layout.log_domain()) - 1;
         for (value, i) in values.iter_mut().zip(&indices) {
             // Every reduced index is in `rows`, which was made from the same list.
             let k = rows.partition_point(|&row| row < i & mask);
             *value += sums[k];
+        }
+        if layout.has_mask() {
+            // As long as the longest oracle: its rows are the indices themselves.
+            let Some(line) = line else { return Err(Reject::Equation("the line")) };
+            lines += 1;
+            let opened =
+                cells.chunks_exact(leaf.columns).map(|row| element::<D>(row, layout.columns, 2) + line.e * element(row, layout.columns, 1));
+            if opened.zip(line.at(&points)).any(|(opened, value)| opened != value) {
+                return Err(Reject::Row { oracle: "line" });
+            }
+        }
+    }
+    if line.is_some() != (lines == 1) {
+        return Err(Reject::Equation("the line"));
+    }
+    if !combined.pads.is_empty() {
+        // What is left are the values of the coefficients below L_max.
+        let beyond = evaluate(&combined.pads, &points);
+        for ((value, &x), y) in values.iter_mut().zip(&points).zip(beyond) {
+            *value -= y.scale(x.exp_power_of_2(stack.log_rows));
         }
     }
     match combined.g {
@@ -125,4 +148,9 @@ fn query<const D: usize, R: Reader<D>>(
         }
         Polynomial::Root(root) => whir::verify(params, reader, root, &combined.z, combined.s, &indices, &values),
     }
+}
+
+/// Element `which` over `K` behind `columns` base columns: 0 the mask, 1 and 2 the line's `r` and `b`.
+fn element<const D: usize>(row: &[F], columns: usize, which: usize) -> K<D> {
+    Ext(core::array::from_fn(|d| row[columns + which * D + d]))
 }

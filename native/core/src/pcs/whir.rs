@@ -25,7 +25,7 @@ use crate::reject::{Reject, Verdict};
 const LEAF: usize = 1 << FOLD_LOG;
 
 fn leaf<const D: usize>() -> Leaf {
-    Leaf { role: "folding", columns: LEAF * D }
+    Leaf { role: "folding", columns: LEAF * D, salted: false }
 }
 
 /// A round: its polynomial has `2^log` coefficients and the rate `2^-log_blowup`.
@@ -85,7 +85,7 @@ impl<const D: usize> Word<D> {
     fn at(g: &[K<D>], stage: Stage) -> Self {
         // Row b holds the coefficients of X^(16 b), ..., X^(16 b + 15): the natural order.
         let rows: Vec<F> = g.iter().flat_map(|x| x.0).collect();
-        Word { stage, code: Code::new(leaf::<D>(), ntt::encode_rows(&rows, LEAF * D, stage.folded(), stage.height())) }
+        Word { stage, code: Code::new(leaf::<D>(), ntt::encode_rows(&rows, LEAF * D, stage.folded(), stage.height()), None) }
     }
 
     /// The root.

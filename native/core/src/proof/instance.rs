@@ -6,10 +6,13 @@ use crate::eq::log2_ceil;
 use crate::field::{F, from_i64};
 use crate::layout::{Form, Home, Layout, LayoutError, Recipe, StorageId};
 use crate::logup::{LeafBlocks, LinearForm};
-use crate::parameters::{MAX_LOG_DOMAIN, Parameters, WHIR_LOG_BLOWUP};
-use crate::pcs::{Committed, Functional, OracleLayout, Role, Stack, commit};
+use crate::parameters::{MAX_LOG_DOMAIN, Mode, Parameters, WHIR_LOG_BLOWUP};
+use crate::pcs::{Committed, Functional, Hiding, OracleLayout, Role, Secret, Stack, commit};
 use crate::program::check::CheckedProgram;
 use crate::program::{Program, Tensor, Weights};
+use crate::random::Seed;
+
+use super::terms::masked_messages;
 
 /// The public structure of a proof: a function of program, form and parameters.
 pub struct Compiled {
@@ -53,12 +56,18 @@ impl Compiled {
         for (k, (home, role, index)) in homes.into_iter().enumerate() {
             let mine: Vec<StorageId> = (0..layout.storages.len()).filter(|&s| layout.storages[s].home == home).collect();
             mine.iter().enumerate().for_each(|(at, &s)| place[s] = (k, at));
-            oracles.push(Arc::new(OracleLayout::new(parameters, role, index, shapes(&layout, &mine))));
+            oracles.push(OracleLayout::new(parameters, role, index, shapes(&layout, &mine), hiding(parameters, role)));
             members.push(mine);
             ports.push(if let Home::Port(i) = home { Some(i) } else { None });
         }
         let blocks = LeafBlocks::new(&layout);
-        let largest = oracles.iter().map(|o: &Arc<OracleLayout>| o.log_rows).max().unwrap_or(0);
+        let largest = oracles.iter().map(|o| o.log_rows).max().unwrap_or(0);
+        if let Some(witness) = oracles.iter_mut().find(|o| matches!(o.hiding, Hiding::Fresh { .. })) {
+            // The mask covers the combination of all columns.
+            let shapes = core::mem::take(&mut witness.shapes);
+            *witness = OracleLayout::with_rows(parameters, witness.role, witness.index, shapes, witness.hiding, largest);
+        }
+        let oracles: Vec<Arc<OracleLayout>> = oracles.into_iter().map(Arc::new).collect();
         if largest + WHIR_LOG_BLOWUP > MAX_LOG_DOMAIN {
             return Err(LayoutError { operator: "the program".into(), why: format!("columns of 2^{largest} cells have no domain") });
         }
@@ -68,7 +77,13 @@ impl Compiled {
             log2_ceil(view.channels) + log2_ceil(view.positions)
         };
         let tie_variables = layout.ports.iter().map(|&t| bits(t)).max().unwrap_or(0);
-        Ok(Compiled { layout, blocks, oracles, stack, members, place, ports, tie_variables })
+        let compiled = Compiled { layout, blocks, oracles, stack, members, place, ports, tie_variables };
+        let (line, room) = (masked_messages(&compiled) + 1, 1 << compiled.stack.log_rows);
+        if parameters.mode() == Mode::Zk && line > room {
+            let why = format!("a proof of it has {line} masked messages, more than its {room} rows");
+            return Err(LayoutError { operator: "the program".into(), why });
+        }
+        Ok(compiled)
     }
 
     /// The opening's view of a linear form.
@@ -82,10 +97,18 @@ impl Compiled {
             .collect()
     }
 
-    /// Commits a statement tensor by itself: its oracle does not depend on the model.
-    pub fn commit_tensor(parameters: &Parameters, tensor: &Tensor, values: &[F]) -> Committed {
-        let layout = OracleLayout::new(parameters, Role::Tensor, 0, vec![(tensor.positions(), tensor.channels())]);
-        commit(parameters, Arc::new(layout), &[values])
+    /// Where a statement tensor lies when it is committed: it does not depend on the model.
+    pub fn tensor_layout(parameters: &Parameters, tensor: &Tensor) -> OracleLayout {
+        let shapes = vec![(tensor.positions(), tensor.channels())];
+        OracleLayout::new(parameters, Role::Tensor, 0, shapes, hiding(parameters, Role::Tensor))
+    }
+
+    /// Commits a statement tensor by itself. In zero-knowledge mode the commitment is a function of the values and of the seed, in plain mode
+    /// of the values alone.
+    pub fn commit_tensor(parameters: &Parameters, tensor: &Tensor, values: &[F], seed: &Seed) -> Committed {
+        let layout = Self::tensor_layout(parameters, tensor);
+        let secret = if layout.hiding == Hiding::Kept { Secret::Kept(seed) } else { Secret::None };
+        commit(parameters, Arc::new(layout), &[values], secret)
     }
 
     /// Commits the weights: the model oracle of every proof of this model.
@@ -100,7 +123,17 @@ impl Compiled {
             }
         }
         let columns: Vec<&[F]> = mine.iter().map(|&s| &values[s][..]).collect();
-        Ok(commit(parameters, Arc::new(OracleLayout::new(parameters, Role::Model, 0, shapes(&layout, &mine))), &columns))
+        let oracle = OracleLayout::new(parameters, Role::Model, 0, shapes(&layout, &mine), hiding(parameters, Role::Model));
+        Ok(commit(parameters, Arc::new(oracle), &columns, Secret::None))
+    }
+}
+
+/// What an oracle's opened rows show. Committed weights that are public hide nothing in either mode.
+fn hiding(parameters: &Parameters, role: Role) -> Hiding {
+    match (parameters.mode(), role) {
+        (Mode::Plain, _) | (Mode::Zk, Role::Model) => Hiding::None,
+        (Mode::Zk, Role::Witness) => Hiding::Fresh { pads: parameters.pads(), degree: parameters.degree() },
+        (Mode::Zk, Role::Tensor | Role::Parameters) => Hiding::Kept,
     }
 }
 

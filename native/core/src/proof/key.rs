@@ -9,13 +9,13 @@ use super::instance::Compiled;
 use super::terms::soundness;
 use crate::field::{F, from_i64};
 use crate::layout::{Form, LayoutError};
-use crate::parameters::Parameters;
+use crate::parameters::{Mode, Parameters};
 use crate::pcs::Committed;
 use crate::program::check::{CheckedProgram, load};
 use crate::program::error::ProgramError;
 use crate::program::{Program, Weights};
 
-const MAGIC: &[u8; 8] = b"NXEvkey1";
+const MAGIC: &[u8; 8] = b"NXEvkey2";
 const MODEL: &str = "nexus-edge v1 model";
 /// Compiled forms kept; a model with `k` ports has `2^k`.
 const KEPT: usize = 8;
@@ -141,10 +141,11 @@ impl VerifyingKey {
         Ok(compiled)
     }
 
-    /// Canonical bytes: magic, security, kind of weights, root or weights with their length, program with its length.
+    /// Canonical bytes: magic, security, mode, kind of weights, root or weights with their length, program with its length.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut out = MAGIC.to_vec();
         out.extend(self.parameters.security().to_le_bytes());
+        out.push(self.parameters.mode() as u8);
         let (flag, weights) = match &self.weights {
             KeyWeights::Committed(root) => (1u8, root.to_vec()),
             KeyWeights::Inside(w) => (0, w.to_bytes()),
@@ -170,7 +171,12 @@ impl VerifyingKey {
             return Err(malformed("not a key of this version"));
         }
         let security = u32::from_le_bytes(take(4)?.try_into().expect("4 bytes"));
-        let parameters = Parameters::new(security).ok_or(KeyError::Security(security))?;
+        let mode = match take(1)? {
+            [0] => Mode::Plain,
+            [1] => Mode::Zk,
+            _ => return Err(malformed("unknown mode")),
+        };
+        let parameters = Parameters::new(security, mode).ok_or(KeyError::Security(security))?;
         let flag = take(1)?[0];
         let mut part = || -> Result<&[u8], KeyError> {
             let n = u64::from_le_bytes(take(8)?.try_into().expect("8 bytes"));
@@ -215,8 +221,8 @@ fn digest(parameters: &Parameters, program: &Program, weights: &KeyWeights) -> [
 
 impl ProvingKey {
     /// Checks program and weights together, and commits the weights unless they go inside the key.
-    pub fn new(program: Program, weights: Weights, inside: bool, security: u32) -> Result<Self, KeyError> {
-        let parameters = Parameters::new(security).ok_or(KeyError::Security(security))?;
+    pub fn new(program: Program, weights: Weights, inside: bool, security: u32, mode: Mode) -> Result<Self, KeyError> {
+        let parameters = Parameters::new(security, mode).ok_or(KeyError::Security(security))?;
         let program = Arc::new(load(program, Some(&weights))?);
         let weights = Arc::new(weights);
         if inside || weights.values.is_empty() {

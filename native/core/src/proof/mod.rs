@@ -11,15 +11,13 @@ mod verify;
 pub use instance::Compiled;
 pub use key::{KeyError, KeyWeights, ProvingKey, VerifyingKey};
 #[cfg(feature = "attacks")]
-pub use prove::prove_tampered;
-pub use prove::{Figures, Made, Progress, ProveError, Request, Stop, prove, prove_witness};
+pub use prove::prove_forged;
+pub use prove::{Cheat, Figures, Made, Opened, Progress, ProveError, Request, Secrets, Shown, prove, prove_witness};
 pub use statement::{Content, Statement, StatementTensor, tensor_commitment};
-pub use terms::{proof_bytes, soundness};
+pub use terms::{masked_messages, proof_bytes, soundness};
 pub use verify::verify;
 #[cfg(feature = "attacks")]
 pub use verify::verify_compiled;
 
 /// Protocol version, absorbed first.
-pub const VERSION: &[u8] = b"nexus-edge proof v1";
-/// Mode of a proof, absorbed with the parameter set.
-pub const MODE_PLAIN: u8 = 0;
+pub const VERSION: &[u8] = b"nexus-edge proof v2";

@@ -9,17 +9,22 @@ use super::conversation::{begin, copies, copy_variables, ties};
 use super::instance::Compiled;
 use super::key::{KeyError, ProvingKey};
 use super::statement::{Content, Statement, StatementTensor, tensor_commitment};
-use super::terms::soundness;
-use crate::channel::{Prover, Transcript};
+use super::terms::{masked_messages, soundness};
+use super::verify::conversation;
+use crate::channel::{ProofBytes, Prover, Transcript};
 use crate::contraction;
 use crate::exec::{ExecError, Executor};
-use crate::field::{F, K};
+use crate::field::{Ext, F, K};
 use crate::logup::{self, Leaves};
-use crate::pcs::{self, Committed};
+use crate::masking::MaskedReader;
+use crate::pcs::{self, Committed, Halt, Hiding, Secret};
 use crate::prover::values::Witness;
 use crate::prover::witness;
+use crate::random::{Randomness, Seed};
+use crate::reject::Reject;
 
 /// What is asked for.
+#[derive(Default)]
 pub struct Request<'a> {
     /// One array for each input, row-major.
     pub inputs: Vec<&'a [i16]>,
@@ -27,6 +32,19 @@ pub struct Request<'a> {
     pub context: [u8; 32],
     /// Inputs and outputs that are committed instead of clear.
     pub committed: Vec<bool>,
+    /// In zero-knowledge mode the seeds of commitments that were made before, by port; any that is missing is drawn.
+    pub seeds: Vec<Option<Seed>>,
+}
+
+/// A commitment that a zero-knowledge proof has opened rows of.
+#[derive(Clone, Debug)]
+pub struct Opened {
+    /// Its seed: with it the holder of the array can compute the commitment.
+    pub seed: Seed,
+    /// Rows, sorted.
+    pub rows: Vec<usize>,
+    /// How many distinct rows may be opened by all proofs together.
+    pub budget: usize,
 }
 
 /// A proof and what it shows.
@@ -37,6 +55,8 @@ pub struct Made {
     pub statement: Statement,
     /// The proof.
     pub proof: Vec<u8>,
+    /// For each port, what the proof opens of its commitment; `None` for clear ones and in plain mode.
+    pub opened: Vec<Option<Opened>>,
     /// Sizes and times.
     pub figures: Figures,
 }
@@ -57,11 +77,6 @@ pub struct Figures {
 /// Called between steps with phase and fraction of it; `false` stops.
 pub type Progress<'a> = &'a mut (dyn FnMut(&'static str, f64) -> bool + Send);
 
-/// The caller asked to stop.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("cancelled")]
-pub struct Stop;
-
 /// Why there is no proof.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -73,8 +88,17 @@ pub enum ProveError {
     #[error(transparent)]
     Key(#[from] KeyError),
     /// Cancelled.
-    #[error(transparent)]
-    Stopped(#[from] Stop),
+    #[error("cancelled")]
+    Stopped,
+    /// The operating system gave no randomness.
+    #[error("no randomness from the operating system: {0}")]
+    Entropy(#[from] std::io::Error),
+    /// The prover's own reading of the proof failed; nothing of it was given away.
+    #[error("the proof fails the prover's own check, and was dropped: {0}")]
+    SelfCheck(#[from] Reject),
+    /// A challenge gave the mask no weight, which happens once in `|K|` proofs.
+    #[error("a challenge gave the mask no weight: prove again")]
+    Uncovered,
 }
 
 struct Clock<'a, 'b> {
@@ -85,14 +109,14 @@ struct Clock<'a, 'b> {
 }
 
 impl Clock<'_, '_> {
-    fn enter(&mut self, phase: &'static str) -> Result<(), Stop> {
+    fn enter(&mut self, phase: &'static str) -> Result<(), ProveError> {
         self.leave();
         self.phase = phase;
         self.report(0.0)
     }
 
-    fn report(&mut self, fraction: f64) -> Result<(), Stop> {
-        if (self.progress)(self.phase, fraction) { Ok(()) } else { Err(Stop) }
+    fn report(&mut self, fraction: f64) -> Result<(), ProveError> {
+        if (self.progress)(self.phase, fraction) { Ok(()) } else { Err(ProveError::Stopped) }
     }
 
     fn leave(&mut self) {
@@ -123,11 +147,37 @@ fn prove_here(key: &ProvingKey, executor: &Executor, request: &Request<'_>, prog
     let witness = witness::fill(&compiled.layout, &key.weights, &trace);
     drop(trace);
     clock.leave();
-    let (statement, proof) = prove_witness(key, &compiled, &witness, &witness, &ports, request.context, progress, &mut figures)?;
+    let secrets = Secrets { randomness: Randomness::fresh()?, seeds: request.seeds.clone() };
+    let shown = prove_witness(key, &compiled, &witness, &witness, &ports, request.context, secrets, progress, &mut figures)?;
     figures.cells = compiled.layout.cells();
     figures.lookups = compiled.layout.lookup_count();
     figures.bits = soundness(verifying.parameters(), &compiled).bits;
-    Ok(Made { outputs, statement, proof, figures })
+    Ok(Made { outputs, statement: shown.statement, proof: shown.proof, opened: shown.opened, figures })
+}
+
+/// Secrets of one attempt.
+pub struct Secrets {
+    /// Drawn from in zero-knowledge mode only.
+    pub randomness: Randomness,
+    /// As in [`Request`].
+    pub seeds: Vec<Option<Seed>>,
+}
+
+impl Secrets {
+    /// Fresh ones.
+    pub fn fresh() -> std::io::Result<Secrets> {
+        Ok(Secrets { randomness: Randomness::fresh()?, seeds: Vec::new() })
+    }
+}
+
+/// What a prover gives away, and what it has to keep of it.
+pub struct Shown {
+    /// The statement.
+    pub statement: Statement,
+    /// The proof.
+    pub proof: Vec<u8>,
+    /// As in [`Made`].
+    pub opened: Vec<Option<Opened>>,
 }
 
 /// Proves from values of all storages. `committed` is what goes into the oracles: the same as `witness` for an honest prover.
@@ -138,38 +188,39 @@ pub fn prove_witness(
     committed: &Witness,
     ports: &[Vec<i16>],
     context: [u8; 32],
+    secrets: Secrets,
     progress: Progress<'_>,
     figures: &mut Figures,
-) -> Result<(Statement, Vec<u8>), Stop> {
-    let attempt = Attempt {
-        key,
-        compiled,
-        witness,
-        committed,
-        ports,
-        start: &Prover::new,
-        #[cfg(feature = "attacks")]
-        two_faced: false,
-    };
-    attempt.prove(context, progress, figures)
+) -> Result<Shown, ProveError> {
+    let attempt = Attempt { key, compiled, witness, committed, ports, cheat: None };
+    attempt.prove(context, secrets, progress, figures)
 }
 
-/// As [`prove_witness`], with messages changed as they are sent. With `two_faced`, `committed` goes into the trees but the openings' sumcheck
-/// runs on `witness`: every equation holds, and only the opened rows can tell.
+/// How a malicious prover differs; none does in a product.
+#[derive(Clone, Default)]
+pub struct Cheat {
+    /// Changes messages as they are sent.
+    #[cfg(feature = "attacks")]
+    pub tamper: Option<crate::channel::Tamper>,
+    /// `committed` goes into the trees but the opening's sumcheck runs on `witness`: every equation holds, and only the opened rows can tell.
+    #[cfg(feature = "attacks")]
+    pub two_faced: bool,
+}
+
+/// As [`prove_witness`], for provers who do not mind that their equations are false.
 #[cfg(feature = "attacks")]
-pub fn prove_tampered(
+pub fn prove_forged(
     key: &ProvingKey,
     compiled: &Compiled,
     witness: &Witness,
     committed: &Witness,
     ports: &[Vec<i16>],
     context: [u8; 32],
-    tamper: crate::channel::Tamper,
-    two_faced: bool,
-) -> (Statement, Vec<u8>) {
-    let start = |transcript| Prover::new(transcript).tampered(tamper.clone());
-    let attempt = Attempt { key, compiled, witness, committed, ports, start: &start, two_faced };
-    attempt.prove(context, &mut |_, _| true, &mut Figures::default()).expect("nobody stops it")
+    secrets: Secrets,
+    cheat: Cheat,
+) -> Shown {
+    let attempt = Attempt { key, compiled, witness, committed, ports, cheat: Some(cheat) };
+    attempt.prove(context, secrets, &mut |_, _| true, &mut Figures::default()).expect("nobody stops it")
 }
 
 struct Attempt<'a> {
@@ -178,40 +229,59 @@ struct Attempt<'a> {
     witness: &'a Witness,
     committed: &'a Witness,
     ports: &'a [Vec<i16>],
-    /// The prover's channel after what the transcript has absorbed.
-    start: &'a dyn Fn(Transcript) -> Prover,
-    #[cfg(feature = "attacks")]
-    two_faced: bool,
+    /// `None` for an honest prover.
+    cheat: Option<Cheat>,
+}
+
+/// The oracles that belong to one proof, and the seeds of the kept ones.
+struct Own {
+    oracles: Vec<Option<Committed>>,
+    seeds: Vec<Option<Seed>>,
 }
 
 impl Attempt<'_> {
-    fn prove(&self, context: [u8; 32], progress: Progress<'_>, figures: &mut Figures) -> Result<(Statement, Vec<u8>), Stop> {
+    fn prove(&self, context: [u8; 32], secrets: Secrets, progress: Progress<'_>, figures: &mut Figures) -> Result<Shown, ProveError> {
         if self.key.verifying.parameters().degree() == 2 {
-            self.run::<2>(context, progress, figures)
+            self.run::<2>(context, secrets, progress, figures)
         } else {
-            self.run::<3>(context, progress, figures)
+            self.run::<3>(context, secrets, progress, figures)
         }
     }
 
     /// All oracles but the model's, which belongs to the key.
-    fn commit(&self) -> Vec<Option<Committed>> {
-        let c = self.compiled;
-        let own = |k: usize| c.ports[k].is_some() || k == 0;
-        c.oracles
-            .iter()
-            .enumerate()
-            .map(|(k, layout)| {
-                let commit = |w: &Witness| {
-                    let values: Vec<&[F]> = c.members[k].iter().map(|&s| &w.storages[s][..]).collect();
-                    pcs::commit(self.key.verifying.parameters(), layout.clone(), &values)
+    fn commit(&self, mut secrets: Secrets) -> Own {
+        let (c, parameters) = (self.compiled, self.key.verifying.parameters());
+        let messages = masked_messages(c);
+        let mut own = Own { oracles: Vec::new(), seeds: Vec::new() };
+        for (k, layout) in c.oracles.iter().enumerate() {
+            if k != 0 && c.ports[k].is_none() {
+                own.oracles.push(None);
+                own.seeds.push(None);
+                continue;
+            }
+            let seed = (layout.hiding == Hiding::Kept).then(|| {
+                let given = c.ports[k].and_then(|port| secrets.seeds.get_mut(port)?.take());
+                given.unwrap_or_else(|| secrets.randomness.seed())
+            });
+            let mut commit = |w: &Witness| {
+                let values: Vec<&[F]> = c.members[k].iter().map(|&s| &w.storages[s][..]).collect();
+                let secret = match (&seed, layout.hiding) {
+                    (Some(seed), _) => Secret::Kept(seed),
+                    (None, Hiding::Fresh { .. }) => Secret::Fresh { random: &mut secrets.randomness, messages },
+                    (None, _) => Secret::None,
                 };
-                #[cfg(feature = "attacks")]
-                if self.two_faced && own(k) {
-                    return Some(commit(self.committed).over_cells_of(commit(self.witness)));
-                }
-                own(k).then(|| commit(self.committed))
-            })
-            .collect()
+                pcs::commit(parameters, layout.clone(), &values, secret)
+            };
+            #[allow(unused_mut)]
+            let mut committed = commit(self.committed);
+            #[cfg(feature = "attacks")]
+            if self.cheat.as_ref().is_some_and(|f| f.two_faced) {
+                committed = committed.over_cells_of(commit(self.witness));
+            }
+            own.oracles.push(Some(committed));
+            own.seeds.push(seed);
+        }
+        own
     }
 
     fn statement(&self, oracles: &[Option<Committed>], context: [u8; 32]) -> Statement {
@@ -228,21 +298,71 @@ impl Attempt<'_> {
         Statement { digest: key.digest(), context, inputs: key.program.inputs.len(), tensors: tensors.collect() }
     }
 
-    fn run<const D: usize>(&self, context: [u8; 32], progress: Progress<'_>, figures: &mut Figures) -> Result<(Statement, Vec<u8>), Stop> {
+    /// A channel after `transcript`, with the masks of the witness's oracle.
+    fn channel(&self, transcript: Transcript, oracles: &[&Committed]) -> Prover {
+        let mut prover = Prover::new(transcript);
+        if let Some(fresh) = oracles.iter().find_map(|o| o.fresh.as_ref()) {
+            prover = prover.masked(fresh.r.clone());
+        }
+        #[cfg(feature = "attacks")]
+        if let Some(tamper) = self.cheat.as_ref().and_then(|f| f.tamper.clone()) {
+            prover = prover.tampered(tamper);
+        }
+        prover
+    }
+
+    /// Reads the proof so far as its verifier will, which yields the equations between masked messages, and proves them. An honest prover's
+    /// own reading is its last check before anything leaves it.
+    fn settle<const D: usize>(
+        &self,
+        prover: &mut Prover,
+        transcript: Transcript,
+        statement: &Statement,
+        oracles: &[&Committed],
+        roots: &[[u8; 32]],
+        start: usize,
+    ) -> Result<(), ProveError> {
+        let Some(fresh) = oracles.iter().find_map(|o| o.fresh.as_ref()) else { return Ok(()) };
+        let so_far = prover.so_far()[start..].to_vec();
+        let mut reader = MaskedReader::<_, D>::new(ProofBytes::new(transcript, &so_far));
+        let honest = self.cheat.is_none();
+        let read = conversation(&mut reader, &self.key.verifying, self.compiled, statement, roots);
+        let messages = prover.unmasked::<D>();
+        if honest {
+            read?;
+            if reader.counts().0 != messages.len() || messages.len() != masked_messages(self.compiled) {
+                return Err(Reject::Equation("the number of masked messages").into());
+            }
+        }
+        let line = |flat: &[F]| -> Vec<K<D>> { flat.as_chunks::<D>().0.iter().map(|&c| Ext(c)).collect() };
+        reader.prove(prover, &messages, &line(&fresh.r), &line(&fresh.b), honest)?;
+        if honest { Ok(reader.into_source().finish()?) } else { Ok(()) }
+    }
+
+    fn run<const D: usize>(
+        &self,
+        context: [u8; 32],
+        secrets: Secrets,
+        progress: Progress<'_>,
+        figures: &mut Figures,
+    ) -> Result<Shown, ProveError> {
         let (key, c, layout) = (&self.key.verifying, self.compiled, &self.compiled.layout);
         let mut clock = Clock { progress, figures, started: Instant::now(), phase: "" };
         clock.enter("commit")?;
-        let own = self.commit();
-        let statement = self.statement(&own, context);
+        let own = self.commit(secrets);
+        let statement = self.statement(&own.oracles, context);
         let oracles: Vec<&Committed> = own
+            .oracles
             .iter()
             .map(|o| o.as_ref().or(self.key.model.as_ref()).expect("the model oracle belongs to keys with committed weights"))
             .collect();
         let roots: Vec<[u8; 32]> = oracles.iter().map(|o| o.root).collect();
-        let mut prover = (self.start)(begin(&statement, &key.program, key.parameters(), c, &roots));
-        for o in own.iter().flatten() {
+        let transcript = begin(&statement, &key.program, key.parameters(), c, &roots);
+        let mut prover = self.channel(transcript.clone(), &oracles);
+        for o in own.oracles.iter().flatten() {
             prover.append(&o.root);
         }
+        let start = prover.so_far().len();
 
         clock.enter("lookups")?;
         let tau: Vec<K<D>> = prover.challenges("tie", c.tie_variables);
@@ -263,12 +383,23 @@ impl Attempt<'_> {
         let mut forms = vec![form];
         forms.extend(ties(c, &key.program, &statement, &tau).into_iter().map(|(f, _)| f));
         forms.extend(copies(c, &copy_point));
-        let claims = forms.into_iter().map(|f| c.functionals(f)).collect();
+        let claims: Vec<_> = forms.into_iter().map(|f| c.functionals(f)).collect();
         let mut control = |done| if clock.report(done).is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) };
-        if pcs::open(key.parameters(), &mut prover, &c.stack, &oracles, claims, &mut control).is_break() {
-            return Err(Stop);
-        }
+        let combination = match pcs::combine(key.parameters(), &mut prover, &c.stack, &oracles, &claims, &mut control) {
+            ControlFlow::Continue(combination) => combination,
+            ControlFlow::Break(Halt::Stopped) => return Err(ProveError::Stopped),
+            ControlFlow::Break(Halt::Uncovered) => return Err(ProveError::Uncovered),
+        };
+        self.settle::<D>(&mut prover, transcript, &statement, &oracles, &roots, start)?;
+        let rows = pcs::query(key.parameters(), &mut prover, &c.stack, &oracles, combination);
+        clock.report(1.0)?;
         clock.leave();
-        Ok((statement, prover.finish()))
+        let mut opened = vec![None; layout.ports.len()];
+        for (k, (seed, rows)) in own.seeds.iter().zip(rows).enumerate() {
+            if let (Some(port), Some(seed)) = (c.ports[k], seed) {
+                opened[port] = Some(Opened { seed: seed.clone(), rows, budget: c.oracles[k].budget() });
+            }
+        }
+        Ok(Shown { statement, proof: prover.finish(), opened })
     }
 }

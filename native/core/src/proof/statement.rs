@@ -5,8 +5,6 @@ use crate::parameters::Parameters;
 use crate::program::{DType, Program, Tensor};
 use crate::reject::{Reject, Verdict};
 
-use super::MODE_PLAIN;
-
 const MAGIC: &[u8; 8] = b"NXEstmt1";
 const TENSOR: &str = "nexus-edge v1 tensor";
 
@@ -49,7 +47,7 @@ pub fn tensor_commitment(root: &[u8; 32], tensor: &Tensor, parameters: &Paramete
     let mut h = blake3::Hasher::new_derive_key(TENSOR);
     h.update(root);
     h.update(&description(tensor));
-    h.update(&[MODE_PLAIN]);
+    h.update(&[parameters.mode() as u8]);
     let set = parameters.to_bytes();
     h.update(&(set.len() as u32).to_le_bytes());
     h.update(&set);
@@ -193,7 +191,7 @@ impl Statement {
     pub(super) fn absorb(&self, transcript: &mut Transcript, program: &Program, parameters: &Parameters) {
         transcript.absorb("version", super::VERSION);
         transcript.absorb("parameter set", &parameters.to_bytes());
-        transcript.absorb("mode", &[MODE_PLAIN]);
+        transcript.absorb("mode", &[parameters.mode() as u8]);
         transcript.absorb("semantics", &[program.semantics as u8]);
         transcript.absorb("model", &self.digest);
         transcript.absorb("context", &self.context);

@@ -6,7 +6,7 @@ use super::conversation::copy_variables;
 use super::instance::Compiled;
 use crate::eq::log2_ceil;
 use crate::layout::{AccumulatorKind, Source};
-use crate::parameters::Parameters;
+use crate::parameters::{Mode, Parameters};
 use crate::pcs::opening_bytes;
 use crate::program::Contract;
 use crate::soundness::{Soundness, Term, opening_terms};
@@ -34,6 +34,14 @@ pub fn soundness(parameters: &Parameters, compiled: &Compiled) -> Soundness {
         algebra("statement tensors", (compiled.tie_variables * layout.ports.len()) as f64),
         algebra("copies", copy_variables(compiled) as f64),
     ];
+    if parameters.mode() == Mode::Zk {
+        let messages = masked_messages(compiled) as f64;
+        // The line b + e r: closeness of two words to the code by a random combination of them, e.g. one bad e for each point of the domain.
+        terms.push(algebra("line: closeness", (2u64 << compiled.stack.log_rows) as f64));
+        // A batch of the equations, at most one for each message, is 0 for as many gamma; a batch that is not 0 passes for two e.
+        terms.push(algebra("line: equations", messages));
+        terms.push(algebra("line: point", 2.0));
+    }
     let claims = 1 + layout.ports.len() + layout.copies.len();
     terms.extend(opening_terms(parameters, &compiled.stack, claims));
     Soundness::new(terms)
@@ -71,14 +79,21 @@ fn contraction_size(compiled: &Compiled) -> (usize, usize) {
     (variables, factors)
 }
 
-/// Bytes of a proof, at most: openings are counted as if no two queries met.
-pub fn proof_bytes(parameters: &Parameters, compiled: &Compiled) -> usize {
-    let element = 8 * parameters.degree();
+/// Elements of `K` that a proof sends and a zero-knowledge proof masks.
+pub fn masked_messages(compiled: &Compiled) -> usize {
     let n = compiled.blocks.variables;
-    let own_roots = compiled.ports.iter().enumerate().filter(|(k, p)| *k == 0 || p.is_some()).count();
     let tree = 1 + n * (n - 1) + 4 * n;
     let products = compiled.layout.accumulators.iter().any(|a| matches!(a.kind, AccumulatorKind::Product { .. }));
     let (rounds, factors) = contraction_size(compiled);
     let contractions = 1 + rounds * if products { 3 } else { 2 } + factors;
-    32 * own_roots + element * (tree + contractions) + opening_bytes(parameters, &compiled.stack)
+    tree + contractions + 2 * compiled.stack.variables()
+}
+
+/// Bytes of a proof, at most: openings are counted as if no two queries met.
+pub fn proof_bytes(parameters: &Parameters, compiled: &Compiled) -> usize {
+    let element = 8 * parameters.degree();
+    let own_roots = compiled.ports.iter().enumerate().filter(|(k, p)| *k == 0 || p.is_some()).count();
+    let messages = masked_messages(compiled);
+    let line = if parameters.mode() == Mode::Zk { messages + 1 + parameters.pads() + 2 } else { 0 };
+    32 * own_roots + element * (messages + line) + opening_bytes(parameters, &compiled.stack)
 }

@@ -4,11 +4,13 @@ use super::conversation::{begin, copies, copy_variables, ties};
 use super::instance::Compiled;
 use super::key::{KeyWeights, VerifyingKey};
 use super::statement::{Content, Statement, tensor_commitment};
-use crate::channel::{PlainReader, Reader};
+use crate::channel::{PlainReader, ProofBytes, Reader, Transcript};
 use crate::contraction;
 use crate::field::K;
 use crate::logup;
-use crate::pcs::{self, Claim};
+use crate::masking::MaskedReader;
+use crate::parameters::Mode;
+use crate::pcs::{self, Claim, Combined};
 use crate::reject::{Reject, Verdict};
 
 /// Accepts only if `proof` shows `statement` for the model of `key`.
@@ -37,13 +39,47 @@ pub fn verify_compiled(key: &VerifyingKey, compiled: &Compiled, statement: &Stat
 fn check(key: &VerifyingKey, compiled: &Compiled, statement: &Statement, proof: &[u8]) -> Verdict<()> {
     let (roots, rest) = roots(key, compiled, statement, proof)?;
     let transcript = begin(statement, &key.program, key.parameters(), compiled, &roots);
-    let mut reader = PlainReader::new(transcript, rest);
     if key.parameters().degree() == 2 {
-        conversation::<2, _>(&mut reader, key, compiled, statement, &roots)?;
+        read::<2>(transcript, rest, key, compiled, statement, &roots)
     } else {
-        conversation::<3, _>(&mut reader, key, compiled, statement, &roots)?;
+        read::<3>(transcript, rest, key, compiled, statement, &roots)
     }
-    reader.finish()
+}
+
+/// Reads the messages in the context of the key's mode.
+fn read<const D: usize>(
+    transcript: Transcript,
+    proof: &[u8],
+    key: &VerifyingKey,
+    compiled: &Compiled,
+    statement: &Statement,
+    roots: &[[u8; 32]],
+) -> Verdict<()> {
+    match key.parameters().mode() {
+        Mode::Plain => {
+            let mut reader = PlainReader::new(transcript, proof);
+            whole::<D, _>(&mut reader, key, compiled, statement, roots)?;
+            reader.finish()
+        }
+        Mode::Zk => {
+            let mut reader = MaskedReader::<_, D>::new(ProofBytes::new(transcript, proof));
+            whole::<D, _>(&mut reader, key, compiled, statement, roots)?;
+            reader.into_source().finish()
+        }
+    }
+}
+
+/// Everything that is read: messages and equations, the proof of equations between masked ones, rows.
+fn whole<const D: usize, R: Reader<D>>(
+    reader: &mut R,
+    key: &VerifyingKey,
+    compiled: &Compiled,
+    statement: &Statement,
+    roots: &[[u8; 32]],
+) -> Verdict<()> {
+    let combined = conversation(reader, key, compiled, statement, roots)?;
+    let line = reader.settle(key.parameters().pads())?;
+    pcs::verify_queries(key.parameters(), reader, &compiled.stack, roots, combined, line.as_ref())
 }
 
 /// Roots of all oracles: those of the witness and of committed tensors start the proof, the model's is in the key.
@@ -73,13 +109,14 @@ fn roots<'a>(key: &VerifyingKey, compiled: &Compiled, statement: &Statement, pro
     Ok((out, rest))
 }
 
-fn conversation<const D: usize, R: Reader<D>>(
+/// All messages and the equations between them, as far as the combination of the oracles' columns.
+pub(super) fn conversation<const D: usize, R: Reader<D>>(
     reader: &mut R,
     key: &VerifyingKey,
     c: &Compiled,
     statement: &Statement,
     roots: &[[u8; 32]],
-) -> Verdict<()> {
+) -> Verdict<Combined<D>> {
     let layout = &c.layout;
     let tau: Vec<K<D>> = reader.challenges("tie", c.tie_variables);
     let copy_point: Vec<K<D>> = reader.challenges("copy", copy_variables(c));
@@ -97,12 +134,12 @@ fn conversation<const D: usize, R: Reader<D>>(
     let mut claims = vec![(form, value)];
     claims.extend(ties(c, &key.program, statement, &tau).into_iter().map(|(f, v)| (f, reader.constant(v))));
     claims.extend(copies(c, &copy_point).into_iter().map(|f| (f, reader.constant(K::ZERO))));
-    let claims = claims
+    let claims: Vec<_> = claims
         .into_iter()
         .map(|(form, value)| {
             let value = reader.sub(&value, &reader.constant(form.constant));
             Claim { functionals: c.functionals(form), value }
         })
         .collect();
-    pcs::verify_opening(key.parameters(), reader, &c.stack, roots, claims)
+    pcs::verify_combination(key.parameters(), reader, &c.stack, roots, &claims)
 }

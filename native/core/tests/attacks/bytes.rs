@@ -3,6 +3,7 @@
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
+use nexus_edge_core::parameters::Mode;
 use nexus_edge_core::proof::{Statement, VerifyingKey, verify};
 use nexus_edge_core::reject::Reject;
 use rayon::{ThreadPool, ThreadPoolBuilder};
@@ -55,13 +56,15 @@ fn mutations(bytes: &[u8], random: &mut Random) -> Vec<Vec<u8>> {
 
 #[test]
 fn proofs() {
-    for (victim, size, form) in [
-        (Victim::new(support::dense(1, 20, 7), false), 20, [true, false]),
-        (Victim::new(support::everything(3, 10), true), 126, [false, true]),
-    ] {
-        let (statement, proof) = victim.forge_form(&form, &[&Random(3).int8(size)]).proof();
-        for bad in mutations(&proof, &mut Random(41)).iter().step_by(size / 60 + 1) {
-            timed(|| verify(&victim.key.verifying, &statement, bad)).expect_err("a changed proof");
+    for mode in [Mode::Plain, Mode::Zk] {
+        for (victim, size, form) in [
+            (Victim::new(support::dense(1, 20, 7), false), 20, [true, false]),
+            (Victim::new(support::everything(3, 10), true), 126, [false, true]),
+        ] {
+            let (statement, proof) = victim.forge_form(&form, &[&Random(3).int8(size)]).proof(mode);
+            for bad in mutations(&proof, &mut Random(41)).iter().step_by(size / 60 + 1) {
+                timed(|| verify(&victim.in_mode(mode).verifying, &statement, bad)).expect_err("a changed proof");
+            }
         }
     }
 }
@@ -69,26 +72,30 @@ fn proofs() {
 /// A proof that goes through the inner argument.
 #[test]
 fn large_proofs() {
-    let victim = Victim::new(support::dense_with(5, 700, 400, 11), false);
-    let (statement, proof) = victim.forge(&[&Random(3).int8(700)]).proof();
-    for bad in mutations(&proof, &mut Random(42)).iter().step_by(4) {
-        timed(|| verify(&victim.key.verifying, &statement, bad)).expect_err("a changed proof");
+    for mode in [Mode::Plain, Mode::Zk] {
+        let victim = Victim::new(support::dense_with(5, 700, 400, 11), false);
+        let (statement, proof) = victim.forge(&[&Random(3).int8(700)]).proof(mode);
+        for bad in mutations(&proof, &mut Random(42)).iter().step_by(4) {
+            timed(|| verify(&victim.in_mode(mode).verifying, &statement, bad)).expect_err("a changed proof");
+        }
     }
 }
 
 #[test]
 fn statements() {
-    let victim = Victim::new(support::dense(1, 20, 7), false);
-    for form in [[true, false], [false, true]] {
-        let (statement, proof) = victim.forge_form(&form, &[&Random(3).int8(20)]).proof();
-        let bytes = statement.to_bytes();
-        assert_eq!(Statement::from_bytes(&bytes).as_ref(), Ok(&statement));
-        for bad in mutations(&bytes, &mut Random(43)) {
-            match timed(|| Statement::from_bytes(&bad)) {
-                Err(e) => assert!(matches!(e, Reject::Malformed { what: "statement", .. }), "{e}"),
-                Ok(s) => {
-                    assert_eq!(s.to_bytes(), bad, "a statement has one encoding");
-                    timed(|| verify(&victim.key.verifying, &s, &proof)).expect_err("another statement");
+    for mode in [Mode::Plain, Mode::Zk] {
+        let victim = Victim::new(support::dense(1, 20, 7), false);
+        for form in [[true, false], [false, true]] {
+            let (statement, proof) = victim.forge_form(&form, &[&Random(3).int8(20)]).proof(mode);
+            let bytes = statement.to_bytes();
+            assert_eq!(Statement::from_bytes(&bytes).as_ref(), Ok(&statement));
+            for bad in mutations(&bytes, &mut Random(43)) {
+                match timed(|| Statement::from_bytes(&bad)) {
+                    Err(e) => assert!(matches!(e, Reject::Malformed { what: "statement", .. }), "{e}"),
+                    Ok(s) => {
+                        assert_eq!(s.to_bytes(), bad, "a statement has one encoding");
+                        timed(|| verify(&victim.in_mode(mode).verifying, &s, &proof)).expect_err("another statement");
+                    }
                 }
             }
         }
@@ -97,20 +104,22 @@ fn statements() {
 
 #[test]
 fn keys() {
-    for (victim, size) in [
-        (Victim::new(support::dense(1, 20, 7), false), 20),
-        (Victim::new(support::dense(1, 20, 7), true), 20),
-        (Victim::new(support::everything(3, 10), true), 126),
-    ] {
-        let (statement, proof) = victim.forge(&[&Random(3).int8(size)]).proof();
-        let bytes = victim.key.verifying.to_bytes();
-        let mut read = 0;
-        for bad in mutations(&bytes, &mut Random(44)) {
-            let Ok(key) = timed(|| VerifyingKey::from_bytes(&bad)) else { continue };
-            read += 1;
-            assert_eq!(key.to_bytes(), bad, "a key has one encoding");
-            assert!(matches!(timed(|| verify(&key, &statement, &proof)), Err(Reject::Statement(_))), "it is another key");
+    for mode in [Mode::Plain, Mode::Zk] {
+        for (victim, size) in [
+            (Victim::new(support::dense(1, 20, 7), false), 20),
+            (Victim::new(support::dense(1, 20, 7), true), 20),
+            (Victim::new(support::everything(3, 10), true), 126),
+        ] {
+            let (statement, proof) = victim.forge(&[&Random(3).int8(size)]).proof(mode);
+            let bytes = victim.in_mode(mode).verifying.to_bytes();
+            let mut read = 0;
+            for bad in mutations(&bytes, &mut Random(44)) {
+                let Ok(key) = timed(|| VerifyingKey::from_bytes(&bad)) else { continue };
+                read += 1;
+                assert_eq!(key.to_bytes(), bad, "a key has one encoding");
+                assert!(matches!(timed(|| verify(&key, &statement, &proof)), Err(Reject::Statement(_))), "it is another key");
+            }
+            assert!(read > 0, "some changes leave a key: names, roots, scales");
         }
-        assert!(read > 0, "some changes leave a key: names, roots, scales");
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! [`Forgery::outcome`] is the honest verifier's verdict. [`Forgery::without`] is the verdict of a world in which a constraint is missing on
 //! both sides: the same forgery must be accepted there, which shows that the attack tests that constraint.
+//!
+//! Every verdict is that of both modes: each forgery is made and judged as a plain proof and as a zero-knowledge one.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,9 +12,11 @@ use nexus_edge_core::channel::Tamper;
 use nexus_edge_core::exec::{Executor, Trace};
 use nexus_edge_core::field::{F, centred, from_i64};
 use nexus_edge_core::layout::{Home, Index, Layout, Lookup, Recipe, RescaleCells, SoftmaxCells, Source, StorageId, TableKind};
+use nexus_edge_core::masking::EQUATIONS;
+use nexus_edge_core::parameters::Mode;
 use nexus_edge_core::program::check::CheckedProgram;
 use nexus_edge_core::program::{Line, Op, Program, TensorId, Weights};
-use nexus_edge_core::proof::{Compiled, Figures, ProvingKey, Statement, prove_tampered, prove_witness, verify, verify_compiled};
+use nexus_edge_core::proof::{Cheat, Compiled, ProvingKey, Secrets, Shown, Statement, prove_forged, verify, verify_compiled};
 use nexus_edge_core::prover::values::{Witness, accumulator, tensor};
 use nexus_edge_core::prover::witness::{count, fill};
 use nexus_edge_core::reject::{Reject, Verdict};
@@ -27,8 +31,22 @@ pub const OPENING: Verdict<()> = Err(Reject::Equation("opening sumcheck"));
 
 /// A model whose proofs are forged.
 pub struct Victim {
+    /// Of plain proofs.
     pub key: ProvingKey,
+    /// Of zero-knowledge ones.
+    pub zk: ProvingKey,
     pub executor: Executor,
+}
+
+/// The two verdicts on one forgery as one: both accept or both refuse, for the same reason. Which of the equations between masked messages is
+/// false does not show.
+pub fn same_in_both_modes(judge: impl Fn(Mode) -> Verdict<()>) -> Verdict<()> {
+    let (plain, zk) = (judge(Mode::Plain), judge(Mode::Zk));
+    match (&plain, &zk) {
+        (Err(Reject::Equation(_)), Err(Reject::Equation(EQUATIONS | "value of the combined polynomial"))) => {}
+        _ => assert_eq!(plain, zk, "the verdict on a plain proof, and on a zero-knowledge one"),
+    }
+    plain
 }
 
 impl Victim {
@@ -37,9 +55,14 @@ impl Victim {
     }
 
     pub fn with_security((program, weights): (CheckedProgram, Weights), inside: bool, security: u32) -> Self {
-        let key = ProvingKey::new(Program::clone(&program), weights.clone(), inside, security).expect("provable");
+        let key = |mode| ProvingKey::new(Program::clone(&program), weights.clone(), inside, security, mode).expect("provable");
+        let (key, zk) = (key(Mode::Plain), key(Mode::Zk));
         let executor = Executor::new(key.verifying.program().clone(), &weights).expect("weights fit");
-        Victim { key, executor }
+        Victim { key, zk, executor }
+    }
+
+    pub fn in_mode(&self, mode: Mode) -> &ProvingKey {
+        if mode == Mode::Zk { &self.zk } else { &self.key }
     }
 
     pub fn program(&self) -> &CheckedProgram {
@@ -287,7 +310,7 @@ impl<'a> Forgery<'a> {
         witness
     }
 
-    fn make(&self, compiled: &Compiled, tamper: Option<Tamper>, two_faced: bool) -> (Statement, Vec<u8>) {
+    fn make(&self, mode: Mode, compiled: &Compiled, cheat: Cheat) -> Shown {
         let witness = self.recounted(&compiled.layout, &self.witness);
         let committed = self.committed.as_ref().map(|c| {
             let mut c = c.clone();
@@ -296,59 +319,71 @@ impl<'a> Forgery<'a> {
             c
         });
         let committed = committed.as_ref().unwrap_or(&witness);
-        match tamper {
-            Some(tamper) => prove_tampered(self.prover, compiled, &witness, committed, &self.ports, CONTEXT, tamper, two_faced),
-            None => {
-                let mut figures = Figures::default();
-                prove_witness(self.prover, compiled, &witness, committed, &self.ports, CONTEXT, &mut |_, _| true, &mut figures)
-                    .expect("nobody stops it")
+        let secrets = Secrets::fresh().expect("randomness");
+        let forged;
+        let prover = match mode {
+            Mode::Plain => self.prover,
+            Mode::Zk if std::ptr::eq(self.prover, &self.victim.key) => &self.victim.zk,
+            Mode::Zk => {
+                forged = self.victim.zk.forged(Weights::clone(&self.prover.weights)).expect("a layout");
+                &forged
             }
-        }
+        };
+        prove_forged(prover, compiled, &witness, committed, &self.ports, CONTEXT, secrets, cheat)
     }
 
-    fn compiled(&self, layout: Layout) -> Compiled {
-        Compiled::from_layout(self.victim.key.verifying.parameters(), layout).expect("columns have a domain")
+    fn compiled(&self, mode: Mode, layout: Layout) -> Compiled {
+        Compiled::from_layout(self.victim.in_mode(mode).verifying.parameters(), layout).expect("columns have a domain")
     }
 
-    /// The forged statement and proof.
-    pub fn proof(&self) -> (Statement, Vec<u8>) {
-        self.make(&self.compiled(self.layout.clone()), None, false)
+    /// The forged statement and proof in one mode.
+    pub fn proof(&self, mode: Mode) -> (Statement, Vec<u8>) {
+        let shown = self.make(mode, &self.compiled(mode, self.layout.clone()), Cheat::default());
+        (shown.statement, shown.proof)
+    }
+
+    fn judged(&self, mode: Mode, cheat: Cheat) -> Verdict<()> {
+        let shown = self.make(mode, &self.compiled(mode, self.layout.clone()), cheat);
+        verify(&self.victim.in_mode(mode).verifying, &shown.statement, &shown.proof)
     }
 
     /// The honest verifier's verdict.
     pub fn outcome(&self) -> Verdict<()> {
-        let (statement, proof) = self.proof();
-        verify(&self.victim.key.verifying, &statement, &proof)
+        same_in_both_modes(|mode| self.judged(mode, Cheat::default()))
     }
 
     /// The verdict when messages under a label are changed as they are sent: `change(occurrence, bytes)`.
     pub fn tampered(&self, label: &'static str, change: impl Fn(usize, &mut [u8]) + Send + Sync + 'static) -> Verdict<()> {
-        let seen = Arc::new(AtomicUsize::new(0));
-        let counter = seen.clone();
-        let tamper: Tamper = Arc::new(move |at, _, bytes| {
-            if at == label {
-                change(counter.fetch_add(1, Ordering::Relaxed), bytes);
-            }
-        });
-        let (statement, proof) = self.make(&self.compiled(self.layout.clone()), Some(tamper), false);
-        assert!(seen.load(Ordering::Relaxed) > 0, "no message is called {label}");
-        verify(&self.victim.key.verifying, &statement, &proof)
+        let change = Arc::new(change);
+        same_in_both_modes(|mode| {
+            let seen = Arc::new(AtomicUsize::new(0));
+            let (counter, change) = (seen.clone(), change.clone());
+            let tamper: Tamper = Arc::new(move |at, _, bytes| {
+                if at == label {
+                    change(counter.fetch_add(1, Ordering::Relaxed), bytes);
+                }
+            });
+            let verdict = self.judged(mode, Cheat { tamper: Some(tamper), two_faced: false });
+            assert!(seen.load(Ordering::Relaxed) > 0, "no message is called {label}");
+            verdict
+        })
     }
 
     /// The verdict when every equation is about the witness but the trees hold what is committed.
     pub fn two_faced(&self) -> Verdict<()> {
         assert!(self.committed.is_some(), "both faces are the same");
-        let (statement, proof) = self.make(&self.compiled(self.layout.clone()), Some(Arc::new(|_, _, _| ())), true);
-        verify(&self.victim.key.verifying, &statement, &proof)
+        same_in_both_modes(|mode| self.judged(mode, Cheat { tamper: None, two_faced: true }))
     }
 
     /// The verdict where prover and verifier both use a weaker layout.
     pub fn against(&self, weaken: impl FnOnce(&mut Layout)) -> Verdict<()> {
         let mut layout = self.layout.clone();
         weaken(&mut layout);
-        let compiled = self.compiled(layout);
-        let (statement, proof) = self.make(&compiled, None, false);
-        verify_compiled(&self.prover.verifying, &compiled, &statement, &proof)
+        same_in_both_modes(|mode| {
+            let compiled = self.compiled(mode, layout.clone());
+            let shown = self.make(mode, &compiled, Cheat::default());
+            verify_compiled(&self.victim.in_mode(mode).verifying, &compiled, &shown.statement, &shown.proof)
+        })
     }
 
     /// The verdict without some lookups, on both sides.

@@ -2,6 +2,7 @@
 
 use nexus_edge_core::field::P;
 use nexus_edge_core::layout::{Source, TableKind};
+use nexus_edge_core::parameters::Mode;
 use nexus_edge_core::program::DType;
 use nexus_edge_core::proof::verify;
 use nexus_edge_core::reject::{Reject, Verdict};
@@ -158,7 +159,7 @@ fn elements_that_are_not_canonical() {
         }
     }
     // In opened rows: a zero written as p.
-    let (statement, proof) = f.proof();
+    let (statement, proof) = f.proof(Mode::Plain);
     let zeros: Vec<usize> = (0..proof.len() / 8).map(|i| i * 8).filter(|&i| proof[i..i + 8] == [0; 8]).collect();
     assert!(zeros.len() > 100, "rows have zeros where columns are padded");
     for &at in zeros.iter().step_by(zeros.len() / 20) {
@@ -171,26 +172,28 @@ fn elements_that_are_not_canonical() {
 
 #[test]
 fn truncated_extended_and_reordered() {
-    let victim = victim();
-    let (statement, proof) = victim.forge(&[&input()]).proof();
-    let check = |bytes: &[u8]| verify(&victim.key.verifying, &statement, bytes);
-    assert_eq!(check(&proof), Ok(()));
-    for length in (0..proof.len()).step_by(proof.len() / 300) {
-        assert!(matches!(check(&proof[..length]), Err(Reject::Truncated { .. } | Reject::Statement(_))), "{length}");
-    }
-    for extra in [1, 8, 32, 1000] {
-        assert_eq!(check(&[&proof[..], &vec![0; extra]].concat()), Err(Reject::Trailing { extra }));
-    }
-    // Messages in another order, a proof twice, two proofs' halves.
-    for (a, b) in [(64, 80), (96, 160), (1000, 1064), (proof.len() - 64, proof.len())] {
-        let mut bad = proof.clone();
-        bad[a..b].rotate_left(8);
-        assert_ne!(bad, proof);
-        assert!(check(&bad).is_err());
-    }
-    assert_eq!(check(&proof.repeat(2)), Err(Reject::Trailing { extra: proof.len() }));
-    let (_, other) = victim.forge(&[&Random(4).int8(20)]).proof();
-    for at in (64..proof.len().min(other.len())).step_by(proof.len() / 50) {
-        assert!(check(&[&proof[..at], &other[at..]].concat()).is_err());
+    for mode in [Mode::Plain, Mode::Zk] {
+        let victim = victim();
+        let (statement, proof) = victim.forge(&[&input()]).proof(mode);
+        let check = |bytes: &[u8]| verify(&victim.in_mode(mode).verifying, &statement, bytes);
+        assert_eq!(check(&proof), Ok(()));
+        for length in (0..proof.len()).step_by(proof.len() / 300) {
+            assert!(matches!(check(&proof[..length]), Err(Reject::Truncated { .. } | Reject::Statement(_))), "{length}");
+        }
+        for extra in [1, 8, 32, 1000] {
+            assert_eq!(check(&[&proof[..], &vec![0; extra]].concat()), Err(Reject::Trailing { extra }));
+        }
+        // Messages in another order, a proof twice, two proofs' halves.
+        for (a, b) in [(64, 80), (96, 160), (1000, 1064), (proof.len() - 64, proof.len())] {
+            let mut bad = proof.clone();
+            bad[a..b].rotate_left(8);
+            assert_ne!(bad, proof);
+            assert!(check(&bad).is_err());
+        }
+        assert_eq!(check(&proof.repeat(2)), Err(Reject::Trailing { extra: proof.len() }));
+        let (_, other) = victim.forge(&[&Random(4).int8(20)]).proof(mode);
+        for at in (64..proof.len().min(other.len())).step_by(proof.len() / 50) {
+            assert!(check(&[&proof[..at], &other[at..]].concat()).is_err());
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use nexus_edge_core::exec::Executor;
 use nexus_edge_core::layout::{Form, Layout};
+use nexus_edge_core::parameters::Mode;
 use nexus_edge_core::program::builder::ProgramBuilder;
 use nexus_edge_core::program::check::{CheckedProgram, load};
 use nexus_edge_core::program::{Contract, DType, Edge, Op, Port, Program, Rule, Semantics, Weights, Window};
@@ -14,9 +15,11 @@ use crate::support::{self, Random, window};
 /// Executes, proves and verifies.
 fn agrees(program: (CheckedProgram, Weights), x: &[i16]) {
     let victim = Victim::new(program, true);
-    let request = Request { inputs: vec![x], context: [0; 32], committed: vec![true, false] };
-    let made = prove(&victim.key, &victim.executor, &request, &mut |_, _| true).expect("provable");
-    assert_eq!(verify(&victim.key.verifying, &made.statement, &made.proof), Ok(()));
+    let request = Request { inputs: vec![x], context: [0; 32], committed: vec![true, false], ..Request::default() };
+    for key in [&victim.key, &victim.zk] {
+        let made = prove(key, &victim.executor, &request, &mut |_, _| true).expect("provable");
+        assert_eq!(verify(&key.verifying, &made.statement, &made.proof), Ok(()));
+    }
 }
 
 /// One operator from `x` to `y`.
@@ -65,7 +68,7 @@ fn the_range_table_holds_as_many_equal_maxima_as_there_are() {
     assert_eq!(program.range_bits, 6);
     agrees((program, weights), &[5; 128]);
     let (program, weights) = global_max(8).finish(Some(5)).expect("the executor runs it");
-    assert!(matches!(ProvingKey::new(Program::clone(&program), weights, true, 100), Err(KeyError::Layout(_))));
+    assert!(matches!(ProvingKey::new(Program::clone(&program), weights, true, 100, Mode::Plain), Err(KeyError::Layout(_))));
 }
 
 /// With rows that start above the lower bound of the clamp, the table would say that everything below the upper bound is clamped.
@@ -80,7 +83,7 @@ fn clamp_rows_cover_the_clamp() {
         Rule::Constant(_) => true,
     };
     assert!(r.rules.iter().all(reachable), "the lines themselves are covered");
-    assert!(matches!(ProvingKey::new(hostile, weights, true, 100), Err(KeyError::Program(_) | KeyError::Layout(_))));
+    assert!(matches!(ProvingKey::new(hostile, weights, true, 100, Mode::Plain), Err(KeyError::Program(_) | KeyError::Layout(_))));
 }
 
 #[test]
@@ -88,14 +91,14 @@ fn a_few_bytes_of_key_do_not_make_gigabytes_of_structure() {
     let (program, weights) = global_max(512).finish(Some(18)).expect("the executor runs it");
     let form = Form { committed: vec![true, false], committed_weights: false };
     assert!(Layout::new(&program, form).is_err_and(|e| e.to_string().contains("too large")));
-    assert!(matches!(ProvingKey::new(Program::clone(&program), weights, true, 100), Err(KeyError::Layout(_))));
+    assert!(matches!(ProvingKey::new(Program::clone(&program), weights, true, 100, Mode::Plain), Err(KeyError::Layout(_))));
 }
 
 #[test]
 fn a_statement_that_no_bytes_decode_to_is_refused_too() {
     let victim = Victim::new(support::dense(1, 20, 7), true);
     let x = Random(3).int8(20);
-    let (statement, proof) = victim.forge(&[&x]).proof();
+    let (statement, proof) = victim.forge(&[&x]).proof(Mode::Plain);
     for inputs in [0, 2, 3, usize::MAX] {
         let mut s = statement.clone();
         s.inputs = inputs;
@@ -199,10 +202,10 @@ fn changed_programs_are_refused_or_prove_what_they_execute() {
             continue;
         }
         let Ok(checked) = load(changed, Some(&weights)) else { continue };
-        let Ok(key) = ProvingKey::new(Program::clone(&checked), weights.clone(), round % 2 == 0, 100) else { continue };
+        let Ok(key) = ProvingKey::new(Program::clone(&checked), weights.clone(), round % 2 == 0, 100, Mode::Plain) else { continue };
         let executor = Executor::new(key.verifying.program().clone(), &weights).expect("weights fit");
         let committed = key.verifying.usual_form();
-        let request = Request { inputs: vec![&x], context: [0; 32], committed };
+        let request = Request { inputs: vec![&x], context: [0; 32], committed, ..Request::default() };
         if let Ok(made) = prove(&key, &executor, &request, &mut |_, _| true) {
             alive += 1;
             let key = VerifyingKey::from_bytes(&key.verifying.to_bytes()).expect("own key");

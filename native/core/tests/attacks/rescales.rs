@@ -40,7 +40,7 @@ fn honest_runs_are_accepted() {
         {
             let x = Random(3).int8(size);
             let mut f = victim.forge(&[&x]);
-            let (statement, proof) = f.proof();
+            let (statement, proof) = f.proof(Mode::Plain);
             assert_eq!(f.outcome(), Ok(()));
             let honest = f.witness.clone();
             f.reaccumulate();
@@ -48,7 +48,7 @@ fn honest_runs_are_accepted() {
             victim.program().tensors.iter().for_each(|t| f.rescale(&t.name));
             f.claim();
             assert_eq!(honest.storages, f.witness.storages);
-            assert_eq!((statement, proof), f.proof(), "proofs are deterministic");
+            assert_eq!((statement, proof), f.proof(Mode::Plain), "plain proofs are deterministic");
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use nexus_edge_core::field::from_i64;
 use nexus_edge_core::layout::{AccumulatorKind, Layout, TableKind};
+use nexus_edge_core::parameters::Mode;
 use nexus_edge_core::program::{Contract, DType, Weights};
 use nexus_edge_core::proof::{Content, verify};
 use nexus_edge_core::reject::{Reject, Verdict};
@@ -101,9 +102,11 @@ fn computes_with_another_input_than_it_commits_to() {
     assert_eq!(f.two_faced(), ROWS, "every equation holds: only the opened rows tell");
     // Proves for one input, claims the commitment of the other.
     f.committed = None;
-    let ((mut statement, proof), (theirs, _)) = (f.proof(), other.proof());
-    statement.tensors[0] = theirs.tensors[0].clone();
-    assert!(matches!(verify(&victim.key.verifying, &statement, &proof), Err(Reject::Statement(_))));
+    for mode in [Mode::Plain, Mode::Zk] {
+        let ((mut statement, proof), (theirs, _)) = (f.proof(mode), other.proof(mode));
+        statement.tensors[0] = theirs.tensors[0].clone();
+        assert!(matches!(verify(&victim.in_mode(mode).verifying, &statement, &proof), Err(Reject::Statement(_))));
+    }
     // The same with clear inputs.
     let mut f = victim.forge_form(&[false, false], &[&a]);
     f.ports[0] = b;
@@ -267,12 +270,12 @@ fn cells_of_a_transposed_copy_permuted_or_changed() {
 #[test]
 fn a_model_under_anothers_name() {
     // The whole proof is honest, of a program with other weights; the statement names the victim's digest.
-    for inside in [true, false] {
+    for (inside, mode) in [(true, Mode::Plain), (false, Mode::Plain), (true, Mode::Zk), (false, Mode::Zk)] {
         let (victim, other) = (Victim::new(support::dense(1, 20, 7), inside), Victim::new(support::dense(2, 20, 7), inside));
-        let (mut statement, proof) = other.forge(&[&Random(3).int8(20)]).proof();
-        assert!(matches!(verify(&victim.key.verifying, &statement, &proof), Err(Reject::Statement(_))));
-        statement.digest = victim.key.verifying.digest();
-        assert!(verify(&victim.key.verifying, &statement, &proof).is_err_and(|e| !matches!(e, Reject::Statement(_))));
+        let (mut statement, proof) = other.forge(&[&Random(3).int8(20)]).proof(mode);
+        assert!(matches!(verify(&victim.in_mode(mode).verifying, &statement, &proof), Err(Reject::Statement(_))));
+        statement.digest = victim.in_mode(mode).verifying.digest();
+        assert!(verify(&victim.in_mode(mode).verifying, &statement, &proof).is_err_and(|e| !matches!(e, Reject::Statement(_))));
         assert_eq!(statement.context, CONTEXT);
         assert!(matches!(statement.tensors[0].content, Content::Committed(_)));
     }

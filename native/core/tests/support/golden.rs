@@ -3,10 +3,12 @@
 
 use nexus_edge_core::exec::Executor;
 use nexus_edge_core::field::from_i64;
+use nexus_edge_core::parameters::Mode;
 use nexus_edge_core::program::check::CheckedProgram;
 use nexus_edge_core::program::{Op, Program, Weights};
-use nexus_edge_core::proof::{Figures, ProvingKey, Request, prove, prove_witness};
+use nexus_edge_core::proof::{Cheat, Figures, ProvingKey, Secrets, prove_forged, prove_witness};
 use nexus_edge_core::prover::witness;
+use nexus_edge_core::random::Randomness;
 
 use crate::support::{self, Random};
 
@@ -34,55 +36,57 @@ impl Golden {
     }
 }
 
-fn make(name: &'static str, (program, weights): (CheckedProgram, Weights), inside: bool, committed: Vec<bool>) -> Golden {
-    let key = ProvingKey::new(Program::clone(&program), weights.clone(), inside, 100).expect("provable");
+fn make(name: &'static str, (program, weights): (CheckedProgram, Weights), inside: bool, committed: Vec<bool>, mode: Mode) -> Golden {
+    let key = ProvingKey::new(Program::clone(&program), weights.clone(), inside, 100, mode).expect("provable");
     let executor = Executor::new(key.verifying.program().clone(), &weights).expect("weights fit");
     let x = Random(1).int8(program.tensors[program.inputs[0].tensor as usize].size());
-    let request = Request { inputs: vec![&x], context: CONTEXT, committed: committed.clone() };
-    let made = prove(&key, &executor, &request, &mut |_, _| true).expect("honest");
-
     let compiled = key.verifying.compiled(&committed).expect("a layout");
     let mut trace = executor.run(&[&x], 1, true).expect("defined");
     let output = program.outputs[0].tensor as usize;
     let at = trace.tensors[output].iter().position(|&y| (-127..126).contains(&y)).expect("an output inside the clamp");
     let mut cells = witness::fill(&compiled.layout, &weights, &trace);
+    let mut ports: Vec<Vec<i16>> = compiled.layout.ports.iter().map(|&t| trace.tensors[t as usize].clone()).collect();
+    // A golden zero-knowledge proof can be made again: its randomness is public, and it hides nothing.
+    let secrets = || Secrets { randomness: Randomness::chosen([1; 32]), seeds: Vec::new() };
+    let (mut go_on, mut figures) = (|_: &'static str, _: f64| true, Figures::default());
+    let made = prove_witness(&key, &compiled, &cells, &cells, &ports, CONTEXT, secrets(), &mut go_on, &mut figures).expect("honest");
     trace.tensors[output][at] += 1;
     let piece = compiled.layout.views[output].pieces.iter().find(|p| p.tensor_channels.iter().any(|c| c == at)).expect("the cell's piece");
     let channel = piece.tensor_channels.iter().position(|c| c == at).expect("the cell's channel");
     cells.storages[piece.storage][channel] += from_i64(1);
     witness::count(&compiled.layout, &mut cells);
-    let ports: Vec<Vec<i16>> = compiled.layout.ports.iter().map(|&t| trace.tensors[t as usize].clone()).collect();
-    let (statement, proof) = prove_witness(&key, &compiled, &cells, &cells, &ports, CONTEXT, &mut |_, _| true, &mut Figures::default())
-        .expect("nobody stops it");
+    ports = compiled.layout.ports.iter().map(|&t| trace.tensors[t as usize].clone()).collect();
+    let forged = prove_forged(&key, &compiled, &cells, &cells, &ports, CONTEXT, secrets(), Cheat::default());
     Golden {
         name,
         key: key.verifying.to_bytes(),
         statement: made.statement.to_bytes(),
         proof: made.proof,
-        forged: (statement.to_bytes(), proof),
+        forged: (forged.statement.to_bytes(), forged.proof),
     }
 }
 
 /// Weights inside, everything clear: the smallest proof.
 pub fn dense() -> Golden {
-    make("dense", support::dense_with(1, 20, 7, 9), true, vec![false, false])
+    make("dense", support::dense_with(1, 20, 7, 9), true, vec![false, false], Mode::Plain)
 }
 
-/// Weights and input committed.
-pub fn everything() -> Golden {
-    make("everything", support::everything(3, 10), false, vec![true, false])
-}
-
-pub fn all() -> [Golden; 2] {
-    [dense(), everything()]
+/// Two models, each in both modes: weights inside and everything clear, weights and input committed.
+pub fn all() -> [Golden; 4] {
+    [
+        dense(),
+        make("everything", support::everything(3, 10), false, vec![true, false], Mode::Plain),
+        make("dense-zk", support::dense_with(1, 20, 7, 9), true, vec![false, false], Mode::Zk),
+        make("everything-zk", support::everything(3, 10), false, vec![true, false], Mode::Zk),
+    ]
 }
 
 /// Keys of tiny programs, one for each kind of operator, and hostile ones, as bytes.
 pub fn small_keys() -> Vec<(&'static str, Vec<u8>)> {
     let encode = |program: &Program, weights: &Weights| {
-        let mut out = b"NXEvkey1".to_vec();
+        let mut out = b"NXEvkey2".to_vec();
         out.extend(100u32.to_le_bytes());
-        out.push(0);
+        out.extend([Mode::Plain as u8, 0]);
         for part in [weights.to_bytes(), program.to_bytes()] {
             out.extend((part.len() as u64).to_le_bytes());
             out.extend(part);

@@ -1,0 +1,300 @@
+//! Masked messages, and one proof for all equations between them (design section 8; executable in the reference).
+//!
+//! The witness oracle holds two vectors over `K`, `r` and `b`, committed before the first challenge. A message `t_i` is sent as
+//! `t'_i = t_i + r_i`. After the last message, `gamma` batches all equations of the verifier, the prover sends `D0, D1`, is challenged by `e`
+//! and sends the line's point `v = b + e r`. The verifier knows `w = e t' - v = e t - b`: a line through `e` whose slope is `t`. An equation
+//! `Q(t) + l(t) + c = 0` of degree 2 becomes
+//!
+//! ```text
+//! Q(w) + e l(w) + e^2 c  =  e^2 (Q(t) + l(t) + c) + e (...) + (...)
+//! ```
+//!
+//! and the batch's last two coefficients are what the prover sent, blinded by one more entry of the line, `r*` and `b*`:
+//! `D0 + e D1 = E(w, e) + v*`, `D0 = E_0 + b*`, `D1 = E_1 + r*`. If an equation is false on `t`, then `gamma` keeps it false in the batch and at
+//! most two `e` pass. The rows of the witness oracle that are opened later show that `v` encodes `b + e r`.
+//!
+//! The verifier records what it computes from messages as a list of operations on nodes, and evaluates it when `w` is known.
+
+use std::cell::RefCell;
+
+use p3_field::PackedValue;
+
+use crate::channel::{Prover, Reader, Source, Transcript};
+use crate::field::{F, K, LANES, PackedF, PackedK};
+use crate::reject::{Reject, Verdict};
+
+/// The equations' reason of refusal: which of them is false does not show.
+pub const EQUATIONS: &str = "an equation between masked messages";
+
+/// A value of a masked reader: the index of an operation.
+#[derive(Clone, Copy, Debug)]
+pub struct Node(u32);
+
+#[derive(Clone, Copy)]
+enum Operation<const D: usize> {
+    Constant(K<D>),
+    Message(u32),
+    Add(Node, Node),
+    Scale(Node, K<D>),
+    Product(Node, Node),
+}
+
+/// What a verifier computes from messages that it does not know, and which of the results must be 0.
+#[derive(Default)]
+struct Record<const D: usize> {
+    operations: Vec<Operation<D>>,
+    /// Degree of each node in the messages.
+    degrees: Vec<u8>,
+    zeros: Vec<Node>,
+    messages: u32,
+}
+
+impl<const D: usize> Record<D> {
+    fn push(&mut self, operation: Operation<D>, degree: u8) -> Node {
+        self.operations.push(operation);
+        self.degrees.push(degree);
+        Node(self.operations.len() as u32 - 1)
+    }
+
+    fn degree(&self, node: Node) -> u8 {
+        self.degrees[node.0 as usize]
+    }
+
+    fn messages(&mut self, n: usize) -> Vec<Node> {
+        (0..n)
+            .map(|_| {
+                self.messages += 1;
+                self.push(Operation::Message(self.messages - 1), 1)
+            })
+            .collect()
+    }
+
+    fn combine(&mut self, a: Node, b: Node, product: bool) -> Node {
+        let (x, y) = (self.degree(a), self.degree(b));
+        if product {
+            assert!(x + y <= 2, "equations have degree at most 2 in messages");
+            self.push(Operation::Product(a, b), x + y)
+        } else {
+            self.push(Operation::Add(a, b), x.max(y))
+        }
+    }
+
+    /// Coefficients of `sum_k gamma^k E_k` as a polynomial in `e`, constant first, where message `i` is the line `line(i)` and everything is
+    /// homogenised by `e` to degree 2.
+    fn on_lines(&self, gamma: K<D>, line: impl Fn(usize) -> [K<D>; 2]) -> [K<D>; 3] {
+        // A node of degree d is a polynomial of degree at most d: homogenised to d, that is.
+        let mut values: Vec<[K<D>; 3]> = Vec::with_capacity(self.operations.len());
+        let zero = K::ZERO;
+        let raised = |x: [K<D>; 3], from: u8, to: u8| match to - from {
+            0 => x,
+            1 => [zero, x[0], x[1]],
+            _ => [zero, zero, x[0]],
+        };
+        for (k, operation) in self.operations.iter().enumerate() {
+            let at = |n: Node| values[n.0 as usize];
+            let value = match *operation {
+                Operation::Constant(c) => [c, zero, zero],
+                Operation::Message(i) => {
+                    let [b, a] = line(i as usize);
+                    [b, a, zero]
+                }
+                Operation::Add(a, b) => {
+                    let (x, y) = (raised(at(a), self.degree(a), self.degrees[k]), raised(at(b), self.degree(b), self.degrees[k]));
+                    core::array::from_fn(|i| x[i] + y[i])
+                }
+                Operation::Scale(a, c) => at(a).map(|x| x * c),
+                Operation::Product(a, b) => {
+                    let (x, y) = (at(a), at(b));
+                    [x[0] * y[0], x[0] * y[1] + x[1] * y[0], x[0] * y[2] + x[1] * y[1] + x[2] * y[0]]
+                }
+            };
+            values.push(value);
+        }
+        self.zeros.iter().rev().fold([zero; 3], |sum, &n| {
+            let own = raised(values[n.0 as usize], self.degree(n), 2);
+            core::array::from_fn(|i| sum[i] * gamma + own[i])
+        })
+    }
+
+    /// `sum_k gamma^k E_k(w, e)`, homogenised to degree 2.
+    fn at_point(&self, gamma: K<D>, e: K<D>, w: impl Fn(usize) -> K<D>) -> K<D> {
+        let mut values: Vec<K<D>> = Vec::with_capacity(self.operations.len());
+        let raised = |x: K<D>, from: u8, to: u8| (from..to).fold(x, |x, _| x * e);
+        for (k, operation) in self.operations.iter().enumerate() {
+            let at = |n: Node| values[n.0 as usize];
+            let value = match *operation {
+                Operation::Constant(c) => c,
+                Operation::Message(i) => w(i as usize),
+                Operation::Add(a, b) => raised(at(a), self.degree(a), self.degrees[k]) + raised(at(b), self.degree(b), self.degrees[k]),
+                Operation::Scale(a, c) => at(a) * c,
+                Operation::Product(a, b) => at(a) * at(b),
+            };
+            values.push(value);
+        }
+        self.zeros.iter().rev().fold(K::ZERO, |sum, &n| sum * gamma + raised(values[n.0 as usize], self.degree(n), 2))
+    }
+}
+
+/// A point of the line, in the clear: `v = b + e r`.
+#[derive(Clone, Debug)]
+pub struct Line<const D: usize> {
+    /// Where.
+    pub e: K<D>,
+    /// All coefficients.
+    pub v: Vec<K<D>>,
+}
+
+impl<const D: usize> Line<D> {
+    /// The values of the polynomial `v` at points of the base field.
+    pub(crate) fn at(&self, points: &[F]) -> Vec<K<D>> {
+        evaluate(&self.v, points)
+    }
+}
+
+/// The polynomial with the given coefficients at many points, [`LANES`] at a time.
+pub(crate) fn evaluate<const D: usize>(coefficients: &[K<D>], points: &[F]) -> Vec<K<D>> {
+    let mut out = Vec::with_capacity(points.len());
+    for group in points.chunks(LANES) {
+        let x = PackedF::from_fn(|i| group.get(i).copied().unwrap_or_default());
+        let y = coefficients.iter().rev().fold(PackedK::<D>::ZERO, |y, c| y.scale(x) + c.broadcast());
+        out.extend((0..group.len()).map(|i| y.lane(i)));
+    }
+    out
+}
+
+/// A reader for which messages are unknowns: it records what is computed from them and which results must be 0.
+///
+/// Over a proof it is the verifier's context of masked proofs; over [`Nothing`] it counts.
+pub struct MaskedReader<S, const D: usize> {
+    source: S,
+    record: RefCell<Record<D>>,
+    /// Messages as they were sent.
+    sent: Vec<K<D>>,
+}
+
+impl<S: Source, const D: usize> MaskedReader<S, D> {
+    /// Reads `source`.
+    pub fn new(source: S) -> Self {
+        MaskedReader { source, record: RefCell::default(), sent: Vec::new() }
+    }
+
+    /// What is left of the source.
+    pub fn into_source(self) -> S {
+        self.source
+    }
+
+    /// Masked messages and equations so far.
+    pub fn counts(&self) -> (usize, usize) {
+        (self.sent.len(), self.record.borrow().zeros.len())
+    }
+
+    /// Sends the equations' proof: `t` the messages without masks, `r` and `b` the line. `Err` if an equation does not hold on `t`.
+    ///
+    /// A prover calls it on a reader of its own proof; nothing is sent before the equations have been checked.
+    pub(crate) fn prove(&self, prover: &mut Prover, t: &[K<D>], r: &[K<D>], b: &[K<D>], honest: bool) -> Verdict<()> {
+        let n = self.sent.len();
+        let gamma: K<D> = prover.challenge("equations");
+        let [e0, e1, e2] = self.record.borrow().on_lines(gamma, |i| [-b[i], t[i]]);
+        if honest && e2 != K::ZERO {
+            return Err(Reject::Equation(EQUATIONS));
+        }
+        prover.send_clear("line constants", &[e0 + b[n], e1 + r[n]]);
+        let e: K<D> = prover.challenge("line");
+        let v: Vec<K<D>> = b.iter().zip(r).map(|(&b, &r)| b + e * r).collect();
+        prover.send_clear("line", &v);
+        Ok(())
+    }
+}
+
+impl<S: Source, const D: usize> Reader<D> for MaskedReader<S, D> {
+    type Value = Node;
+
+    fn absorb(&mut self, label: &str, data: &[u8]) {
+        self.source.transcript().absorb(label, data);
+    }
+
+    fn receive(&mut self, label: &'static str, n: usize) -> Verdict<Vec<Node>> {
+        self.sent.extend(self.source.elements::<D>(label, n)?);
+        Ok(self.record.get_mut().messages(n))
+    }
+
+    fn receive_clear(&mut self, label: &'static str, n: usize) -> Verdict<Vec<K<D>>> {
+        self.source.elements(label, n)
+    }
+
+    fn receive_bytes(&mut self, label: &'static str, n: usize) -> Verdict<Vec<u8>> {
+        self.source.bytes(label, n)
+    }
+
+    fn take(&mut self, label: &'static str, n: usize) -> Verdict<&[u8]> {
+        self.source.opening(label, n)
+    }
+
+    fn challenges(&mut self, label: &'static str, n: usize) -> Vec<K<D>> {
+        self.source.transcript().challenge(label, n)
+    }
+
+    fn indices(&mut self, label: &'static str, n: usize, bits: usize) -> Vec<usize> {
+        self.source.transcript().indices(label, n, bits)
+    }
+
+    fn constant(&self, x: K<D>) -> Node {
+        self.record.borrow_mut().push(Operation::Constant(x), 0)
+    }
+
+    fn add(&self, a: &Node, b: &Node) -> Node {
+        self.record.borrow_mut().combine(*a, *b, false)
+    }
+
+    fn scale(&self, a: &Node, x: K<D>) -> Node {
+        let mut record = self.record.borrow_mut();
+        let degree = record.degree(*a);
+        record.push(Operation::Scale(*a, x), degree)
+    }
+
+    fn product(&self, a: &Node, b: &Node) -> Node {
+        self.record.borrow_mut().combine(*a, *b, true)
+    }
+
+    fn assert_zero(&mut self, a: &Node, _: &'static str) -> Verdict<()> {
+        self.record.get_mut().zeros.push(*a);
+        Ok(())
+    }
+
+    fn settle(&mut self, pads: usize) -> Verdict<Option<Line<D>>> {
+        let gamma: K<D> = self.challenge("equations");
+        let constants = self.receive_clear("line constants", 2)?;
+        let e: K<D> = self.challenge("line");
+        let n = self.sent.len();
+        let v = self.receive_clear("line", n + 1 + pads)?;
+        let value = self.record.get_mut().at_point(gamma, e, |i| e * self.sent[i] - v[i]);
+        if value + v[n] != constants[0] + e * constants[1] {
+            return Err(Reject::Equation(EQUATIONS));
+        }
+        Ok(Some(Line { e, v }))
+    }
+}
+
+/// A proof of nothing but zeros, as long as one likes: it serves to count what a verifier reads.
+///
+/// The zero polynomial has the value zero, so that equations between clear messages hold.
+#[derive(Default)]
+pub struct Nothing(Transcript);
+
+impl Source for Nothing {
+    fn transcript(&mut self) -> &mut Transcript {
+        &mut self.0
+    }
+
+    fn elements<const D: usize>(&mut self, _: &'static str, n: usize) -> Verdict<Vec<K<D>>> {
+        Ok(vec![K::ZERO; n])
+    }
+
+    fn bytes(&mut self, _: &'static str, n: usize) -> Verdict<Vec<u8>> {
+        Ok(vec![0; n])
+    }
+
+    fn opening(&mut self, label: &'static str, _: usize) -> Verdict<&[u8]> {
+        Err(Reject::Truncated { at: label })
+    }
+}

@@ -1,0 +1,167 @@
+//! Secret randomness: a seed of the operating system for every attempt, expanded by BLAKE3.
+//!
+//! Nothing here is a function of the witness, and no generator lives on between two attempts or two processes: a fork cannot make two
+//! proofs draw the same numbers. Seeds are overwritten when they are dropped.
+
+use std::fmt;
+use std::io;
+
+use p3_field::PrimeCharacteristicRing;
+use rayon::prelude::*;
+use zeroize::Zeroize;
+
+use crate::field::{F, P};
+use crate::hash::SALT;
+
+const STREAM: &str = "nexus-edge v1 random stream";
+const SALTS: &str = "nexus-edge v1 salts";
+/// Elements drawn by one task.
+const CHUNK: usize = 1 << 14;
+
+/// 32 secret bytes.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Seed([u8; 32]);
+
+impl Seed {
+    /// From the operating system.
+    pub fn fresh() -> io::Result<Seed> {
+        let mut bytes = [0; 32];
+        getrandom::fill(&mut bytes).map_err(io::Error::other)?;
+        Ok(Seed(bytes))
+    }
+
+    /// A seed that was kept.
+    pub fn from_bytes(bytes: [u8; 32]) -> Seed {
+        Seed(bytes)
+    }
+
+    /// The bytes, to be kept secret.
+    pub fn expose(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    fn stream(&self, context: &str, numbers: &[u64]) -> blake3::OutputReader {
+        let mut h = blake3::Hasher::new_derive_key(context);
+        h.update(&self.0);
+        numbers.iter().for_each(|n| {
+            h.update(&n.to_le_bytes());
+        });
+        let out = h.finalize_xof();
+        h.zeroize();
+        out
+    }
+
+    /// `n` uniform elements of stream `number`.
+    pub(crate) fn elements(&self, number: u64, n: usize) -> Vec<F> {
+        let mut out = vec![F::ZERO; n];
+        out.par_chunks_mut(CHUNK).enumerate().for_each(|(chunk, out)| {
+            let mut stream = self.stream(STREAM, &[number, chunk as u64]);
+            let mut bytes = vec![0; 8 * out.len()];
+            stream.fill(&mut bytes);
+            for (x, word) in out.iter_mut().zip(bytes.as_chunks::<8>().0) {
+                let mut word = *word;
+                // One word in 2^32 is not canonical.
+                while u64::from_le_bytes(word) >= P {
+                    stream.fill(&mut word);
+                }
+                *x = F::from_u64(u64::from_le_bytes(word));
+            }
+            bytes.zeroize();
+        });
+        out
+    }
+
+    /// The salts `first, first + 1, ...` of the leaves of a tree, one after another.
+    pub(crate) fn salts(&self, first: usize, out: &mut [[u8; SALT]]) {
+        let mut stream = self.stream(SALTS, &[]);
+        stream.set_position((first * SALT) as u64);
+        stream.fill(out.as_flattened_mut());
+    }
+}
+
+impl Drop for Seed {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+impl fmt::Debug for Seed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Seed(secret)")
+    }
+}
+
+/// All randomness of one attempt at a proof.
+pub struct Randomness {
+    seed: Seed,
+    used: u64,
+}
+
+impl Randomness {
+    /// From the operating system.
+    pub fn fresh() -> io::Result<Randomness> {
+        Ok(Randomness { seed: Seed::fresh()?, used: 0 })
+    }
+
+    /// Chosen, for tests of what a proof shows.
+    #[cfg(any(test, feature = "attacks"))]
+    pub fn chosen(seed: [u8; 32]) -> Randomness {
+        Randomness { seed: Seed(seed), used: 0 }
+    }
+
+    /// `n` uniform elements.
+    pub(crate) fn elements(&mut self, n: usize) -> Vec<F> {
+        self.used += 1;
+        self.seed.elements(self.used, n)
+    }
+
+    /// A seed of its own.
+    pub(crate) fn seed(&mut self) -> Seed {
+        self.used += 1;
+        let mut bytes = [0; 32];
+        self.seed.stream(STREAM, &[self.used]).fill(&mut bytes);
+        Seed(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::field::canonical;
+
+    #[test]
+    fn draws_differ_and_are_functions_of_the_seed() {
+        let draw = |seed: u8| {
+            let mut r = Randomness::chosen([seed; 32]);
+            let mut all = r.elements(CHUNK + 100);
+            all.extend(r.elements(7));
+            all.push(F::from_u64(u64::from_le_bytes(r.seed().expose()[..8].try_into().expect("8 bytes")) % P));
+            all
+        };
+        assert_eq!(draw(1), draw(1));
+        let all: BTreeSet<u64> = [draw(1), draw(2)].concat().into_iter().map(canonical).collect();
+        assert_eq!(all.len(), 2 * (CHUNK + 108), "no element twice among so few");
+    }
+
+    #[test]
+    fn fresh_seeds_differ_and_do_not_print() {
+        let (a, b) = (Seed::fresh().expect("entropy"), Seed::fresh().expect("entropy"));
+        assert_ne!(a, b);
+        assert_eq!(format!("{a:?}"), "Seed(secret)");
+    }
+
+    #[test]
+    fn salts_are_independent_of_how_they_are_read() {
+        let seed = Seed::from_bytes([9; 32]);
+        let mut all = [[0; SALT]; 40];
+        seed.salts(0, &mut all);
+        let mut one = [[0; SALT]; 1];
+        for (i, salt) in all.iter().enumerate() {
+            seed.salts(i, &mut one);
+            assert_eq!(one[0], *salt);
+        }
+        assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), 40);
+    }
+}
