@@ -30,7 +30,8 @@ impl Builder<'_> {
             let to_channels: Vec<usize> = (0..len).map(|k| (dst + k) as usize).collect();
             let from_channels: Vec<usize> = (0..len).map(|k| (i64::from(src) + i64::from(step) * i64::from(k)) as usize).collect();
 
-            let source = self.out.views[piece.source as usize].clone();
+            // Taken for the moment: a copy would cost as much as the source, however small the piece.
+            let source = std::mem::take(&mut self.out.views[piece.source as usize]);
             for s in &source.pieces {
                 self.spend(out, source.positions + to.len() + source.channels + to_channels.len())?;
                 let (tp, sp) = compose(&to, &from, &s.tensor_positions, &s.storage_positions, source.positions);
@@ -50,7 +51,9 @@ impl Builder<'_> {
                 self.spend(out, (p + c) * (1 + view.constants.len()))?;
                 add_constant(&mut view, place(p, &to, |i| u[from[i]]), place(c, &to_channels, |i| v[from_channels[i]]));
             }
+            self.out.views[piece.source as usize] = source;
             if fill != 0 {
+                self.spend(out, (p + c) * (1 + view.constants.len()))?;
                 add_constant(&mut view, place(p, &to, |_| -1), place(c, &to_channels, |_| i64::from(fill)));
             }
             // Views of views multiply: a chain of them must not grow without bound.
@@ -70,6 +73,7 @@ impl Builder<'_> {
         let perm: Vec<usize> = perm.iter().filter_map(|&i| kept.iter().position(|&k| k == i as usize)).collect();
         let identity = perm.iter().enumerate().all(|(i, &j)| i == j);
         if identity && (xp, xc) == (p, c) {
+            self.spend(out, (p + c) * self.out.views[x as usize].constants.len())?;
             self.out.views[out as usize] = self.out.views[x as usize].clone();
             return Ok(());
         }

@@ -8,6 +8,8 @@ mod kernel;
 mod open;
 mod oracle;
 mod planes;
+#[cfg(test)]
+mod published;
 mod size;
 mod stack;
 mod sumcheck;

@@ -15,7 +15,7 @@ use crate::support::{self, Random};
 const BOUND: Duration = Duration::from_secs(5);
 
 /// Runs on threads of its own: those that all tests share may be busy with another test for longer.
-fn timed<T: Send>(f: impl FnOnce() -> T + Send) -> T {
+pub fn timed<T: Send>(f: impl FnOnce() -> T + Send) -> T {
     static POOL: LazyLock<ThreadPool> = LazyLock::new(|| ThreadPoolBuilder::new().num_threads(1).build().expect("a thread"));
     let started = Instant::now();
     let out = POOL.install(f);

@@ -11,6 +11,7 @@ mod forge;
 mod gadgets;
 mod ideal;
 mod messages;
+mod networks;
 mod pools;
 mod programs;
 mod rescales;

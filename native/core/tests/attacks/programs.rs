@@ -5,10 +5,11 @@ use nexus_edge_core::layout::{Form, Layout};
 use nexus_edge_core::parameters::Mode;
 use nexus_edge_core::program::builder::ProgramBuilder;
 use nexus_edge_core::program::check::{CheckedProgram, load};
-use nexus_edge_core::program::{Contract, DType, Edge, Op, Port, Program, Rule, Semantics, Weights, Window};
+use nexus_edge_core::program::{Contract, DType, Edge, Op, Piece, Port, Program, Rule, Semantics, Weights, Window};
 use nexus_edge_core::proof::{KeyError, ProvingKey, Request, VerifyingKey, prove, verify};
 use nexus_edge_core::reject::Reject;
 
+use crate::bytes::timed;
 use crate::forge::Victim;
 use crate::support::{self, Random, window};
 
@@ -92,6 +93,46 @@ fn a_few_bytes_of_key_do_not_make_gigabytes_of_structure() {
     let form = Form { committed: vec![true, false], committed_weights: false };
     assert!(Layout::new(&program, form).is_err_and(|e| e.to_string().contains("too large")));
     assert!(matches!(ProvingKey::new(Program::clone(&program), weights, true, 100, Mode::Plain), Err(KeyError::Layout(_))));
+}
+
+/// `n` cells on a diagonal of a fill, which are as many public terms without a side in common, then `copies` views of all of it. Whether that
+/// is little enough work.
+fn diagonal(n: u32, copies: u32) -> bool {
+    let mut b = ProgramBuilder::new("diagonal", Semantics::Tflm);
+    let x = b.tensor("x", DType::Int8, &[1, 1], Some(0.1), 0).expect("tensor");
+    b.input(x, Edge::Integer).expect("input");
+    let mut last = b.tensor("d", DType::Int8, &[n, n], Some(0.1), 0).expect("tensor");
+    b.view("diagonal", last, (0..n).map(|i| Piece { source: x, dims: vec![(i, 1, 0, 1); 2] }).collect(), 3);
+    for k in 0..copies {
+        let copy = b.tensor(format!("copy {k}"), DType::Int8, &[n, n], Some(0.1), 0).expect("tensor");
+        b.view("copy", copy, vec![Piece { source: last, dims: vec![(0, n, 0, 1); 2] }], 0);
+        last = copy;
+    }
+    b.output(last, Edge::Integer).expect("output");
+    let (program, _) = b.finish(None).expect("the executor runs it");
+    let layout = Layout::new(&program, Form { committed: vec![true, false], committed_weights: false });
+    layout.map_err(|e| assert!(e.to_string().contains("too large"), "{e}")).is_ok()
+}
+
+/// Every public term is compared with all others of its view, whether it comes from a fill or from another view.
+#[test]
+fn terms_of_views_are_paid_for() {
+    assert_eq!([(500, 1), (500, 2), (700, 0)].map(|(n, copies)| diagonal(n, copies)), [true, false, false]);
+}
+
+/// Many small pieces of a large fill: the fill is not copied for each.
+#[test]
+fn a_piece_costs_what_it_takes() {
+    let mut b = ProgramBuilder::new("pieces", Semantics::Tflm);
+    let mut tensor = |name: &str, dims: &[u32]| b.tensor(name, DType::Int8, dims, Some(0.1), 0).expect("tensor");
+    let (x, large, y) = (tensor("x", &[1, 1]), tensor("large", &[1 << 22, 1]), tensor("y", &[1, 4001]));
+    b.input(x, Edge::Integer).expect("input");
+    b.view("fill", large, Vec::new(), 3);
+    let piece = |i: u32| Piece { source: if i == 4000 { x } else { large }, dims: vec![(0, 1, 0, 1), (i, 1, 0, 1)] };
+    b.view("pieces", y, (0..4001).map(piece).collect(), 0);
+    b.output(y, Edge::Integer).expect("output");
+    let (program, _) = b.finish(None).expect("the executor runs it");
+    assert!(timed(|| Layout::new(&program, Form { committed: vec![true, false], committed_weights: false })).is_ok());
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use nexus_edge_core::field::from_i64;
 use nexus_edge_core::layout::{Layout, Lookup, Source, TableKind};
+use nexus_edge_core::parameters::Mode;
 use p3_field::Field;
 
 use crate::forge::{Forgery, Group, LOOKUPS, OPENING, Victim, goes_to, uses};

@@ -2,6 +2,7 @@
 #![allow(dead_code)] // each test binary uses a part
 
 pub mod nets;
+pub mod random_net;
 
 use nexus_edge_core::exec::{Executor, Trace};
 use nexus_edge_core::program::builder::{Convolution, ProgramBuilder};

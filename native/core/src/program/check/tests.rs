@@ -147,6 +147,11 @@ const CHANGES: &[(&str, Fault, Change)] = &[
     }),
     ("rules by position", Fault::Unsupported, |p| rescale(p, 1).by_position = true),
     ("rules by channel of ragged windows", Fault::Shape, |p| rescale(p, 7).by_position = false),
+    ("a window with little at either end and much between", Fault::Limit, |p| {
+        let end = 1 << 24;
+        *window(p, 0) =
+            Window { input: (1, end), output: (end, 1), kernel: (1 << 9, 1), dilation: (1 << 16, 1), pad: (end - 1, 0), ..SAME };
+    }),
     ("a rule less", Fault::Shape, |p| {
         rescale(p, 1).rules.pop();
     }),
