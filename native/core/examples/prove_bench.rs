@@ -65,7 +65,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             "commit" => ("cell", cells, "23"),
             "opening" => ("cell", cells, "8-17"),
             "lookups" => ("lookup", lookups, "25-55"),
-            "contractions" => ("weight", weights, "1.2-16"),
+            "contractions" => ("weight", weights, "1.2 of public ones"),
             _ => ("cell", cells, "-"),
         };
         println!("  {name:14} {middle:8.2} ms, least {:8.2} ms = {:6.1} ns/{unit} (cost model: {model})", ms[0], ms[0] * 1e6 / count);

@@ -219,14 +219,20 @@ enum Out<'a, const D: usize> {
     Quads(&'a mut [Quad<D>]),
 }
 
-/// Room for the folded nodes of a layer and of its next round. Layers grow: what is too small is freed before its successor is taken.
+/// Room for the folded nodes of a layer and of its next round.
 pub(super) type Space<const D: usize> = [Vec<PackedK<D>>; 2];
+
+/// A layer of `m` groups holds `2 m` elements for each register of a group. The folded nodes of the layer under it, of at most `2 m` groups,
+/// are at most `m / 2` groups of four elements, rounded up: this many more.
+pub(super) const SPARE: usize = 4 * PER_GROUP;
 
 fn reserve<const D: usize>(space: &mut Vec<PackedK<D>>, runs: &[Run]) {
     let n = PER_GROUP * (2 * count(runs, true) + 4 * count(runs, false));
+    if space.capacity() < n {
+        *space = Vec::with_capacity(n);
+    }
     if space.len() < n {
-        *space = Vec::new();
-        (0..n).into_par_iter().with_min_len(1 << 14).map(|_| PackedK::ZERO).collect_into_vec(space);
+        space.resize(n, PackedK::ZERO);
     }
 }
 

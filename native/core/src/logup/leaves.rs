@@ -5,10 +5,10 @@ use rayon::prelude::*;
 
 use super::LANE_BITS;
 use super::register::GROUP;
-use super::runs::{Run, runs};
+use super::runs::{Run, find, runs};
 use crate::blocks::{Block, stack};
 use crate::eq::log2_ceil;
-use crate::field::{F, K, LANES, PackedF, from_i64};
+use crate::field::{Ext, F, K, LANES, PackedF, from_i64};
 use crate::layout::{Layout, Table};
 use crate::prover::values::{Entry, STRIP, Strip, Witness};
 
@@ -74,6 +74,16 @@ impl<const D: usize> Leaves<D> {
         let runs = runs(units(layout, blocks), 4, groups);
         let p = numerators(layout, witness, blocks, &runs);
         Leaves { runs, p, q }
+    }
+
+    /// One fraction (tests; the prover reads registers).
+    pub fn fraction(&self, i: usize) -> (F, K<D>) {
+        let p = match find(&self.runs, i / GROUP) {
+            Some(run) if run.unit => F::ONE,
+            Some(run) => self.p[i - (run.groups.start - run.at) * GROUP],
+            None => F::ZERO,
+        };
+        (p, Ext(core::array::from_fn(|j| self.q[j][i])))
     }
 
     /// Groups of leaves.

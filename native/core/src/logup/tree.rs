@@ -3,7 +3,7 @@
 use p3_field::PackedValue;
 use rayon::prelude::*;
 
-use super::layer::{Nodes, Quad, Rounds, TASK, Unit};
+use super::layer::{Nodes, Quad, Rounds, SPARE, TASK, Unit};
 use super::leaves::Leaves;
 use super::register::{Factor, GROUP, PER_GROUP, children, two_products};
 use super::runs::{Run, find, halved, runs};
@@ -67,37 +67,34 @@ impl<const D: usize> Fractions<D> for LeafFractions<'_, D> {
     }
 }
 
-/// A layer above the leaves.
-struct Layer<const D: usize> {
-    p: Vec<PackedK<D>>,
-    q: Vec<PackedK<D>>,
-}
+/// A layer above the leaves: numerators beside denominators.
+type Layer<const D: usize> = Vec<[PackedK<D>; 2]>;
 
 impl<const D: usize> Fractions<D> for Layer<D> {
     fn len(&self) -> usize {
-        self.p.len()
+        self.len()
     }
 
     #[inline(always)]
     fn get(&self, i: usize) -> (PackedK<D>, PackedK<D>) {
-        if i < self.p.len() { (self.p[i], self.q[i]) } else { (PackedK::ZERO, PackedK::ONE) }
+        <[_]>::get(self, i).map_or((PackedK::ZERO, PackedK::ONE), |&[p, q]| (p, q))
     }
 }
 
 /// The layer above: sums of neighbouring groups.
 fn parent<const D: usize>(child: &impl Fractions<D>) -> Layer<D> {
     let nodes = child.len().div_ceil(2 * PER_GROUP) * PER_GROUP;
-    let (mut p, mut q) = (Vec::new(), Vec::new());
+    let mut out = Vec::with_capacity(nodes + SPARE.div_ceil(2));
     let sum = |i| {
         let (a, b) = children(i);
-        child.sum(a, b)
+        child.sum(a, b).into()
     };
     if nodes <= 2 * TASK {
-        (p, q) = (0..nodes).map(sum).unzip();
+        out.extend((0..nodes).map(sum));
     } else {
-        (0..nodes).into_par_iter().with_min_len(TASK).map(sum).unzip_into_vecs(&mut p, &mut q);
+        (0..nodes).into_par_iter().with_min_len(TASK).map(sum).collect_into_vec(&mut out);
     }
-    Layer { p, q }
+    out
 }
 
 /// Nodes over fractions in memory.
@@ -157,7 +154,11 @@ pub fn prove<const D: usize>(prover: &mut Prover, leaves: Leaves<D>) -> Vec<K<D>
         } else if k + 1 < n {
             let layer = layers.pop().expect("a layer for each variable but the lanes' and the leaves'");
             let pairs = runs([], 2, layer.len().div_ceil(2 * PER_GROUP));
-            rounds.layer(&Over { fractions: &layer, lambda: Factor::new(lambda) }, pairs, &r, lambda, &mut space)
+            let out = rounds.layer(&Over { fractions: &layer, lambda: Factor::new(lambda) }, pairs, &r, lambda, &mut space);
+            // What is folded next fits where the last two layers were: no fresh pages.
+            let [larger, _] = space;
+            space = [layer.into_flattened(), larger];
+            out
         } else {
             let nodes = Over { fractions: &LeafFractions::new(&leaves), lambda: Factor::new(lambda) };
             let pairs = leaves.groups().div_ceil(2);
