@@ -20,7 +20,7 @@ PHASE_UNITS = {
     # What a phase's work is proportional to, and the cost model's nanoseconds for each.
     "commit": ("cells", "23"),
     "lookups": ("lookups", "25-55"),
-    "contractions": ("weights", ""),
+    "contractions": ("weights", "1.2-16"),
     "opening": ("cells", "8-17"),
 }
 

@@ -4,12 +4,13 @@ use p3_field::{PackedValue, PrimeCharacteristicRing};
 use rayon::prelude::*;
 
 use super::LANE_BITS;
-use super::tree::GROUP;
+use super::register::GROUP;
+use super::runs::{Run, find, runs};
 use crate::blocks::{Block, stack};
 use crate::eq::log2_ceil;
-use crate::field::{F, K, LANES, PackedF, from_i64};
-use crate::layout::Layout;
-use crate::prover::values::{Entry, Witness};
+use crate::field::{Ext, F, K, LANES, PackedF, from_i64};
+use crate::layout::{Layout, Table};
+use crate::prover::values::{Entry, STRIP, Strip, Witness};
 
 /// Blocks of all lookups and tables. Owner `i` is lookup `i`, then table `i - lookups`.
 #[derive(Clone, Debug)]
@@ -35,104 +36,164 @@ impl LeafBlocks {
     }
 }
 
-/// The fractions at the bottom of the tree: base-field numerators, denominators in `K`.
+/// The fractions at the bottom of the tree: base-field numerators where they are not 1, denominators in `K`.
 pub struct Leaves<const D: usize> {
+    /// Of groups of leaves; units are multiples of four groups: two nodes, each of two groups.
+    pub(super) runs: Vec<Run>,
+    /// Numerators of the runs that are not units.
     pub(super) p: Vec<F>,
     pub(super) q: [Vec<F>; D],
 }
 
-/// One row of a block: where it starts in the arrays, and who fills it.
-struct Row {
-    offset: usize,
-    position: usize,
+/// Consecutive rows of a block that one task fills: the first, and the leaves' denominators.
+struct Rows<'a, const D: usize> {
+    block: &'a Block,
+    first: usize,
+    columns: [&'a mut [F]; D],
 }
 
 impl<const D: usize> Leaves<D> {
     /// `1 / (alpha - fingerprint)` and `-m / (alpha - fingerprint)`; `0 / 1` in padding.
     pub fn new(layout: &Layout, witness: &Witness, blocks: &LeafBlocks, alpha: K<D>, betas: &[K<D>]) -> Self {
         let groups = blocks.total.div_ceil(GROUP);
-        let ones_and_zeros = core::array::from_fn(|j| vec![F::from_bool(j == 0); groups * GROUP]);
-        let mut out = Leaves { p: vec![F::ZERO; groups * GROUP], q: ones_and_zeros };
-        for (lookup_or_table, of_owner) in by_owner(blocks, layout.lookups.len() + layout.tables.len()).into_iter().enumerate() {
-            match layout.lookups.get(lookup_or_table) {
-                Some(lookup) => {
-                    let ident = (lookup.table + 1) as i64;
-                    let base = alpha - betas[0].scale(from_i64(ident));
-                    let entries: Vec<Entry<'_>> =
-                        lookup.entries.iter().map(|e| Entry::new(layout, witness, e, lookup.positions, &lookup.channels)).collect();
-                    for b in of_owner {
-                        out.fill(b, |row, p, q, [values, scratch]| {
-                            p.fill(F::ONE);
-                            for (x, column) in base.0.iter().zip(q.iter_mut()) {
-                                column.fill(*x);
-                            }
-                            for (entry, beta) in entries.iter().zip(&betas[1..]) {
-                                entry.row(row, b.channels.start, values, scratch);
-                                for (x, column) in beta.0.iter().zip(q.iter_mut()) {
-                                    subtract_scaled(column, *x, values);
-                                }
-                            }
-                        });
-                    }
-                }
-                None => {
-                    let at = lookup_or_table - layout.lookups.len();
-                    let table = &layout.tables[at];
-                    let width = layout.storages[table.multiplicities].channels;
-                    let counts = &witness.storages[table.multiplicities];
-                    let base = alpha - betas[0].scale(from_i64(at as i64 + 1));
-                    for b in of_owner {
-                        out.fill(b, |position, p, q, _| {
-                            for c in 0..p.len() {
-                                let row = position * width + b.channels.start + c;
-                                p[c] = -counts[row];
-                                let mut x = base;
-                                for (j, beta) in (0..table.columns.len()).zip(&betas[1..]) {
-                                    x -= beta.scale(from_i64(table.value(j, row)));
-                                }
-                                for (column, v) in q.iter_mut().zip(x.0) {
-                                    column[c] = v;
-                                }
-                            }
-                        });
-                    }
-                }
-            }
-        }
-        out
+        let mut q: [Vec<F>; D] = core::array::from_fn(|_| F::zero_vec(groups * GROUP));
+        q[0][blocks.total..].fill(F::ONE);
+        rows_by_owner(blocks, layout.lookups.len() + layout.tables.len(), &mut q).into_par_iter().enumerate().for_each(|(owner, rows)| {
+            let Some(lookup) = layout.lookups.get(owner) else {
+                let table = &layout.tables[owner - layout.lookups.len()];
+                let base = alpha - betas[0].scale(from_i64((owner - layout.lookups.len()) as i64 + 1));
+                let width = layout.storages[table.multiplicities].channels;
+                rows.into_par_iter().for_each(|rows| fill_table(rows, table, width, base, &betas[1..]));
+                return;
+            };
+            let base = alpha - betas[0].scale(from_i64(lookup.table as i64 + 1));
+            let entries: Vec<Entry<'_>> =
+                lookup.entries.iter().map(|e| Entry::new(layout, witness, e, lookup.positions, &lookup.channels)).collect();
+            rows.into_par_iter().for_each(|rows| fill_lookup(rows, &entries, base, &betas[1..]));
+        });
+        let runs = runs(units(layout, blocks), 4, groups);
+        let p = numerators(layout, witness, blocks, &runs);
+        Leaves { runs, p, q }
     }
 
-    /// Calls `f(position, numerators, denominators, scratch)` for each row of a block, in parallel.
-    fn fill(&mut self, b: &Block, f: impl Fn(usize, &mut [F], &mut [&mut [F]; D], &mut [Vec<F>; 2]) + Sync) {
-        let (width, used) = (b.channels.size, b.channels.used);
-        let range = b.offset..b.offset + b.positions.used * width;
-        let p = &mut self.p[range.clone()];
-        let chunk = (1usize << 12).div_ceil(width) * width;
-        let mut columns: Vec<Vec<&mut [F]>> = (0..p.len().div_ceil(chunk)).map(|_| Vec::with_capacity(D)).collect();
-        for column in self.q.iter_mut() {
-            column[range.clone()].chunks_mut(chunk).zip(&mut columns).for_each(|(c, out)| out.push(c));
-        }
-        p.par_chunks_mut(chunk).zip(columns).enumerate().for_each(|(task, (p, mut q))| {
-            let mut scratch = [vec![F::ZERO; used], vec![F::ZERO; used]];
-            for i in 0..p.len() / width {
-                let row = Row { offset: i * width, position: b.positions.start + task * (chunk / width) + i };
-                let mut columns = q.iter_mut();
-                let mut cells: [&mut [F]; D] = core::array::from_fn(|_| {
-                    let column = columns.next().expect("one column for each coordinate");
-                    &mut column[row.offset..row.offset + used]
-                });
-                f(row.position, &mut p[row.offset..row.offset + used], &mut cells, &mut scratch);
-            }
-        });
+    /// One fraction (tests; the prover reads registers).
+    pub fn fraction(&self, i: usize) -> (F, K<D>) {
+        let p = match find(&self.runs, i / GROUP) {
+            Some(run) if run.unit => F::ONE,
+            Some(run) => self.p[i - (run.groups.start - run.at) * GROUP],
+            None => F::ZERO,
+        };
+        (p, Ext(core::array::from_fn(|j| self.q[j][i])))
+    }
+
+    /// Groups of leaves.
+    pub(super) fn groups(&self) -> usize {
+        self.q[0].len() / GROUP
     }
 }
 
-fn by_owner(blocks: &LeafBlocks, owners: usize) -> Vec<Vec<&Block>> {
-    let mut out = vec![Vec::new(); owners];
+/// The groups in which every leaf is a lookup's.
+fn units(layout: &Layout, blocks: &LeafBlocks) -> Vec<core::ops::Range<usize>> {
+    let mut leaves: Vec<core::ops::Range<usize>> = Vec::new();
     for b in &blocks.blocks {
-        out[b.owner].push(b);
+        if b.owner >= layout.lookups.len() || b.channels.used < b.channels.size {
+            continue;
+        }
+        let end = b.offset + b.positions.used * b.channels.size;
+        match leaves.last_mut() {
+            Some(last) if last.end == b.offset => last.end = end,
+            _ => leaves.push(b.offset..end),
+        }
+    }
+    leaves.into_iter().map(|r| r.start.div_ceil(GROUP)..r.end / GROUP).collect()
+}
+
+/// Numerators of all groups that are not units.
+fn numerators(layout: &Layout, witness: &Witness, blocks: &LeafBlocks, runs: &[Run]) -> Vec<F> {
+    let mut out = Vec::new();
+    for run in runs.iter().filter(|r| !r.unit) {
+        let (mut at, end) = (run.groups.start * GROUP, run.groups.end * GROUP);
+        let first = blocks.blocks.partition_point(|b| b.offset + b.size() <= at);
+        for b in &blocks.blocks[first..] {
+            let (from, to) = (at - b.offset, end.min(b.offset + b.size()) - b.offset);
+            let used = |i: usize| i / b.channels.size < b.positions.used && i % b.channels.size < b.channels.used;
+            match b.owner.checked_sub(layout.lookups.len()) {
+                None => out.extend((from..to).map(|i| F::from_bool(used(i)))),
+                Some(table) => {
+                    let id = layout.tables[table].multiplicities;
+                    let (counts, width) = (&witness.storages[id], layout.storages[id].channels);
+                    let cell = |i: usize| (b.positions.start + i / b.channels.size) * width + b.channels.start + i % b.channels.size;
+                    out.extend((from..to).map(|i| if used(i) { -counts[cell(i)] } else { F::ZERO }));
+                }
+            }
+            at = b.offset + to;
+            if at == end {
+                break;
+            }
+        }
+        // Beyond the last block.
+        out.resize(out.len() + end - at, F::ZERO);
     }
     out
+}
+
+/// Cuts the columns into the blocks' rows, some thousand leaves at a time.
+fn rows_by_owner<'a, const D: usize>(blocks: &'a LeafBlocks, owners: usize, q: &'a mut [Vec<F>; D]) -> Vec<Vec<Rows<'a, D>>> {
+    let mut out: Vec<Vec<Rows<'a, D>>> = (0..owners).map(|_| Vec::new()).collect();
+    let mut rest = q.each_mut().map(|column| &mut column[..]);
+    let mut cut = |n: usize| {
+        let mut columns = rest.iter_mut();
+        core::array::from_fn(|_| columns.next().and_then(|c| c.split_off_mut(..n)).expect("blocks lie within the columns"))
+    };
+    for block in &blocks.blocks {
+        let (step, rows) = (ROWS.div_ceil(block.channels.size), block.positions.size);
+        for first in (0..rows).step_by(step) {
+            out[block.owner].push(Rows { block, first, columns: cut(step.min(rows - first) * block.channels.size) });
+        }
+    }
+    out
+}
+
+/// Leaves that one task fills.
+const ROWS: usize = 1 << 13;
+
+fn fill_table<const D: usize>(mut rows: Rows<'_, D>, table: &Table, width: usize, base: K<D>, betas: &[K<D>]) {
+    let (positions, channels) = (rows.block.positions, rows.block.channels);
+    for i in 0..rows.columns[0].len() {
+        let (position, c) = (rows.first + i / channels.size, i % channels.size);
+        let mut x = K::ONE;
+        if position < positions.used && c < channels.used {
+            let row = (positions.start + position) * width + channels.start + c;
+            x = (0..table.columns.len()).zip(betas).fold(base, |x, (j, beta)| x - beta.scale(from_i64(table.value(j, row))));
+        }
+        rows.columns.iter_mut().zip(x.0).for_each(|(column, v)| column[i] = v);
+    }
+}
+
+fn fill_lookup<const D: usize>(mut rows: Rows<'_, D>, entries: &[Entry<'_>], base: K<D>, betas: &[K<D>]) {
+    let (positions, channels) = (rows.block.positions, rows.block.channels);
+    let n = rows.columns[0].len() / channels.size;
+    let used = n.min(positions.used.saturating_sub(rows.first));
+    // Rows without padding are one long row.
+    let together = if channels.used == channels.size { (STRIP / channels.size).max(1) } else { 1 };
+    let mut values = vec![F::ZERO; together * channels.used];
+    let mut scratch = values.clone();
+    for first in (0..used).step_by(together) {
+        let strip = Strip { first: positions.start + rows.first + first, rows: together.min(used - first), channels: channels.range() };
+        let (at, len) = (first * channels.size, strip.len());
+        for (column, x) in rows.columns.iter_mut().zip(base.0) {
+            column[at..at + len].fill(x);
+            column[at + len..(first + strip.rows) * channels.size].fill(F::ZERO);
+        }
+        rows.columns[0][at + len..(first + strip.rows) * channels.size].fill(F::ONE);
+        for (entry, beta) in entries.iter().zip(betas) {
+            entry.strip(&strip, &mut values[..len], &mut scratch[..len]);
+            for (column, x) in rows.columns.iter_mut().zip(beta.0) {
+                subtract_scaled(&mut column[at..at + len], x, &values[..len]);
+            }
+        }
+    }
+    rows.columns[0][used * channels.size..].fill(F::ONE);
 }
 
 /// `out -= factor * values`.

@@ -7,7 +7,10 @@
 //! `x_0, x_1, x_2`: the eight leaves that share the high bits stay side by side in registers until the last three layers. `y_i` below is
 //! the `i`-th variable in that order.
 
+mod layer;
 mod leaves;
+mod register;
+mod runs;
 mod split;
 mod tree;
 

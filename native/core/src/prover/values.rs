@@ -67,6 +67,40 @@ pub fn tensor(layout: &Layout, witness: &Witness, id: u32) -> Vec<F> {
     out
 }
 
+/// The values of a tensor that is a storage, or whole rows of one.
+fn stored<'a>(layout: &Layout, witness: &'a Witness, id: u32) -> Option<&'a [F]> {
+    let view = &layout.views[id as usize];
+    let ([piece], []) = (&view.pieces[..], &view.constants[..]) else { return None };
+    let all = [&piece.tensor_channels, &piece.storage_channels].into_iter().all(|c| *c == Index::all(view.channels));
+    let whole = all && layout.storages[piece.storage].channels == view.channels && piece.tensor_positions == Index::all(view.positions);
+    match piece.storage_positions {
+        Index::Range(first, n) if whole && n == view.positions => {
+            Some(&witness.storages[piece.storage][first * view.channels..][..n * view.channels])
+        }
+        _ => None,
+    }
+}
+
+/// Values that are computed together: enough to forget the cost of a row, few enough for the first cache.
+pub(crate) const STRIP: usize = 512;
+
+/// Consecutive rows of some channels.
+pub(crate) struct Strip {
+    /// The first row.
+    pub first: usize,
+    /// How many.
+    pub rows: usize,
+    /// Their channels.
+    pub channels: core::ops::Range<usize>,
+}
+
+impl Strip {
+    /// Values in it.
+    pub fn len(&self) -> usize {
+        self.rows * self.channels.len()
+    }
+}
+
 /// A term with its values at hand.
 struct Resolved<'a> {
     values: Values<'a>,
@@ -75,6 +109,7 @@ struct Resolved<'a> {
     back: Vec<u32>,
     by_position: Option<Vec<F>>,
     factor: F,
+    /// Times `factor`, repeated up to a strip's length.
     by_channel: Option<Vec<F>>,
 }
 
@@ -104,7 +139,7 @@ impl<'a> Entry<'a> {
                 Source::Broadcast(s) => Values::Broadcast { cells: &witness.storages[*s] },
                 Source::RowSum(s) => Values::RowSum { cells: &witness.storages[*s], width: layout.storages[*s].channels },
                 Source::Tensor(x) => Values::Matrix {
-                    cells: tensor(layout, witness, *x).into(),
+                    cells: stored(layout, witness, *x).map_or_else(|| tensor(layout, witness, *x).into(), Into::into),
                     width: layout.views[*x as usize].channels,
                     channels: Some(channels),
                 },
@@ -120,55 +155,48 @@ impl<'a> Entry<'a> {
                 index.iter().enumerate().for_each(|(j, i)| back[i] = j as u32);
             }
             let factor = from_i64(t.scale);
-            let by_channel = t.by_channel.as_ref().map(|v| lift(&v.values).into_iter().map(|x| x * factor).collect());
+            let repeats = (STRIP / channels.len().max(1)).clamp(1, positions.max(1));
+            let by_channel =
+                t.by_channel.as_ref().map(|v| lift(&v.values).into_iter().map(|x| x * factor).collect::<Vec<F>>().repeat(repeats));
             Resolved { values, rows: &t.rows, back, by_position: t.by_position.as_ref().map(|v| lift(&v.values)), factor, by_channel }
         };
         Entry { terms: terms.iter().map(resolve).collect(), channels: channels.len() }
     }
 
-    /// Row `p`, channels `from .. from + out.len()`; `scratch` is at least as long as `out`.
+    /// Row `p`, channels `from .. from + out.len()`; `scratch` is as long as `out`.
     pub(crate) fn row(&self, p: usize, from: usize, out: &mut [F], scratch: &mut [F]) {
-        let n = out.len();
-        debug_assert!(from + n <= self.channels);
+        self.strip(&Strip { first: p, rows: 1, channels: from..from + out.len() }, out, scratch);
+    }
+
+    /// Some rows, one after the other; `out` and `scratch` have their length.
+    pub(crate) fn strip(&self, strip: &Strip, out: &mut [F], scratch: &mut [F]) {
+        let n = strip.channels.len();
+        debug_assert!(strip.channels.end <= self.channels && out.len() == strip.len() && scratch.len() == strip.len());
         out.fill(F::ZERO);
         for t in &self.terms {
-            let at = match t.rows {
-                Rows::Same => p,
-                Rows::Gather(index) => index.get(p),
-                Rows::Scatter(_) if t.back[p] == u32::MAX => continue,
-                Rows::Scatter(_) => t.back[p] as usize,
-            };
-            let position = t.by_position.as_ref().map(|v| v[p]);
-            let source: &[F] = match &t.values {
-                Values::Matrix { cells, width, channels: None } => &cells[at * width + from..][..n],
-                Values::Matrix { cells, width, channels: Some(Index::Range(start, _)) } => &cells[at * width + start + from..][..n],
-                Values::Matrix { cells, width, channels: Some(Index::List(list)) } => {
-                    for (x, &c) in scratch[..n].iter_mut().zip(&list[from..]) {
-                        *x = cells[at * width + c as usize];
+            let source: &[F] = match t.in_place(strip) {
+                Some(source) => source,
+                None => {
+                    for (row, p) in scratch.chunks_exact_mut(n).zip(strip.first..) {
+                        t.source_row(p, strip.channels.start, row);
                     }
-                    &scratch[..n]
+                    scratch
                 }
-                Values::One | Values::Broadcast { .. } | Values::RowSum { .. } => {
-                    let value = match &t.values {
-                        Values::Broadcast { cells } => cells[at],
-                        Values::RowSum { cells, width } => cells[at * width..][..*width].iter().copied().sum(),
-                        _ => F::ONE,
-                    };
-                    let value = position.map_or(value, |x| value * x);
-                    match &t.by_channel {
-                        Some(v) => add_scaled(out, value, &v[from..from + n]),
-                        None => {
-                            let value = value * t.factor;
-                            out.iter_mut().for_each(|o| *o += value);
+            };
+            match (&t.by_channel, &t.by_position) {
+                (None, None) => add_scaled(out, t.factor, source),
+                // The vector is repeated for strips of whole rows.
+                (Some(v), None) if n == self.channels && v.len() >= out.len() => add_product(out, &v[..out.len()], source),
+                _ => {
+                    for ((out, source), p) in out.chunks_exact_mut(n).zip(source.chunks_exact(n)).zip(strip.first..) {
+                        let position = t.by_position.as_ref().map(|v| v[p]);
+                        match (t.by_channel.as_ref().map(|v| &v[strip.channels.clone()]), position) {
+                            (Some(v), None) => add_product(out, v, source),
+                            (None, x) => add_scaled(out, x.map_or(t.factor, |x| t.factor * x), source),
+                            (Some(v), Some(x)) => out.iter_mut().zip(v).zip(source).for_each(|((o, &c), &s)| *o += c * s * x),
                         }
                     }
-                    continue;
                 }
-            };
-            match (&t.by_channel, position) {
-                (Some(v), None) => add_product(out, &v[from..from + n], source),
-                (None, x) => add_scaled(out, x.map_or(t.factor, |x| t.factor * x), source),
-                (Some(v), Some(x)) => out.iter_mut().zip(&v[from..from + n]).zip(source).for_each(|((o, &c), &s)| *o += c * s * x),
             }
         }
     }
@@ -176,14 +204,58 @@ impl<'a> Entry<'a> {
     /// All rows and channels.
     pub(crate) fn all(&self, positions: usize) -> Vec<F> {
         let n = self.channels;
-        let mut out = vec![F::ZERO; positions * n];
-        out.par_chunks_mut(n * 64).enumerate().for_each(|(block, rows)| {
-            let mut scratch = vec![F::ZERO; n];
-            for (i, row) in rows.chunks_exact_mut(n).enumerate() {
-                self.row(block * 64 + i, 0, row, &mut scratch);
-            }
-        });
+        let mut out = F::zero_vec(positions * n);
+        let rows = (STRIP / n).max(1);
+        out.par_chunks_mut(n * rows).with_min_len(8).enumerate().for_each_init(
+            || vec![F::ZERO; n * rows],
+            |scratch, (block, out)| {
+                let strip = Strip { first: block * rows, rows: out.len() / n, channels: 0..n };
+                self.strip(&strip, out, &mut scratch[..strip.len()]);
+            },
+        );
         out
+    }
+}
+
+impl Resolved<'_> {
+    /// The source's values, where they lie in memory as the strip wants them.
+    fn in_place(&self, strip: &Strip) -> Option<&[F]> {
+        let Values::Matrix { cells, width, channels } = &self.values else { return None };
+        let start = match channels {
+            None => 0,
+            Some(Index::Range(start, _)) => *start,
+            Some(Index::List(_)) => return None,
+        };
+        let first = match self.rows {
+            Rows::Same => strip.first,
+            Rows::Gather(index) if strip.rows == 1 => index.get(strip.first),
+            _ => return None,
+        };
+        let whole = strip.rows == 1 || strip.channels.len() == *width;
+        whole.then(|| &cells[first * width + start + strip.channels.start..][..strip.len()])
+    }
+
+    /// Row `p` of the source, from channel `from` on.
+    fn source_row(&self, p: usize, from: usize, out: &mut [F]) {
+        let at = match self.rows {
+            Rows::Same => p,
+            Rows::Gather(index) => index.get(p),
+            Rows::Scatter(_) if self.back[p] == u32::MAX => return out.fill(F::ZERO),
+            Rows::Scatter(_) => self.back[p] as usize,
+        };
+        match &self.values {
+            Values::One => out.fill(F::ONE),
+            Values::Broadcast { cells } => out.fill(cells[at]),
+            Values::RowSum { cells, width } => out.fill(cells[at * width..][..*width].iter().copied().sum()),
+            Values::Matrix { cells, width, channels: Some(Index::List(list)) } => {
+                out.iter_mut().zip(&list[from..]).for_each(|(x, &c)| *x = cells[at * width + c as usize]);
+            }
+            Values::Matrix { cells, width, channels } => {
+                let start = if let Some(Index::Range(start, _)) = channels { *start } else { 0 };
+                let n = out.len();
+                out.copy_from_slice(&cells[at * width + start + from..][..n]);
+            }
+        }
     }
 }
 
