@@ -17,4 +17,5 @@ pub mod program;
 pub mod proof;
 pub mod prover;
 pub mod reject;
+pub mod side;
 pub mod soundness;

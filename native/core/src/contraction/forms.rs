@@ -5,10 +5,12 @@ use std::collections::BTreeMap;
 use rayon::prelude::*;
 
 use super::{Instance, Shape};
+use crate::eq::eq;
 use crate::field::{F, K, from_i64};
 use crate::layout::{AccumulatorKind, Layout, Rows, Source, Term};
 use crate::logup::{AccumulatorWeight, LinearForm};
 use crate::program::{Contract, Window};
+use crate::side::Side;
 
 /// Public weights and biases by constant, for keys that carry them; empty where they are committed.
 pub type Public<'a> = &'a [Vec<F>];
@@ -27,12 +29,11 @@ pub fn linear_part<'a, const D: usize>(
                 Contract::Conv { bias, .. } | Contract::Depthwise { bias, .. } => *bias,
                 Contract::Sum { .. } | Contract::Mix { .. } => None,
             };
-            let mass: K<D> = weight.u.iter().copied().sum();
             match (bias, stored) {
-                (Some(_), Some(s)) => form.push(*s, vec![mass], weight.v.clone()),
+                (Some(_), Some(s)) => form.push(*s, vec![weight.u.sum()], weight.v.clone()),
                 (Some(id), None) => {
-                    let dot: K<D> = weight.v.iter().zip(&public[id as usize]).map(|(&v, &b)| v.scale(b)).sum();
-                    form.constant += mass * dot;
+                    let dot: K<D> = weight.v.to_vec().iter().zip(&public[id as usize]).map(|(&v, &b)| v.scale(b)).sum();
+                    form.constant += weight.u.sum() * dot;
                 }
                 (None, _) => {}
             }
@@ -44,7 +45,7 @@ pub fn linear_part<'a, const D: usize>(
                 match contract {
                     Contract::Mix { terms } => {
                         for (k, x) in terms {
-                            let u: Vec<K<D>> = weight.u.iter().map(|&x| x.scale(from_i64(*k))).collect();
+                            let u = weight.u.clone().scaled(K::from_i64(*k));
                             form.tensor(layout, *x, &u, &weight.v);
                         }
                     }
@@ -58,6 +59,11 @@ pub fn linear_part<'a, const D: usize>(
         }
     }
     instances
+}
+
+/// Whether output `i` reads input `i` and nothing else.
+fn is_pointwise(window: &Window) -> bool {
+    window.kernel == (1, 1) && window.stride == (1, 1) && window.pad == (0, 0) && window.input == window.output
 }
 
 /// `Psi[i] = sum over (o, ky, kx) that read input i of u[o] rows[ky] columns[kx]`, in two passes.
@@ -92,34 +98,37 @@ fn window_form<const D: usize>(
     x: u32,
     window: &Window,
     x_zero: i32,
-    u: &[K<D>],
-    v: &[K<D>],
+    u: &Side<D>,
+    v: &Side<D>,
     rows: &[K<D>],
     columns: &[K<D>],
     form: &mut LinearForm<D>,
 ) {
-    let psi = pull_back(window, u, rows, columns);
+    let psi = if is_pointwise(window) {
+        u.clone().scaled(rows[0] * columns[0])
+    } else {
+        pull_back(window, &u.range(0..u.size()), rows, columns).into()
+    };
     form.tensor(layout, x, &psi, v);
-    let (mass_p, mass_c): (K<D>, K<D>) = (psi.iter().copied().sum(), v.iter().copied().sum());
-    form.constant -= (mass_p * mass_c).scale(from_i64(i64::from(x_zero)));
+    form.constant -= (psi.sum() * v.sum()).scale(from_i64(i64::from(x_zero)));
 }
 
 /// Last value of a public factor: `B~` at the point for weights that the verifier holds, or `(u (x) v)~` of a product.
 pub(super) fn public_factor<const D: usize>(instance: &Instance<'_, D>, point: &[K<D>], public: Public<'_>) -> K<D> {
-    let tables = instance.tables(point);
     match instance.shape() {
         Shape::Product => {
-            let at = |x: &[K<D>], t: &[K<D>]| x.iter().zip(t).map(|(&a, &b)| a * b).sum::<K<D>>();
+            let tables = instance.tables(point);
+            let at = |x: &Side<D>, t: &[K<D>]| x.to_vec().iter().zip(t).map(|(&a, &b)| a * b).sum::<K<D>>();
             at(&instance.v, &tables[0]) * at(&instance.u, &tables[1])
         }
         Shape::Window { stored: Some(_), .. } => K::ONE,
         Shape::Window { window, channels, depthwise, weights, stored: None, .. } => {
-            let w = &public[weights as usize];
+            let (w, v, tables) = (&public[weights as usize], instance.v.to_vec(), instance.tables(point));
             let (kh, kw) = (window.kernel.0 as usize, window.kernel.1 as usize);
             let taps: Vec<K<D>> = (0..kh).flat_map(|y| (0..kw).map(move |x| (y, x))).map(|(y, x)| tables[2][y] * tables[1][x]).collect();
-            let outputs = instance.v.len();
+            let outputs = v.len();
             let mut total = K::ZERO;
-            for (o, &v) in instance.v.iter().enumerate().filter(|(_, v)| **v != K::ZERO) {
+            for (o, &v) in v.iter().enumerate().filter(|(_, v)| **v != K::ZERO) {
                 let mut sum = K::ZERO;
                 for (t, &tap) in taps.iter().enumerate() {
                     sum += if depthwise {
@@ -146,7 +155,7 @@ pub(super) fn batched<const D: usize>(
     form: &mut LinearForm<D>,
 ) {
     // For each accumulator: an instance, and the sums of its instances' u and v.
-    let mut groups: BTreeMap<usize, (&Instance<'_, D>, Vec<K<D>>, Vec<K<D>>)> = BTreeMap::new();
+    let mut groups: BTreeMap<usize, (&Instance<'_, D>, Side<D>, Side<D>)> = BTreeMap::new();
     let mut at = 0;
     for instance in instances {
         let sent = &coefficients[at..at + instance.sent()];
@@ -155,12 +164,11 @@ pub(super) fn batched<const D: usize>(
             product_forms(layout, instance, point, sent, form);
             continue;
         }
-        let group = groups
-            .entry(instance.accumulator)
-            .or_insert_with(|| (instance, vec![K::ZERO; instance.u.len()], vec![K::ZERO; instance.v.len()]));
-        group.1.iter_mut().zip(&instance.u).for_each(|(s, &x)| *s += sent[0] * x);
+        let group =
+            groups.entry(instance.accumulator).or_insert_with(|| (instance, Side::zero(instance.u.size()), Side::zero(instance.v.size())));
+        group.1.add(&instance.u, sent[0]);
         if let Some(&k) = sent.get(1) {
-            group.2.iter_mut().zip(&instance.v).for_each(|(s, &x)| *s += k * x);
+            group.2.add(&instance.v, k);
         }
     }
     let groups: Vec<_> = groups.into_values().collect();
@@ -170,20 +178,24 @@ pub(super) fn batched<const D: usize>(
 }
 
 /// The input and weights of one operator, for the sums `u`, `v` of its instances.
-fn operator_form<const D: usize>(layout: &Layout, instance: &Instance<'_, D>, point: &[K<D>], u: &[K<D>], v: Vec<K<D>>) -> LinearForm<D> {
+fn operator_form<const D: usize>(layout: &Layout, instance: &Instance<'_, D>, point: &[K<D>], u: &Side<D>, v: Side<D>) -> LinearForm<D> {
     let mut form = LinearForm::default();
     let Shape::Window { window, x, channels, depthwise, stored, x_zero, .. } = instance.shape() else { return form };
-    let tables = instance.tables(point);
-    let ec = &tables[0][..channels];
-    window_form(layout, x, window, x_zero, u, ec, &tables[2], &tables[1], &mut form);
+    let points = instance.points(point);
+    let (columns, rows) = (eq(points[1]), eq(points[2]));
+    let across = Side::eq(channels, points[0]);
+    window_form(layout, x, window, x_zero, u, &across, &rows, &columns, &mut form);
     if let Some(storage) = stored {
         let (kh, kw) = (window.kernel.0 as usize, window.kernel.1 as usize);
-        let taps: Vec<K<D>> = (0..kh).flat_map(|y| (0..kw).map(move |x| (y, x))).map(|(y, x)| tables[2][y] * tables[1][x]).collect();
+        let taps: Vec<K<D>> = (0..kh).flat_map(|y| (0..kw).map(move |x| (y, x))).map(|(y, x)| rows[y] * columns[x]).collect();
         if depthwise {
-            let m = v.len() / channels;
-            form.push(storage, taps, v.iter().enumerate().map(|(o, &x)| x * ec[o / m]).collect());
+            let (v, ec, m) = (v.to_vec(), across.to_vec(), v.size() / channels);
+            form.push(storage, taps, v.iter().enumerate().map(|(o, &x)| x * ec[o / m]).collect::<Vec<_>>());
+        } else if let [tap] = taps[..] {
+            form.push(storage, v, across.scaled(tap));
         } else {
-            form.push(storage, v, taps.iter().flat_map(|&t| ec.iter().map(move |&e| t * e)).collect());
+            let ec = across.to_vec();
+            form.push(storage, v, taps.iter().flat_map(|&t| ec.iter().map(move |&e| t * e)).collect::<Vec<_>>());
         }
     }
     form
@@ -216,9 +228,9 @@ fn term_form<const D: usize>(layout: &Layout, t: &Term, factor: K<D>, u: &[K<D>]
     match t.source {
         Source::One => form.constant += u.into_iter().sum::<K<D>>() * sum_v,
         Source::Local(s) => form.push(s, u, v.to_vec()),
-        Source::Broadcast(s) => form.push(s, u.into_iter().map(|x| x * sum_v).collect(), vec![K::ONE]),
-        Source::RowSum(s) => form.push(s, u.into_iter().map(|x| x * sum_v).collect(), vec![K::ONE; layout.storages[s].channels]),
-        Source::Tensor(x) => form.tensor(layout, x, &u, v),
+        Source::Broadcast(s) => form.push(s, Side::from(u).scaled(sum_v), vec![K::ONE]),
+        Source::RowSum(s) => form.push(s, Side::from(u).scaled(sum_v), vec![K::ONE; layout.storages[s].channels]),
+        Source::Tensor(x) => form.tensor(layout, x, &u.into(), &v.to_vec().into()),
         Source::Accumulator(_) => unreachable!("layouts multiply committed terms only"),
     }
 }

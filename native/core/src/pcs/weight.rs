@@ -3,87 +3,94 @@
 use std::collections::BTreeMap;
 
 use p3_field::PrimeCharacteristicRing;
+use rayon::prelude::*;
 
 use super::functional::Weighted;
-use super::stack::Stack;
-use crate::blocks::Piece;
+use super::stack::{Span, Stack};
+use crate::blocks::Block;
 use crate::field::{Ext, F, K, canonical};
+use crate::side::Axis;
 
 /// The multilinear extension of the batched functionals at `z`.
 ///
 /// On a block it is the product of the idle variables' and the block's own position in the stack, and a sum of one product for each functional:
 /// its positions' and its channels' inner product with a tensor of challenges.
 pub(crate) fn weight_at<const D: usize>(stack: &Stack, functionals: &[Vec<Vec<Weighted<'_, D>>>], z: &[K<D>]) -> K<D> {
-    let mut tensors = Tensors { z, coefficients: stack.log_rows, levels: BTreeMap::new() };
-    let mut total = K::ZERO;
+    let mut tensors = Tensors::new(z, stack.log_rows);
+    let mut blocks = Vec::new();
     for (o, layout) in stack.layouts.iter().enumerate() {
         for block in &layout.blocks {
+            let mine = &functionals[o][block.owner];
             let span = stack.span(o, block);
-            let middle = span.start + span.channels;
-            let mut sum = K::ZERO;
-            // Functionals that share a side are common, and neighbours in the list.
-            let mut last: Option<(&[K<D>], K<D>)> = None;
-            for f in &functionals[o][block.owner] {
-                let across = dot(part(f.v, &block.channels), tensors.get(span.start, span.channels));
-                if across == K::ZERO {
-                    continue;
-                }
-                let u = part(f.u, &block.positions);
-                let along = match last {
-                    Some((same, value)) if same == u => value,
-                    _ => dot(u, tensors.get(middle, span.positions)),
-                };
-                last = Some((u, along));
-                sum += f.scale * across * along;
+            if mine.iter().any(|f| f.v.needs_table(&block.channels)) {
+                tensors.extend(span.start, span.channels);
             }
-            if sum != K::ZERO {
-                let outer = (0..span.start).chain(span.end()..z.len());
-                total += outer.fold(sum, |t, j| t * tensors.factor(j, span.index >> j & 1 == 1));
+            if mine.iter().any(|f| f.u.needs_table(&block.positions)) {
+                tensors.extend(span.start + span.channels, span.positions);
+            }
+            if !mine.is_empty() {
+                blocks.push((span, block, mine));
             }
         }
     }
-    total
-}
-
-fn part<'a, const D: usize>(side: &'a [K<D>], piece: &Piece) -> &'a [K<D>] {
-    &side[piece.range()]
+    let tensors = &tensors;
+    blocks.into_par_iter().map(|(span, block, mine)| tensors.block(span, block, mine)).reduce(|| K::ZERO, |a, b| a + b)
 }
 
 /// Tensors of the factors that weights take from consecutive variables.
-struct Tensors<'a, const D: usize> {
-    z: &'a [K<D>],
-    /// So many variables are bound in the coefficient basis.
-    coefficients: usize,
+struct Tensors<const D: usize> {
+    /// Factors of bit 0 and 1 of each variable: a weight folds as `w_o + z w_e` while variables are bound in the coefficient basis, then
+    /// as `w_e + z (w_o - w_e)`.
+    pairs: Vec<(K<D>, K<D>)>,
     /// By first variable, then by number of variables.
     levels: BTreeMap<usize, Vec<Vec<K<D>>>>,
 }
 
-impl<const D: usize> Tensors<'_, D> {
-    /// A weight folds as `w_o + z w_e`, then as `w_e + z (w_o - w_e)`.
-    fn factor(&self, variable: usize, bit: bool) -> K<D> {
-        let z = self.z[variable];
-        match (variable < self.coefficients, bit) {
-            (true, false) => z,
-            (true, true) => K::ONE,
-            (false, false) => K::ONE - z,
-            (false, true) => z,
-        }
+impl<const D: usize> Tensors<D> {
+    /// The first `coefficients` variables are bound in the coefficient basis.
+    fn new(z: &[K<D>], coefficients: usize) -> Self {
+        let pair = |(j, &z)| if j < coefficients { (z, K::ONE) } else { (K::ONE - z, z) };
+        Tensors { pairs: z.iter().enumerate().map(pair).collect(), levels: BTreeMap::new() }
     }
 
-    fn get(&mut self, from: usize, len: usize) -> &[K<D>] {
+    /// The weight of one block.
+    fn block(&self, span: Span, block: &Block, functionals: &[Weighted<'_, D>]) -> K<D> {
+        let (channels, positions) = (self.axis(span.start, span.channels), self.axis(span.start + span.channels, span.positions));
+        let mut sum = K::ZERO;
+        for f in functionals {
+            let across = f.v.over(&block.channels, channels, dot);
+            if across != K::ZERO {
+                sum += f.scale * across * f.u.over(&block.positions, positions, dot);
+            }
+        }
+        let outer = (0..span.start).chain(span.end()..self.pairs.len());
+        outer.fold(sum, |t, j| t * if span.index >> j & 1 == 1 { self.pairs[j].1 } else { self.pairs[j].0 })
+    }
+
+    /// `len` variables; with their table if [`Self::extend`] was asked for it.
+    fn axis(&self, from: usize, len: usize) -> Axis<'_, D> {
+        let table = self.levels.get(&from).and_then(|levels| levels.get(len));
+        Axis { pairs: &self.pairs[from..from + len], table: table.map_or(&[], Vec::as_slice) }
+    }
+
+    fn extend(&mut self, from: usize, len: usize) {
         let levels = self.levels.entry(from).or_insert_with(|| vec![vec![K::ONE]]);
         while levels.len() <= len {
-            let variable = from + levels.len() - 1;
-            let (z, low) = (self.z[variable], &levels[levels.len() - 1]);
-            let scaled: Vec<K<D>> = low.iter().map(|&x| x * z).collect();
-            let both = if variable < self.coefficients {
-                scaled.iter().chain(low).copied().collect()
+            let (zero, one) = self.pairs[from + levels.len() - 1];
+            let low = &levels[levels.len() - 1];
+            let mut both = Vec::with_capacity(2 * low.len());
+            if one == K::ONE {
+                both.extend(low.iter().map(|&x| x * zero));
+                both.extend(low);
             } else {
-                low.iter().zip(&scaled).map(|(&x, &y)| x - y).chain(scaled.iter().copied()).collect()
-            };
+                // zero + one = 1.
+                both.extend_from_slice(low);
+                both.extend(low.iter().map(|&x| x * one));
+                let (zeros, ones) = both.split_at_mut(low.len());
+                zeros.iter_mut().zip(ones).for_each(|(x, &mut y)| *x -= y);
+            }
             levels.push(both);
         }
-        &levels[len]
     }
 }
 
