@@ -21,13 +21,8 @@ pub fn tensor<const D: usize>(pairs: &[(K<D>, K<D>)]) -> Vec<K<D>> {
 
 /// `eq(r, i)` for every `i < 2^len(r)`.
 pub fn eq<const D: usize>(r: &[K<D>]) -> Vec<K<D>> {
-    eq_from(K::ONE, r)
-}
-
-/// `factor * eq(r, i)` for every `i < 2^len(r)`.
-pub fn eq_from<const D: usize>(factor: K<D>, r: &[K<D>]) -> Vec<K<D>> {
     let mut t = Vec::with_capacity(1 << r.len());
-    t.push(factor);
+    t.push(K::ONE);
     for &x in r {
         let n = t.len();
         for i in 0..n {

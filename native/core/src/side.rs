@@ -3,16 +3,16 @@
 //! Most sides are multiples of `eq` on the aligned pieces that blocks are cut into. These stay closed forms, so that a verifier spends the
 //! logarithm of their length on them; whatever has no such form (index maps, windows, public vectors) is written out.
 
-use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
 use p3_field::PrimeCharacteristicRing;
 
 use crate::blocks::Piece;
-use crate::eq::{below, eq_at, eq_from, inner};
+use crate::eq::{below, eq_at, inner};
 use crate::field::{F, K};
 use crate::layout::Index;
+use crate::run::Run;
 
 /// `coefficient * eq(point, i - start)` at the indices `start <= i < start + used`, where `used <= 2^len(point)`.
 #[derive(Clone, Debug)]
@@ -38,11 +38,10 @@ impl<const D: usize> Part<D> {
     }
 
     /// Adds the part's values at `at .. at + out.len()`.
-    fn add_to(&self, out: &mut [K<D>], at: usize) {
+    fn add_to(&self, out: &mut Run<D>, at: usize) {
         let (from, to) = (self.start.max(at), self.range().end.min(at + out.len()));
         if from < to {
-            let values = eq_from(self.coefficient, &self.point);
-            out[from - at..to - at].iter_mut().zip(&values[from - self.start..]).for_each(|(x, &y)| *x += y);
+            out.add_scaled(from - at, &Run::eq(self.coefficient, &self.point), from - self.start, to - from, K::ONE);
         }
     }
 
@@ -69,12 +68,18 @@ impl<const D: usize> Part<D> {
 pub struct Side<const D: usize> {
     size: usize,
     start: usize,
-    run: Vec<K<D>>,
+    run: Run<D>,
     parts: Vec<Part<D>>,
 }
 
 impl<const D: usize> From<Vec<K<D>>> for Side<D> {
     fn from(run: Vec<K<D>>) -> Self {
+        Run::from(run).into()
+    }
+}
+
+impl<const D: usize> From<Run<D>> for Side<D> {
+    fn from(run: Run<D>) -> Self {
         Side { size: run.len(), start: 0, run, parts: Vec::new() }
     }
 }
@@ -85,19 +90,19 @@ pub(crate) struct Axis<'a, const D: usize> {
     /// Factors of bit 0 and 1 of each variable.
     pub pairs: &'a [(K<D>, K<D>)],
     /// The factors multiplied out.
-    pub table: &'a [K<D>],
+    pub table: Option<&'a Run<D>>,
 }
 
 impl<const D: usize> Side<D> {
     /// Zeros.
     pub fn zero(size: usize) -> Self {
-        Side { size, start: 0, run: Vec::new(), parts: Vec::new() }
+        Side { size, start: 0, run: Run::zeros(0), parts: Vec::new() }
     }
 
-    /// `values` from `start` on, zeros elsewhere.
-    pub fn placed(size: usize, start: usize, values: Vec<K<D>>) -> Self {
-        assert!(start + values.len() <= size, "a run outside its side");
-        Side { size, start, run: values, parts: Vec::new() }
+    /// `run` from `start` on, zeros elsewhere.
+    pub(crate) fn placed(size: usize, start: usize, run: Run<D>) -> Self {
+        assert!(start + run.len() <= size, "a run outside its side");
+        Side { size, start, run, parts: Vec::new() }
     }
 
     /// A single closed form.
@@ -126,29 +131,31 @@ impl<const D: usize> Side<D> {
         }
     }
 
-    /// The explicit run, grown to hold the given indices.
-    pub fn run_mut(&mut self, range: Range<usize>) -> &mut [K<D>] {
-        assert!(range.end <= self.size, "a run outside its side");
-        if self.run.is_empty() {
-            (self.start, self.run) = (range.start, vec![K::ZERO; range.len()]);
-        } else {
-            let end = self.start + self.run.len();
-            let (from, to) = (self.start.min(range.start), end.max(range.end));
-            if (from, to) != (self.start, end) {
-                let mut run = vec![K::ZERO; to - from];
-                run[self.start - from..][..self.run.len()].copy_from_slice(&self.run);
-                (self.start, self.run) = (from, run);
-            }
+    fn end(&self) -> usize {
+        self.start + self.run.len()
+    }
+
+    /// Adds `k * run` from `start` on.
+    pub(crate) fn add_run(&mut self, start: usize, run: &Run<D>, k: K<D>) {
+        assert!(start + run.len() <= self.size, "a run outside its side");
+        if self.run.len() == 0 {
+            (self.start, self.run) = (start, run.clone().scaled(k));
+            return;
         }
-        &mut self.run[range.start - self.start..range.end - self.start]
+        let (from, to) = (self.start.min(start), self.end().max(start + run.len()));
+        if (from, to) != (self.start, self.end()) {
+            let mut grown = Run::zeros(to - from);
+            grown.add_scaled(self.start - from, &self.run, 0, self.run.len(), K::ONE);
+            (self.start, self.run) = (from, grown);
+        }
+        self.run.add_scaled(start - self.start, run, 0, run.len(), k);
     }
 
     /// Adds `k * other`, which has the same size.
     pub fn add(&mut self, other: &Self, k: K<D>) {
         assert_eq!(self.size, other.size, "sides of one length");
-        if !other.run.is_empty() {
-            let run = self.run_mut(other.start..other.start + other.run.len());
-            run.iter_mut().zip(&other.run).for_each(|(x, &y)| *x += y * k);
+        if other.run.len() > 0 {
+            self.add_run(other.start, &other.run, k);
         }
         for part in &other.parts {
             self.add_part(Part { coefficient: part.coefficient * k, ..part.clone() });
@@ -157,61 +164,92 @@ impl<const D: usize> Side<D> {
 
     /// `k` times the side.
     pub fn scaled(mut self, k: K<D>) -> Self {
-        self.run.iter_mut().for_each(|x| *x *= k);
+        self.run = self.run.scaled(k);
         self.parts.iter_mut().for_each(|p| p.coefficient *= k);
         self
     }
 
     /// The sum of all weights.
     pub fn sum(&self) -> K<D> {
-        let run: K<D> = self.run.iter().copied().sum();
-        self.parts.iter().fold(run, |t, p| t + p.coefficient * below(&p.point, p.used).0)
+        self.parts.iter().fold(self.run.sum(), |t, p| t + p.coefficient * below(&p.point, p.used).0)
     }
 
     /// All weights.
     pub fn to_vec(&self) -> Vec<K<D>> {
-        self.range(0..self.size).into_owned()
+        self.range(0..self.size)
     }
 
     /// The weights at some indices.
-    pub fn range(&self, range: Range<usize>) -> Cow<'_, [K<D>]> {
-        if self.parts.is_empty() && range.start >= self.start && range.end <= self.start + self.run.len() {
-            return Cow::Borrowed(&self.run[range.start - self.start..range.end - self.start]);
+    pub fn range(&self, range: Range<usize>) -> Vec<K<D>> {
+        let run = self.part_of(range);
+        run.iter(0..run.len()).collect()
+    }
+
+    /// All weights.
+    pub(crate) fn to_run(&self) -> Run<D> {
+        self.part_of(0..self.size)
+    }
+
+    fn part_of(&self, range: Range<usize>) -> Run<D> {
+        let (from, to) = (self.start.max(range.start), self.end().min(range.end));
+        if (from, to) == (range.start, range.end) && self.parts.is_empty() {
+            return self.run.slice(from - self.start..to - self.start);
         }
-        let mut out = vec![K::ZERO; range.len()];
-        let (from, to) = (self.start.max(range.start), (self.start + self.run.len()).min(range.end));
+        let mut out = Run::zeros(range.len());
         if from < to {
-            out[from - range.start..to - range.start].copy_from_slice(&self.run[from - self.start..to - self.start]);
+            out.add_scaled(from - range.start, &self.run, from - self.start, to - from, K::ONE);
         }
         self.parts.iter().for_each(|p| p.add_to(&mut out, range.start));
-        Cow::Owned(out)
+        out
     }
 
     /// `sum of weight[i] * values[i]`.
     pub fn weigh(&self, values: &[i64]) -> K<D> {
-        let weighted = |u: &[K<D>], a: &[i64]| -> K<D> {
-            u.iter().zip(a).filter(|(_, a)| **a != 0).map(|(&x, &a)| x.scale(crate::field::from_i64(a))).sum()
+        // Often all values are the same.
+        if let [first, ref rest @ ..] = *values
+            && rest.iter().all(|&x| x == first)
+        {
+            return times(self.sum(), first);
+        }
+        let weighted = |u: &Run<D>, a: &[i64]| -> K<D> {
+            a[..u.len()].iter().enumerate().filter(|(_, a)| **a != 0).map(|(i, &a)| times(u.get(i), a)).sum()
         };
         match self.parts[..] {
             [] => weighted(&self.run, &values[self.start..]),
-            _ => weighted(&self.to_vec(), values),
+            _ => weighted(&self.to_run(), values),
         }
+    }
+
+    /// Whether [`Self::moved`] by these indices changes nothing.
+    fn stays(&self, size: usize, to: &Index, from: &Index) -> bool {
+        let whole = Index::all(self.size);
+        size == self.size && *to == whole && *from == whole
+    }
+
+    /// [`Self::moved`] of a side that is not needed any more.
+    pub fn into_moved(self, size: usize, to: &Index, from: &Index) -> Self {
+        if self.stays(size, to, from) { self } else { self.moved(size, to, from) }
     }
 
     /// The side of size `size` with `out[to[i]] += self[from[i]]`.
     pub fn moved(&self, size: usize, to: &Index, from: &Index) -> Self {
+        if self.stays(size, to, from) {
+            return self.clone();
+        }
         let (&Index::Range(to, _), &Index::Range(from, n)) = (to, from) else {
-            let mut out = vec![K::ZERO; size];
-            let weights = self.range(0..self.size);
-            for (t, f) in to.iter().zip(from.iter()) {
-                out[t] += weights[f];
+            let mut out = Run::zeros(size);
+            let pairs = (0..to.len()).map(|i| (to.get(i), from.get(i)));
+            if self.parts.is_empty() && self.run.len() == self.size {
+                out.add_moved(&self.run, pairs);
+            } else {
+                out.add_moved(&self.to_run(), pairs);
             }
             return out.into();
         };
         let mut out = Self::zero(size);
-        let (start, end) = (self.start.max(from), (self.start + self.run.len()).min(from + n));
+        let (start, end) = (self.start.max(from), self.end().min(from + n));
         if start < end {
-            out = Self::placed(size, start - from + to, self.run[start - self.start..end - self.start].to_vec());
+            out = Self::placed(size, start - from + to, self.run.slice(start - self.start..end - self.start));
         }
         for part in &self.parts {
             // A part keeps its form where its first index stays.
@@ -221,7 +259,9 @@ impl<const D: usize> Side<D> {
             } else {
                 let (start, end) = (part.start.max(from), part.range().end.min(from + n));
                 if start < end {
-                    part.add_to(out.run_mut(start - from + to..end - from + to), start);
+                    let mut run = Run::zeros(end - start);
+                    part.add_to(&mut run, start);
+                    out.add_run(start - from + to, &run, K::ONE);
                 }
             }
         }
@@ -230,24 +270,25 @@ impl<const D: usize> Side<D> {
 
     /// Whether [`Self::over`] reads the table.
     pub(crate) fn needs_table(&self, piece: &Piece) -> bool {
-        let (start, end) = (self.start.max(piece.start), (self.start + self.run.len()).min(piece.range().end));
+        let (start, end) = (self.start.max(piece.start), self.end().min(piece.range().end));
         start < end || self.parts.iter().any(|p| !p.misses(piece) && p.on(piece).is_none())
     }
 
     /// The inner product of the weights in the piece with a tensor over the piece's variables.
-    pub(crate) fn over(&self, piece: &Piece, axis: Axis<'_, D>, dot: impl Fn(&[K<D>], &[K<D>]) -> K<D>) -> K<D> {
+    pub(crate) fn over(&self, piece: &Piece, axis: Axis<'_, D>) -> K<D> {
         let mut total = K::ZERO;
-        let (start, end) = (self.start.max(piece.start), (self.start + self.run.len()).min(piece.range().end));
+        let table = || axis.table.expect("a table, as `needs_table` says");
+        let (start, end) = (self.start.max(piece.start), self.end().min(piece.range().end));
         if start < end {
-            total += dot(&self.run[start - self.start..end - self.start], &axis.table[start - piece.start..]);
+            total += self.run.dot(start - self.start, table(), start - piece.start, end - start);
         }
         for part in self.parts.iter().filter(|p| !p.misses(piece)) {
             total += match part.on(piece) {
                 Some((factor, point, used)) => factor * inner(point, axis.pairs, used),
                 None => {
-                    let mut values = vec![K::ZERO; piece.used];
+                    let mut values = Run::zeros(piece.used);
                     part.add_to(&mut values, piece.start);
-                    dot(&values, axis.table)
+                    values.dot(0, table(), 0, piece.used)
                 }
             };
         }
@@ -295,7 +336,7 @@ mod tests {
         let run: Vec<K<2>> = (0..*len).map(|i| element(seed + i as u64)).collect();
         let mut plain = vec![K::ZERO; *n];
         plain[*start..][..*len].copy_from_slice(&run);
-        let mut side = Side::placed(*n, *start, run);
+        let mut side = Side::placed(*n, *start, run.into());
         for (k, &(start, used, more)) in parts.iter().enumerate() {
             let point: Arc<[K<2>]> = (0..log2_ceil(used) + more).map(|i| element(seed + 500 + 10 * k as u64 + i as u64)).collect();
             let coefficient = element(seed + 900 + k as u64);
@@ -319,15 +360,16 @@ mod tests {
             let k = element(3);
             prop_assert_eq!(side.clone().scaled(k).to_vec(), plain.iter().map(|&x| x * k).collect::<Vec<_>>());
             let values: Vec<i64> = (0..n as i64).map(|i| (i * 7 - 20) % 5).collect();
+            prop_assert_eq!(side.weigh(&vec![-3; n]), plain.iter().map(|&x| times(x, -3)).sum());
             prop_assert_eq!(side.weigh(&values), plain.iter().zip(&values).map(|(&x, &v)| times(x, v)).sum());
             for piece in pieces(n) {
                 let pairs: Vec<(K<2>, K<2>)> = (0..piece.log() as u64).map(|i| (element(2 * i), element(2 * i + 1))).collect();
                 let table = tensor(&pairs);
                 let slow: K<2> = plain[piece.range()].iter().zip(&table).map(|(&x, &y)| x * y).sum();
-                let dot = |a: &[K<2>], b: &[K<2>]| a.iter().zip(b).map(|(&x, &y)| x * y).sum();
                 // Without a table where none is needed.
-                let table = if side.needs_table(&piece) { &table[..] } else { &[] };
-                prop_assert_eq!(side.over(&piece, Axis { pairs: &pairs, table }, dot), slow);
+                let table = Run::from(table);
+                let table = side.needs_table(&piece).then_some(&table);
+                prop_assert_eq!(side.over(&piece, Axis { pairs: &pairs, table }), slow);
                 prop_assert_eq!(&side.range(piece.range())[..], &plain[piece.range()]);
             }
 
@@ -340,6 +382,9 @@ mod tests {
             slow[to..to + len].copy_from_slice(&plain[from..from + len]);
             prop_assert_eq!(side.moved(size, &Index::Range(to, len), &Index::Range(from, len)).to_vec(), &slow[..]);
             prop_assert_eq!(side.moved(size, &lists(to), &lists(from)).to_vec(), slow);
+            let whole = Index::all(n);
+            prop_assert_eq!(side.moved(n, &whole, &whole).to_vec(), &plain[..]);
+            prop_assert_eq!(side.clone().into_moved(n, &whole, &whole).to_vec(), &plain[..]);
 
             let (mut a, mut plain_a) = build(&other, 5000);
             let (b, plain_b) = build(&(plain_a.len(), Vec::new(), (0, plain_a.len() / 2)), 6000);

@@ -1,6 +1,7 @@
 //! The linear forms that contractions leave on committed tensors, weights and biases.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use rayon::prelude::*;
 
@@ -10,6 +11,7 @@ use crate::field::{F, K, from_i64};
 use crate::layout::{AccumulatorKind, Layout, Rows, Source, Term};
 use crate::logup::{AccumulatorWeight, LinearForm};
 use crate::program::{Contract, Window};
+use crate::run::Run;
 use crate::side::Side;
 
 /// Public weights and biases by constant, for keys that carry them; empty where they are committed.
@@ -46,7 +48,7 @@ pub fn linear_part<'a, const D: usize>(
                     Contract::Mix { terms } => {
                         for (k, x) in terms {
                             let u = weight.u.clone().scaled(K::from_i64(*k));
-                            form.tensor(layout, *x, &u, &weight.v);
+                            form.tensor(layout, *x, u, weight.v.clone());
                         }
                     }
                     Contract::Sum { x, window, x_zero } => {
@@ -66,28 +68,41 @@ fn is_pointwise(window: &Window) -> bool {
     window.kernel == (1, 1) && window.stride == (1, 1) && window.pad == (0, 0) && window.input == window.output
 }
 
+/// The outputs `o` with an input `i(o)` for one tap of one dimension, a range, and the input of the first.
+fn reach(outputs: usize, at: impl Fn(usize) -> Option<usize>) -> Option<(Range<usize>, usize)> {
+    let first = (0..outputs).find(|&o| at(o).is_some())?;
+    let last = (first..outputs).rev().find(|&o| at(o).is_some())?;
+    Some((first..last + 1, at(first)?))
+}
+
 /// `Psi[i] = sum over (o, ky, kx) that read input i of u[o] rows[ky] columns[kx]`, in two passes.
-fn pull_back<const D: usize>(window: &Window, u: &[K<D>], rows: &[K<D>], columns: &[K<D>]) -> Vec<K<D>> {
+fn pull_back<const D: usize>(window: &Window, u: &Run<D>, rows: &[K<D>], columns: &[K<D>]) -> Run<D> {
+    // Below this length the ends of registers cost more than single additions.
+    const SHORT: usize = 16;
     let (ih, iw) = (window.input.0 as usize, window.input.1 as usize);
     let (oh, ow) = (window.output.0 as usize, window.output.1 as usize);
-    let mut across = vec![K::ZERO; oh * iw];
-    for ox in 0..ow {
-        for (kx, &e) in columns.iter().enumerate().take(window.kernel.1 as usize) {
-            if let Some(ix) = window.column(ox, kx) {
-                for oy in 0..oh {
-                    across[oy * iw + ix] += u[oy * ow + ox] * e;
-                }
+    let (sy, sx) = (window.stride.0 as usize, window.stride.1 as usize);
+    let mut down = Run::zeros(ih * ow);
+    for (ky, &e) in rows.iter().enumerate().take(window.kernel.0 as usize) {
+        let Some((outputs, iy)) = reach(oh, |oy| window.row(oy, ky)) else { continue };
+        if sy == 1 {
+            down.add_scaled(iy * ow, u, outputs.start * ow, outputs.len() * ow, e);
+        } else {
+            for (k, oy) in outputs.enumerate() {
+                down.add_scaled((iy + k * sy) * ow, u, oy * ow, ow, e);
             }
         }
     }
-    let mut out = vec![K::ZERO; ih * iw];
-    for oy in 0..oh {
-        for (ky, &e) in rows.iter().enumerate().take(window.kernel.0 as usize) {
-            if let Some(iy) = window.row(oy, ky) {
-                for ix in 0..iw {
-                    out[iy * iw + ix] += across[oy * iw + ix] * e;
-                }
+    let mut out = Run::zeros(ih * iw);
+    for (kx, &e) in columns.iter().enumerate().take(window.kernel.1 as usize) {
+        let Some((outputs, ix)) = reach(ow, |ox| window.column(ox, kx)) else { continue };
+        if sx == 1 && outputs.len() >= SHORT {
+            for iy in 0..ih {
+                out.add_scaled(iy * iw + ix, &down, iy * ow + outputs.start, outputs.len(), e);
             }
+        } else {
+            let pairs = (0..ih).flat_map(|iy| outputs.clone().enumerate().map(move |(k, ox)| (iy * iw + ix + k * sx, iy * ow + ox)));
+            out.add_moved(&down.clone().scaled(e), pairs);
         }
     }
     out
@@ -104,13 +119,10 @@ fn window_form<const D: usize>(
     columns: &[K<D>],
     form: &mut LinearForm<D>,
 ) {
-    let psi = if is_pointwise(window) {
-        u.clone().scaled(rows[0] * columns[0])
-    } else {
-        pull_back(window, &u.range(0..u.size()), rows, columns).into()
-    };
-    form.tensor(layout, x, &psi, v);
+    let psi =
+        if is_pointwise(window) { u.clone().scaled(rows[0] * columns[0]) } else { pull_back(window, &u.to_run(), rows, columns).into() };
     form.constant -= (psi.sum() * v.sum()).scale(from_i64(i64::from(x_zero)));
+    form.tensor(layout, x, psi, v.clone());
 }
 
 /// Last value of a public factor: `B~` at the point for weights that the verifier holds, or `(u (x) v)~` of a product.
@@ -230,7 +242,48 @@ fn term_form<const D: usize>(layout: &Layout, t: &Term, factor: K<D>, u: &[K<D>]
         Source::Local(s) => form.push(s, u, v.to_vec()),
         Source::Broadcast(s) => form.push(s, Side::from(u).scaled(sum_v), vec![K::ONE]),
         Source::RowSum(s) => form.push(s, Side::from(u).scaled(sum_v), vec![K::ONE; layout.storages[s].channels]),
-        Source::Tensor(x) => form.tensor(layout, x, &u.into(), &v.to_vec().into()),
+        Source::Tensor(x) => form.tensor(layout, x, u.into(), v.to_vec().into()),
         Source::Accumulator(_) => unreachable!("layouts multiply committed terms only"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pcs::tests::element;
+    use proptest::prelude::*;
+
+    /// Output length, kernel, stride, dilation, padding before, input length.
+    fn axis() -> impl Strategy<Value = [u32; 6]> {
+        (1u32..40, 1u32..4, 1u32..4, 1u32..3, 0u32..4, 0u32..4).prop_map(|(out, kernel, stride, dilation, pad, more)| {
+            let reach = (out - 1) * stride + (kernel - 1) * dilation + 1;
+            [out, kernel, stride, dilation, pad, (reach + more).saturating_sub(2 * pad).max(1)]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn a_window_pulls_back_tap_by_tap(y in axis(), x in axis()) {
+            let pair = |i: usize| (y[i], x[i]);
+            let window = Window { output: pair(0), kernel: pair(1), stride: pair(2), dilation: pair(3), pad: pair(4), input: pair(5) };
+            let (oh, ow, iw) = (y[0] as usize, x[0] as usize, x[5] as usize);
+            let vector = |n: usize, seed: u64| -> Vec<K<2>> { (0..n as u64).map(|i| element(seed + i)).collect() };
+            let (u, rows, columns) = (vector(oh * ow, 0), vector(4, 5000), vector(4, 6000));
+            let mut slow = vec![K::ZERO; (y[5] * x[5]) as usize];
+            for o in 0..oh * ow {
+                for ky in 0..y[1] as usize {
+                    for kx in 0..x[1] as usize {
+                        if let (Some(iy), Some(ix)) = (window.row(o / ow, ky), window.column(o % ow, kx)) {
+                            slow[iy * iw + ix] += u[o] * rows[ky] * columns[kx];
+                        }
+                    }
+                }
+            }
+            let fast = pull_back(&window, &u.clone().into(), &rows, &columns);
+            prop_assert_eq!(fast.iter(0..slow.len()).collect::<Vec<_>>(), &slow[..]);
+            if is_pointwise(&window) {
+                prop_assert_eq!(slow, u.iter().map(|&u| u * rows[0] * columns[0]).collect::<Vec<_>>());
+            }
+        }
     }
 }

@@ -4,11 +4,15 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use rayon::prelude::*;
+
 use super::LeafBlocks;
-use crate::blocks::Piece;
+use super::columns::{column_at, weighted};
+use crate::blocks::{Block, Piece};
 use crate::eq::{below, eq, eq_at};
 use crate::field::{K, from_i64};
-use crate::layout::{Column, Layout, Lookup, Rows, Source, StorageId, Table, Term};
+use crate::layout::{Index, Layout, Lookup, Rows, Source, StorageId, Term};
+use crate::run::Run;
 use crate::side::{Part, Side, times};
 
 /// `constant + sum of <storage, u (x) v>`.
@@ -61,17 +65,22 @@ impl<const D: usize> LinearForm<D> {
     }
 
     /// Pulls a functional `u (x) v` on a tensor back to its storages.
-    pub fn tensor(&mut self, layout: &Layout, tensor: u32, u: &Side<D>, v: &Side<D>) {
+    pub fn tensor(&mut self, layout: &Layout, tensor: u32, u: Side<D>, v: Side<D>) {
         let view = &layout.views[tensor as usize];
-        for piece in &view.pieces {
+        for (a, b) in &view.constants {
+            self.constant += u.weigh(a) * v.weigh(b);
+        }
+        let Some((last, others)) = view.pieces.split_last() else { return };
+        for piece in others {
             let s = layout.storages[piece.storage];
             let us = u.moved(s.positions, &piece.storage_positions, &piece.tensor_positions);
             let vs = v.moved(s.channels, &piece.storage_channels, &piece.tensor_channels);
             self.push(piece.storage, us, vs);
         }
-        for (a, b) in &view.constants {
-            self.constant += u.weigh(a) * v.weigh(b);
-        }
+        let s = layout.storages[last.storage];
+        let us = u.into_moved(s.positions, &last.storage_positions, &last.tensor_positions);
+        let vs = v.into_moved(s.channels, &last.storage_channels, &last.tensor_channels);
+        self.push(last.storage, us, vs);
     }
 
     /// The value on given cells (the prover's self-test and tests; never the verifier).
@@ -81,27 +90,6 @@ impl<const D: usize> LinearForm<D> {
             let rows = storages[s.storage].chunks_exact(v.len()).zip(&u);
             total + rows.map(|(row, &u)| u * row.iter().zip(&v).map(|(&x, &v)| v.scale(x)).sum::<K<D>>()).sum::<K<D>>()
         })
-    }
-}
-
-fn weighted<const D: usize>(u: &[K<D>], a: &[i64]) -> K<D> {
-    u.iter().zip(a).filter(|(_, a)| **a != 0).map(|(&x, &a)| times(x, a)).sum()
-}
-
-/// Value of a table column's multilinear extension: in closed form for steps, row by row for listed values.
-fn column_at<const D: usize>(table: &Table, j: usize, r: &[K<D>], rows: &mut Option<Vec<K<D>>>) -> K<D> {
-    match &table.columns[j] {
-        Column::Values(v) => weighted(rows.get_or_insert_with(|| eq(r)), v),
-        Column::Steps(steps) => {
-            let ends = steps.iter().skip(1).map(|s| s.0).chain([1 << table.log_rows]);
-            let mut total = K::ZERO;
-            for (&(start, c0, c1), end) in steps.iter().zip(ends) {
-                let (m0, f0) = below(r, start);
-                let (m1, f1) = below(r, end);
-                total += (m1 - m0).scale(from_i64(c0)) + (f1 - f0).scale(from_i64(c1));
-            }
-            total
-        }
     }
 }
 
@@ -136,6 +124,9 @@ struct Leaf<'a, const D: usize> {
     channels: Piece,
     /// Variables of the channels are `0 .. bits.0`, of the positions `bits.0 .. bits.1`.
     bits: (usize, usize),
+    /// These parts of the point.
+    along: Arc<[K<D>]>,
+    across: Arc<[K<D>]>,
     slot: K<D>,
 }
 
@@ -171,9 +162,9 @@ impl<const D: usize> Splitter<'_, D> {
     }
 
     /// `eq` over the leaf's positions, from their first on, times `factor`.
-    fn positions(&mut self, leaf: &Leaf<'_, D>, factor: K<D>) -> Part<D> {
-        let point = self.point(leaf.bits);
-        Part { start: leaf.positions.start, used: leaf.positions.used, point, coefficient: factor * leaf.slot }
+    fn positions(&self, leaf: &Leaf<'_, D>, factor: K<D>) -> Part<D> {
+        let Piece { start, used, .. } = leaf.positions;
+        Part { start, used, point: leaf.along.clone(), coefficient: factor * leaf.slot }
     }
 
     /// `eq` over the leaf's channels times the term's factors, at the lookup's own channels.
@@ -183,28 +174,29 @@ impl<const D: usize> Splitter<'_, D> {
         match &term.by_channel {
             Some(w) => {
                 let table = self.table(range);
-                let values = table[..used].iter().zip(&w.values[start..]).map(|(&x, &w)| x.scale(from_i64(w))).collect();
-                Side::placed(size, start, values)
+                let values: Vec<K<D>> = table[..used].iter().zip(&w.values[start..]).map(|(&x, &w)| x.scale(from_i64(w))).collect();
+                Side::placed(size, start, Run::from(values))
             }
-            None => Side::of(size, Part { start, used, point: self.point(range), coefficient: K::ONE }),
+            None => Side::of(size, Part { start, used, point: leaf.across.clone(), coefficient: K::ONE }),
         }
     }
 
     /// The same at the channels of a tensor or an accumulator that the lookup stands for.
     fn spread(&mut self, leaf: &Leaf<'_, D>, term: &Term, size: usize) -> Side<D> {
         let n = leaf.lookup.channels.len();
-        self.channels(leaf, term, n).moved(size, &leaf.lookup.channels, &crate::layout::Index::all(n))
+        self.channels(leaf, term, n).moved(size, &leaf.lookup.channels, &Index::all(n))
     }
 
     /// The leaf's position weights times the term's factors and `factor`, one by one.
-    fn position_weights(&mut self, leaf: &Leaf<'_, D>, term: &Term, factor: K<D>) -> Vec<K<D>> {
+    fn position_weights(&mut self, leaf: &Leaf<'_, D>, term: &Term, factor: K<D>) -> Run<D> {
         let factor = factor * leaf.slot;
         let table = self.table(leaf.bits);
         let table = table[..leaf.positions.used].iter();
-        match &term.by_position {
-            Some(w) => table.zip(&w.values[leaf.positions.start..]).map(|(&x, &w)| (x * factor).scale(from_i64(w))).collect(),
+        let weights: Vec<K<D>> = match &term.by_position {
+            Some(w) => table.zip(&w.values[leaf.positions.start..]).map(|(&x, &w)| times(x * factor, w)).collect(),
             None => table.map(|&x| x * factor).collect(),
-        }
+        };
+        weights.into()
     }
 
     fn channel_mass(&mut self, leaf: &Leaf<'_, D>, term: &Term) -> K<D> {
@@ -240,21 +232,17 @@ impl<const D: usize> Splitter<'_, D> {
         }
         let weights = self.position_weights(leaf, term, factor);
         let u = &mut self.pending[slot].u;
+        let mut moved = Run::zeros(u.size());
         match &term.rows {
-            Rows::Same => u.run_mut(start..start + weights.len()).iter_mut().zip(weights).for_each(|(u, x)| *u += x),
-            Rows::Gather(index) => {
-                let u = u.run_mut(0..u.size());
-                weights.into_iter().enumerate().for_each(|(i, x)| u[index.get(start + i)] += x);
-            }
+            Rows::Same => return u.add_run(start, &weights, K::ONE),
+            Rows::Gather(index) => moved.add_moved(&weights, (0..weights.len()).map(|i| (index.get(start + i), i))),
             Rows::Scatter(index) => {
-                let u = u.run_mut(0..u.size());
-                index.iter().enumerate().for_each(|(j, i)| {
-                    if let Some(&x) = i.checked_sub(start).and_then(|i| weights.get(i)) {
-                        u[j] += x;
-                    }
-                });
+                let n = weights.len();
+                let inside = |j: usize| index.get(j).checked_sub(start).filter(|&i| i < n).map(|i| (j, i));
+                moved.add_moved(&weights, (0..index.len()).filter_map(inside));
             }
         }
+        u.add_run(0, &moved, K::ONE);
     }
 
     /// The leaf's positions as weights on the rows of a tensor.
@@ -264,8 +252,9 @@ impl<const D: usize> Splitter<'_, D> {
             (Rows::Same, None) => Side::of(positions, self.positions(leaf, factor)),
             (Rows::Same, Some(_)) => Side::placed(positions, start, self.position_weights(leaf, term, factor)),
             (Rows::Gather(index), _) => {
-                let mut out = vec![K::ZERO; positions];
-                self.position_weights(leaf, term, factor).into_iter().enumerate().for_each(|(i, x)| out[index.get(start + i)] += x);
+                let weights = self.position_weights(leaf, term, factor);
+                let mut out = Run::zeros(positions);
+                out.add_moved(&weights, (0..weights.len()).map(|i| (index.get(start + i), i)));
                 out.into()
             }
             (Rows::Scatter(_), _) => unreachable!("layouts scatter the rows of local storages only"),
@@ -281,7 +270,7 @@ impl<const D: usize> Splitter<'_, D> {
         match &term.source {
             Source::One => {
                 let positions = match term.by_position {
-                    Some(_) => self.position_weights(leaf, term, factor).into_iter().sum(),
+                    Some(_) => self.position_weights(leaf, term, factor).sum(),
                     None => self.mass(leaf.bits, leaf.positions.used) * factor * leaf.slot,
                 };
                 let channels = self.channel_mass(leaf, term);
@@ -359,21 +348,23 @@ pub fn split<const D: usize>(
         pending: Vec::new(),
         slots: HashMap::new(),
     };
+    // The fingerprint's extension at the point, for each block of a table.
+    let fingerprint = |b: &Block| {
+        let Some(at) = b.owner.checked_sub(layout.lookups.len()) else { return K::ZERO };
+        let table = &layout.tables[at];
+        let columns = (0..table.columns.len()).zip(&betas[1..]);
+        columns.fold(betas[0].scale(from_i64(at as i64 + 1)), |sum, (j, &beta)| sum + beta * column_at(table, j, &r[..b.log()]))
+    };
+    let fingerprints: Vec<K<D>> = blocks.blocks.par_iter().with_min_len(1).map(fingerprint).collect();
     let mut inside = K::ZERO;
-    for b in &blocks.blocks {
+    for (at, b) in blocks.blocks.iter().enumerate() {
         let bits = (b.channels.log(), b.log());
         let slot = eq_at(&r[bits.1..], b.offset >> bits.1);
         let mass = s.mass(bits, b.positions.used) * s.mass((0, bits.0), b.channels.used) * slot;
         inside += mass;
         let Some(lookup) = layout.lookups.get(b.owner) else {
-            let at = b.owner - layout.lookups.len();
-            let table = &layout.tables[at];
-            let mut rows = None;
-            let mut fingerprint = betas[0].scale(from_i64(at as i64 + 1));
-            for (j, &beta) in (0..table.columns.len()).zip(&betas[1..]) {
-                fingerprint += beta * column_at(table, j, &r[..bits.1], &mut rows);
-            }
-            s.constant += gamma * slot * (alpha - fingerprint);
+            let table = &layout.tables[b.owner - layout.lookups.len()];
+            s.constant += gamma * slot * (alpha - fingerprints[at]);
             let shape = layout.storages[table.multiplicities];
             let u = Part { start: b.positions.start, used: b.positions.used, point: s.point(bits), coefficient: -slot };
             let v = Part { start: b.channels.start, used: b.channels.used, point: s.point((0, bits.0)), coefficient: K::ONE };
@@ -383,7 +374,8 @@ pub fn split<const D: usize>(
         };
         let ident = betas[0].scale(from_i64(lookup.table as i64 + 1));
         s.constant += mass + gamma * mass * (alpha - ident);
-        let leaf = Leaf { lookup, positions: b.positions, channels: b.channels, bits, slot };
+        let leaf =
+            Leaf { lookup, positions: b.positions, channels: b.channels, bits, along: s.point(bits), across: s.point((0, bits.0)), slot };
         for (entry, &beta) in lookup.entries.iter().zip(&betas[1..]) {
             for term in entry {
                 s.term(&leaf, term, -gamma * beta);

@@ -1,7 +1,5 @@
 //! Linear functionals on storages: outer products of one vector over positions and one over channels.
 
-use std::borrow::Cow;
-
 use super::stack::Stack;
 use crate::blocks::{Block, Piece};
 use crate::field::K;
@@ -38,15 +36,15 @@ pub(crate) struct Weighted<'a, const D: usize> {
 }
 
 /// A functional on one block, zero outside `positions x channels`, which are relative to the block.
-pub(crate) struct Term<'a, const D: usize> {
+pub(crate) struct Term<const D: usize> {
     /// First position with a weight.
     pub position: usize,
     /// Weights from there on.
-    pub u: Cow<'a, [K<D>]>,
+    pub u: Vec<K<D>>,
     /// First channel with a weight.
     pub channel: usize,
     /// Weights from there on.
-    pub v: Cow<'a, [K<D>]>,
+    pub v: Vec<K<D>>,
 }
 
 /// The combination by powers of `eta`, by oracle and storage. Refuses functionals that do not fit the stack.
@@ -72,19 +70,13 @@ pub(crate) fn batch<'a, const D: usize>(
 }
 
 /// The entries of a piece from the first to the last that is not zero, and the index of the first, relative to the piece.
-fn support<'a, const D: usize>(x: &'a Side<D>, piece: &Piece) -> Option<(usize, Cow<'a, [K<D>]>)> {
-    let x = x.range(piece.range());
+fn support<const D: usize>(x: &Side<D>, piece: &Piece) -> Option<(usize, Vec<K<D>>)> {
+    let mut x = x.range(piece.range());
     let first = x.iter().position(|&k| k != K::ZERO)?;
     let last = x.iter().rposition(|&k| k != K::ZERO)?;
-    let part = match x {
-        Cow::Borrowed(x) => Cow::Borrowed(&x[first..=last]),
-        Cow::Owned(mut x) => {
-            x.truncate(last + 1);
-            x.drain(..first);
-            Cow::Owned(x)
-        }
-    };
-    Some((first, part))
+    x.truncate(last + 1);
+    x.drain(..first);
+    Some((first, x))
 }
 
 /// `q` with `b = q a`, if there is one; both start with an entry that is not zero.
@@ -105,7 +97,7 @@ fn ratio<const D: usize>(a: &[K<D>], b: &[K<D>]) -> Option<K<D>> {
 }
 
 /// `a += q b`, both with their first index.
-fn accumulate<'a, const D: usize>(at: &mut usize, a: &mut Cow<'a, [K<D>]>, from: usize, b: &[K<D>], q: K<D>) {
+fn accumulate<const D: usize>(at: &mut usize, a: &mut Vec<K<D>>, from: usize, b: &[K<D>], q: K<D>) {
     let start = (*at).min(from);
     let end = (*at + a.len()).max(from + b.len());
     let mut sum = vec![K::ZERO; end - start];
@@ -113,12 +105,12 @@ fn accumulate<'a, const D: usize>(at: &mut usize, a: &mut Cow<'a, [K<D>]>, from:
     for (s, &y) in sum[from - start..].iter_mut().zip(b) {
         *s += q * y;
     }
-    (*at, *a) = (start, Cow::Owned(sum));
+    (*at, *a) = (start, sum);
 }
 
 /// The functionals of a storage on one of its blocks, those with proportional vectors on one side merged.
-pub(crate) fn restrict<'a, const D: usize>(block: &Block, functionals: &[Weighted<'a, D>]) -> Vec<Term<'a, D>> {
-    let mut by_u: Vec<Term<'a, D>> = Vec::new();
+pub(crate) fn restrict<const D: usize>(block: &Block, functionals: &[Weighted<'_, D>]) -> Vec<Term<D>> {
+    let mut by_u: Vec<Term<D>> = Vec::new();
     for f in functionals {
         // Channels first: they are fewer, and often there are none in a block.
         let Some((c, v)) = support(f.v, &block.channels) else { continue };
@@ -132,7 +124,7 @@ pub(crate) fn restrict<'a, const D: usize>(block: &Block, functionals: &[Weighte
             }
         }
     }
-    let mut out: Vec<Term<'a, D>> = Vec::new();
+    let mut out: Vec<Term<D>> = Vec::new();
     for t in by_u {
         // A merged vector may start with zeros, which have no ratio: such a term stays alone.
         let whole = t.v.first().is_some_and(|&x| x != K::ZERO);

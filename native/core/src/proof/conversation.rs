@@ -9,6 +9,7 @@ use crate::layout::split;
 use crate::logup::LinearForm;
 use crate::parameters::Parameters;
 use crate::program::{DType, Program, Tensor};
+use crate::run::Run;
 use crate::side::Side;
 
 /// Absorbs the statement, then every oracle.
@@ -67,13 +68,13 @@ pub(super) fn ties<const D: usize>(
                 let row = |row: &[u8]| row.iter().zip(&v).map(|(&b, &x)| x.scale(from_i64(element(tensor.dtype, b)))).sum::<K<D>>();
                 let value = bytes.chunks_exact(tensor.channels()).zip(&u).map(|(bytes, &x)| x * row(bytes)).sum();
                 let (us, vs) = closed(tensor, tau);
-                form.tensor(layout, id, &us, &vs);
+                form.tensor(layout, id, us, vs);
                 out.push((form, value));
             }
             // A committed input is its oracle; a committed output has one beside the cells that the program computes.
             (Content::Committed(_), Some(storage)) if i >= program.inputs.len() => {
                 let (u, v) = closed(tensor, tau);
-                form.tensor(layout, id, &u.clone().scaled(-K::ONE), &v);
+                form.tensor(layout, id, u.clone().scaled(-K::ONE), v.clone());
                 form.push(storage, u, v);
                 out.push((form, K::ZERO));
             }
@@ -113,7 +114,7 @@ pub(super) fn copies<const D: usize>(compiled: &Compiled, tau: &[K<D>]) -> Vec<L
                 // The layout refused dimensions that do not split.
                 let at = split(&dims, layout.views[tensor as usize].channels).expect("checked by the layout");
                 let u = row_major(&order[..at]).scaled(sign);
-                form.tensor(layout, tensor, &u, &row_major(&order[at..]));
+                form.tensor(layout, tensor, u, row_major(&order[at..]));
             }
             form
         })
@@ -125,6 +126,5 @@ fn row_major<const D: usize>(sides: &[&Side<D>]) -> Side<D> {
     if let [one] = sides {
         return (*one).clone();
     }
-    let tables: Vec<Vec<K<D>>> = sides.iter().map(|s| s.to_vec()).collect();
-    tables.iter().fold(vec![K::ONE], |out, t| out.iter().flat_map(|&x| t.iter().map(move |&y| x * y)).collect()).into()
+    sides.iter().fold(Run::from(vec![K::ONE]), |out, s| out.outer(&s.to_run())).into()
 }
