@@ -17,4 +17,6 @@ pub mod program;
 pub mod proof;
 pub mod prover;
 pub mod reject;
+mod run;
+pub mod side;
 pub mod soundness;
