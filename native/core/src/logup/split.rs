@@ -117,6 +117,8 @@ fn column_at<const D: usize>(table: &Table, j: usize, r: &[K<D>], rows: &mut Opt
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Target {
     Storage(StorageId),
+    /// The same, with equal weights for all positions.
+    ColumnSums(StorageId),
     /// A piece of a tensor's view.
     Piece(u32, usize),
     Accumulator(usize),
@@ -308,6 +310,25 @@ impl<const D: usize> Splitter<'_, D> {
                 let slot = self.slot(key, shape.positions, |_| vec![K::ONE; shape.channels]);
                 self.rows(slot, leaf, term, factor * side);
             }
+            // One position: its weight is one factor. The lookup's channels are the storage's rows, or its columns.
+            Source::RowSums(s) => {
+                let shape = layout.storages[*s];
+                let weight: K<D> = self.position_weights(leaf, term, factor).into_iter().sum();
+                let rows = self.channel_weights(leaf, term);
+                let key = Key { target: Target::Storage(*s), vector: 0, group: 0, channel: 0 };
+                let slot = self.slot(key, shape.positions, |_| vec![K::ONE; shape.channels]);
+                self.pending[slot].u[start..].iter_mut().zip(rows).for_each(|(u, x)| *u += x * weight);
+            }
+            Source::ColumnSums(s) => {
+                let shape = layout.storages[*s];
+                let weight: K<D> = self.position_weights(leaf, term, factor).into_iter().sum();
+                let slot = self.slot(key(Target::ColumnSums(*s)), shape.positions, |this| {
+                    let mut out = vec![K::ZERO; shape.channels];
+                    out[start..start + leaf.channels.used].copy_from_slice(&this.channel_weights(leaf, term));
+                    out
+                });
+                self.pending[slot].u.iter_mut().for_each(|u| *u += weight);
+            }
             Source::Tensor(x) => {
                 let view = &layout.views[*x as usize];
                 let mut whole = vec![K::ZERO; view.positions];
@@ -366,7 +387,7 @@ impl<const D: usize> Splitter<'_, D> {
         let mut weights = Vec::new();
         for Pending { target, u, v } in self.pending {
             match target {
-                Target::Storage(storage) => form.push(storage, u, v),
+                Target::Storage(storage) | Target::ColumnSums(storage) => form.push(storage, u, v),
                 Target::Piece(x, i) => form.push(self.layout.views[x as usize].pieces[i].storage, u, v),
                 Target::Accumulator(accumulator) => weights.push(AccumulatorWeight { accumulator, u, v }),
             }

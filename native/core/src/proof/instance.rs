@@ -48,6 +48,8 @@ impl Compiled {
         if layout.storages.iter().any(|s| s.home == Home::Model) {
             homes.push((Home::Model, Role::Model, 0));
         }
+        let fresh = layout.storages.iter().filter_map(|s| if let Home::Fresh(i) = s.home { Some(i) } else { None }).max();
+        homes.extend((1..=fresh.unwrap_or(0)).map(|i| (Home::Fresh(i), Role::Model, i)));
         let mut place = vec![(0, 0); layout.storages.len()];
         let (mut oracles, mut members, mut ports) = (Vec::new(), Vec::new(), Vec::new());
         for (k, (home, role, index)) in homes.into_iter().enumerate() {

@@ -42,13 +42,17 @@ impl<'a> Checker<'a> {
         let Some(contract) = self.sources[r.acc as usize] else {
             return refuse(Fault::Reference, "its accumulator is not defined");
         };
-        let bounds = Bounds::new(self.program);
+        let bounds = Bounds::new(self.program, r, contract);
         if let Formula::Add { .. } = r.formula {
             return self.addition(r, contract, &bounds);
         }
         let staircases = staircases(r, contract, self.program)?;
         let reach = self.reach(r, contract)?;
         let channel = |i: usize| {
+            if bounds.private {
+                let reach = staircases[i].whole_domain();
+                return Some(Channel { staircase: staircases[i], reach, zero: r.zero.into(), clamp: (r.clamp.0.into(), r.clamp.1.into()) });
+            }
             let declared = match r.rules[i] {
                 Rule::Line { low, high, .. } => Some((low, high)),
                 Rule::Constant(_) => None,
@@ -63,7 +67,14 @@ impl<'a> Checker<'a> {
                 let what = if r.by_position { "position" } else { "channel" };
                 let name = |Refused(fault, detail): Refused| Refused(fault, format!("{what} {i}: {detail}"));
                 match channel(i) {
-                    Some(c) => c.check(&r.rules[i]).map_err(line_fault).and_then(|()| bounds.rule(&r.rules[i], c.zero)).map_err(name),
+                    Some(c) => {
+                        let checked = c.check(&r.rules[i]).map_err(line_fault).and_then(|()| bounds.rule(&r.rules[i], c.zero));
+                        let kept = |two| match &reach {
+                            Some(all) if bounds.private => bounds.kept(&c, &r.rules[i], all[i]).map(|()| two),
+                            _ => Ok(two),
+                        };
+                        checked.and_then(kept).map_err(name)
+                    }
                     None => unreached_constant(r, i, staircases[i]).map_err(name),
                 }
             })
@@ -180,17 +191,36 @@ fn staircases(r: &Rescale, contract: &Contract, program: &Program) -> Step<Vec<S
     }
 }
 
-/// The rows of the program's tables.
+/// The rows of the program's tables that a rescale uses.
 struct Bounds {
     range_bits: u32,
     clamp: (i64, i64),
     sign: (i64, i64),
+    /// Whether the accumulator is made of private weights, which are bound to the rows of the clamp table by their registration.
+    private: bool,
 }
 
 impl Bounds {
-    fn new(p: &Program) -> Self {
+    fn new(p: &Program, r: &Rescale, contract: &Contract) -> Self {
         let rows = |(start, bits): (i64, u8)| (start, start + (1 << bits) - 1);
-        Bounds { range_bits: p.range_bits.into(), clamp: rows(p.clamp_rows), sign: rows(p.sign_rows) }
+        let private = p.private.is_some() && contract.has_weights();
+        Bounds { range_bits: p.range_bits.into(), clamp: rows(p.clamp_rows_of(r.acc)), sign: rows(p.sign_rows), private }
+    }
+
+    /// Checks the owner's own weights against the bounds of a private form: what their registration is going to prove.
+    fn kept(&self, channel: &Channel, rule: &Rule, reach: Interval) -> Step {
+        let (low, high) = channel.reach;
+        require(low <= reach.0 && reach.1 <= high, Fault::Wrap, || {
+            format!("accumulators in [{}, {}] overflow 32 bits in the kernel", reach.0, reach.1)
+        })?;
+        let Rule::Line { line, .. } = rule else { return Ok(()) };
+        // With either offset: the registration does not look at signs.
+        let value = |acc: i64, b: i64| (line.a * acc + b).div_euclid(line.d);
+        let (first, last) = (value(reach.0, line.b_pos.min(line.b_neg)), value(reach.1, line.b_pos.max(line.b_neg)));
+        let needed = first.unsigned_abs().max((last + 1).unsigned_abs()).next_power_of_two().ilog2();
+        require(self.clamp.0 <= first && last <= self.clamp.1, Fault::Weights, || {
+            format!("values before the clamp reach [{first}, {last}], beyond their bound V = {}: choose 2^{needed}", -self.clamp.0)
+        })
     }
 
     /// Checks that the tables cover what honest values need and that nothing wraps, for every `v'` that the clamp table admits.
@@ -204,7 +234,12 @@ impl Bounds {
         let top = reach * wide(line.a) + offset + wide(line.d) * worst + (1 << (2 * self.range_bits));
         require(top < WRAP, Fault::Wrap, || "the line's equation could wrap".into())?;
         require(line.d <= 1 << (2 * self.range_bits), Fault::Wrap, || format!("denominator {} needs a third limb", line.d))?;
-        let (first, last) = (line.value(low, zero), line.value(high, zero));
+        if self.private {
+            require(line.a < limits::PRIVATE_SLOPE, Fault::Wrap, || format!("slope {} of a private line", line.a))?;
+            let span = 2 * wide(line.d) * worst;
+            require(span <= 1 << limits::PRIVATE_SPAN, Fault::Wrap, || "the registration's equations could wrap".into())?;
+        }
+        let (first, last) = if self.private { self.clamp } else { (line.value(low, zero), line.value(high, zero)) };
         let covers = |rows: (i64, i64), a: i64, b: i64| rows.0 <= a && b <= rows.1;
         require(covers(self.clamp, first, last), Fault::Table, || format!("clamp rows do not cover [{first}, {last}]"))?;
         let two = line.two_offsets();
@@ -220,7 +255,7 @@ mod tests {
 
     /// One line against tables; the fault it is refused for.
     fn fault(line: Line, clamp: (i64, i64), reach: i64) -> Option<Fault> {
-        let bounds = Bounds { range_bits: 16, clamp, sign: (-1, 1) };
+        let bounds = Bounds { range_bits: 16, clamp, sign: (-1, 1), private: false };
         bounds.rule(&Rule::Line { low: -reach, high: reach, line }, 0).err().map(|e| e.0)
     }
 
