@@ -13,6 +13,7 @@ mod ideal;
 mod messages;
 mod pools;
 mod programs;
+mod registrations;
 mod rescales;
 mod softmaxes;
 mod statements;
