@@ -274,6 +274,20 @@ mod tests {
     }
 
     #[test]
+    fn private_lines_leave_room_for_their_registration() {
+        let fault = |line: Line, bound: i64| {
+            let bounds = Bounds { range_bits: 20, clamp: (-bound, bound - 1), sign: (0, 0), private: true };
+            bounds.rule(&Rule::Line { low: 1 - (1 << 31), high: (1 << 31) - 1, line }, 0).err().map(|e| e.0)
+        };
+        let line = Line { a: (1 << 29) - 1, b_pos: 0, b_neg: 0, d: 1 << 36 };
+        assert_eq!(fault(line, 1 << 23), None);
+        assert_eq!(fault(Line { a: 1 << 29, ..line }, 1 << 23), Some(Fault::Wrap));
+        assert_eq!(fault(Line { d: (1 << 36) + 1, ..line }, 1 << 23), Some(Fault::Wrap));
+        // Values of the whole domain are beyond the rows: the registration keeps the weights away from them.
+        assert_eq!(fault(Line { d: 1, ..line }, 1 << 8), None);
+    }
+
+    #[test]
     fn tables_cover_what_is_reachable() {
         let line = Line { a: 1, b_pos: 0, b_neg: 0, d: 2 };
         assert_eq!(fault(line, (-5, 5), 10), None);
