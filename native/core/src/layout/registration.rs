@@ -9,6 +9,7 @@
 //! bottom = bias + sum over w > 0 of l w + sum over w < 0 of h w = bias + h S - (h - l) S+
 //! ```
 //!
+//! The last two are taken for the value with and without the zero point `z`: `V + min(z, 0)` stands above, `V - max(z, 0)` below.
 //! A tap in the padding adds 0, which lies between. Every channel shows that these are not negative:
 //!
 //! ```text
@@ -28,7 +29,7 @@ use super::{Builder, Form, Layout, LayoutError};
 use crate::eq::log2_ceil;
 use crate::program::check::CheckedProgram;
 use crate::program::quantize::Staircase;
-use crate::program::{Contract, Formula, Op, Rescale, Rule, interval};
+use crate::program::{Contract, Formula, Op, Rescale, Rule, interval, private};
 
 /// Bits of the range table, unless an equation needs more than three limbs of it.
 const RANGE_BITS: usize = 16;
@@ -51,11 +52,13 @@ struct Layer<'a> {
     slopes: Vec<Slope>,
     /// `V`.
     bound: i64,
+    /// Values before the clamp that are allowed.
+    span: (i64, i64),
 }
 
 impl Layer<'_> {
     /// `log2` of `2 d V` of the widest channel: both last checks are below it.
-    fn span(&self) -> usize {
+    fn value_bits(&self) -> usize {
         let widest = self.slopes.iter().map(|s| s.d).max().unwrap_or(1);
         log2_ceil((2 * widest * self.bound) as usize)
     }
@@ -78,12 +81,13 @@ fn layers(program: &CheckedProgram) -> Vec<Layer<'_>> {
 fn layer<'a>(program: &'a CheckedProgram, op: &'a Op) -> Option<Layer<'a>> {
     let Op::Contract { acc, contract } = op else { return None };
     let Op::Rescale(rescale) = &program.ops[program.rescale_of(*acc)] else { return None };
-    let bound = 1i64 << program.log_bound(*acc)?;
+    let log_bound = program.log_bound(*acc)?;
     let slope = |rule: &Rule| match *rule {
         Rule::Constant(_) => Slope { a: 0, d: 1, least: 0, most: 0 },
         Rule::Line { line, .. } => Slope { a: line.a, d: line.d, least: line.b_pos.min(line.b_neg), most: line.b_pos.max(line.b_neg) },
     };
-    Some(Layer { contract, rescale, slopes: rescale.rules.iter().map(slope).collect(), bound })
+    let slopes = rescale.rules.iter().map(slope).collect();
+    Some(Layer { contract, rescale, slopes, bound: 1 << log_bound, span: private::span(log_bound, rescale.zero.into()) })
 }
 
 impl Layout {
@@ -93,7 +97,7 @@ impl Layout {
             return Err(LayoutError { operator: "the program".into(), why: "only private models are registered".into() });
         }
         let layers = layers(program);
-        let widest = layers.iter().map(Layer::span).max().unwrap_or(0);
+        let widest = layers.iter().map(Layer::value_bits).max().unwrap_or(0);
         let mut b = Builder::cells_only(program, RANGE_BITS.max(widest.div_ceil(LIMBS)));
         for layer in &layers {
             b.register(layer)?;
@@ -176,8 +180,8 @@ impl<'a> Builder<'a> {
         let group = self.group();
         let limits = self.vector(layer.limits());
         let a = self.vector(layer.slopes.iter().map(|s| s.a).collect());
-        let above = self.vector(layer.slopes.iter().map(|s| s.d * layer.bound - 1 - s.most).collect());
-        let below = self.vector(layer.slopes.iter().map(|s| s.d * layer.bound + s.least).collect());
+        let above = self.vector(layer.slopes.iter().map(|s| s.d * (layer.span.1 + 1) - 1 - s.most).collect());
+        let below = self.vector(layer.slopes.iter().map(|s| s.least - s.d * layer.span.0).collect());
         let times = |terms: &[Term], factor: i64| terms.iter().map(|t| t.times(factor)).collect::<Vec<_>>();
         let sloped = |terms: &[Term], factor| times(terms, factor).into_iter().map(|t| t.weighted(&a, false)).collect::<Vec<_>>();
         let plus = |mut terms: Vec<Term>, vector| {
@@ -192,8 +196,8 @@ impl<'a> Builder<'a> {
         }
         self.not_negative(plus(times(&top, -1), &limits), channels, group, 32)?;
         self.not_negative(plus(bottom.clone(), &limits), channels, group, 32)?;
-        self.not_negative(plus(sloped(&top, -1), &above), channels, group, layer.span())?;
-        self.not_negative(plus(sloped(&bottom, 1), &below), channels, group, layer.span())
+        self.not_negative(plus(sloped(&top, -1), &above), channels, group, layer.value_bits())?;
+        self.not_negative(plus(sloped(&bottom, 1), &below), channels, group, layer.value_bits())
     }
 
     /// `0 <= terms`, for values below `2^bits`: limbs of `w` bits, the lowest virtual.

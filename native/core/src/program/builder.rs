@@ -29,12 +29,26 @@ pub struct ProgramBuilder {
 /// Where values before the clamps of a private model lie: `log2 V`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Bounds {
-    /// One bound that suits most models of these shapes and scales: see [`private::default_log_bound`].
+    /// [`private::DEFAULT_LOG_BOUND`] for all layers with weights.
     Default,
     /// One for all layers with weights.
     All(u8),
     /// One for each layer with weights, in order.
     Each(Vec<u8>),
+}
+
+impl Bounds {
+    /// For each layer with weights.
+    fn of(self, drafts: &[(String, Draft)]) -> Checked<Vec<u8>> {
+        let weighted = |(_, draft): &&(String, Draft)| matches!(draft, Draft::Rescaled { contract, .. } if contract.has_weights());
+        let layers = drafts.iter().filter(weighted).count();
+        match self {
+            Bounds::Default => Ok(vec![private::DEFAULT_LOG_BOUND; layers]),
+            Bounds::All(bits) => Ok(vec![bits; layers]),
+            Bounds::Each(all) if all.len() == layers => Ok(all),
+            Bounds::Each(all) => Err(fault("private form", Fault::Limit, format!("{} bounds for {layers} layers with weights", all.len()))),
+        }
+    }
 }
 
 /// An operator whose rules are not known yet.
@@ -282,7 +296,7 @@ impl ProgramBuilder {
             Some(w) => return Err(fault("range_bits", Fault::Limit, format!("{w} is out of range"))),
             None => self.choose_range_bits(&drafts, &solved),
         };
-        let log_bounds = self.private.take().map(|bounds| self.log_bounds(bounds, &drafts, &solved)).transpose()?;
+        let log_bounds = self.private.take().map(|bounds| bounds.of(&drafts)).transpose()?;
         let mut labels = Vec::new();
         let mut accumulators = Vec::new();
         let mut ops = Vec::new();
@@ -369,37 +383,6 @@ impl ProgramBuilder {
         }
         let reach = interval::of_weights(&self.tensors, &self.constants, contract, &self.weights)?;
         Some((reach, Vec::new()))
-    }
-
-    /// The owner's bounds for the layers with weights, in order.
-    fn log_bounds(&self, bounds: Bounds, drafts: &[(String, Draft)], solved: &[Solved]) -> Checked<Vec<u8>> {
-        let mut layers: Vec<(&Contract, TensorId, &[Rule])> = Vec::new();
-        for ((_, draft), solved) in drafts.iter().zip(solved) {
-            if let (Draft::Rescaled { contract, out, .. }, Solved::Rules { rules, .. }) = (draft, solved)
-                && contract.has_weights()
-            {
-                layers.push((contract, *out, rules));
-            }
-        }
-        match bounds {
-            Bounds::All(bits) => Ok(vec![bits; layers.len()]),
-            Bounds::Each(all) if all.len() == layers.len() => Ok(all),
-            Bounds::Each(all) => {
-                Err(fault("private form", Fault::Limit, format!("{} bounds for {} layers with weights", all.len(), layers.len())))
-            }
-            Bounds::Default => {
-                let of = |&(contract, out, rules): &(&Contract, TensorId, &[Rule])| {
-                    private::default_log_bound(
-                        &self.tensors,
-                        &self.constants,
-                        contract,
-                        rules,
-                        self.tensors[out as usize].zero_point.into(),
-                    )
-                };
-                Ok(vec![layers.iter().map(of).max().unwrap_or(0); layers.len()])
-            }
-        }
     }
 
     /// The width of the range table that makes the whole program cheapest.
@@ -536,7 +519,7 @@ fn rows(program: &Program) -> ((i64, u8), (i64, u8)) {
             let mut ends = [low, high].map(|acc| line.value(acc, r.zero.into()));
             match program.log_bound(r.acc) {
                 // Such a line has a table of its own.
-                Some(bits) => ends = [-(1 << bits), (1 << bits) - 1],
+                Some(bits) => ends = private::span(bits, r.zero.into()).into(),
                 None => values.extend(ends),
             }
             if line.two_offsets() {

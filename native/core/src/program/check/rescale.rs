@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use super::super::error::Fault;
 use super::super::lines::{self, Channel, Interval, LineError};
 use super::super::quantize::{Addition, Multiplier, Staircase, is_mean_multiplier, is_multiplier};
-use super::super::{Contract, Formula, Program, Rescale, Rule, interval, limits};
+use super::super::{Contract, Formula, Program, Rescale, Rule, interval, limits, private};
 use super::{Checker, Refused, Step, refuse, require};
 
 /// Equations stay below this, a quarter of the field's characteristic.
@@ -49,7 +49,7 @@ impl<'a> Checker<'a> {
         let staircases = staircases(r, contract, self.program)?;
         let reach = self.reach(r, contract)?;
         let channel = |i: usize| {
-            if bounds.private {
+            if bounds.private.is_some() {
                 let reach = staircases[i].whole_domain();
                 return Some(Channel { staircase: staircases[i], reach, zero: r.zero.into(), clamp: (r.clamp.0.into(), r.clamp.1.into()) });
             }
@@ -70,7 +70,7 @@ impl<'a> Checker<'a> {
                     Some(c) => {
                         let checked = c.check(&r.rules[i]).map_err(line_fault).and_then(|()| bounds.rule(&r.rules[i], c.zero));
                         let kept = |two| match &reach {
-                            Some(all) if bounds.private => bounds.kept(&c, &r.rules[i], all[i]).map(|()| two),
+                            Some(all) => bounds.kept(&c, &r.rules[i], all[i]).map(|()| two),
                             _ => Ok(two),
                         };
                         checked.and_then(kept).map_err(name)
@@ -196,30 +196,37 @@ struct Bounds {
     range_bits: u32,
     clamp: (i64, i64),
     sign: (i64, i64),
-    /// Whether the accumulator is made of private weights, which are bound to the rows of the clamp table by their registration.
-    private: bool,
+    /// For an accumulator of private weights: the values before the clamp to which their registration binds them.
+    private: Option<Interval>,
 }
 
 impl Bounds {
     fn new(p: &Program, r: &Rescale, contract: &Contract) -> Self {
         let rows = |(start, bits): (i64, u8)| (start, start + (1 << bits) - 1);
-        let private = p.private.is_some() && contract.has_weights();
+        let private = p.log_bound(r.acc).filter(|_| contract.has_weights()).map(|bits| private::span(bits, r.zero.into()));
         Bounds { range_bits: p.range_bits.into(), clamp: rows(p.clamp_rows_of(r.acc)), sign: rows(p.sign_rows), private }
     }
 
     /// Checks the owner's own weights against the bounds of a private form: what their registration is going to prove.
     fn kept(&self, channel: &Channel, rule: &Rule, reach: Interval) -> Step {
+        if self.private.is_none() {
+            return Ok(());
+        }
         let (low, high) = channel.reach;
         require(low <= reach.0 && reach.1 <= high, Fault::Wrap, || {
             format!("accumulators in [{}, {}] overflow 32 bits in the kernel", reach.0, reach.1)
         })?;
-        let Rule::Line { line, .. } = rule else { return Ok(()) };
+        let (Rule::Line { line, .. }, Some(span)) = (rule, self.private) else { return Ok(()) };
         // With either offset: the registration does not look at signs.
         let value = |acc: i64, b: i64| (line.a * acc + b).div_euclid(line.d);
         let (first, last) = (value(reach.0, line.b_pos.min(line.b_neg)), value(reach.1, line.b_pos.max(line.b_neg)));
-        let needed = first.unsigned_abs().max((last + 1).unsigned_abs()).next_power_of_two().ilog2();
-        require(self.clamp.0 <= first && last <= self.clamp.1, Fault::Weights, || {
-            format!("values before the clamp reach [{first}, {last}], beyond their bound V = {}: choose 2^{needed}", -self.clamp.0)
+        require(span.0 <= first && last <= span.1, Fault::Weights, || {
+            let enough = (limits::LOG_BOUND.0..=limits::LOG_BOUND.1).find(|&bits| {
+                let (low, high) = private::span(bits, channel.zero);
+                low <= first && last <= high
+            });
+            let hint = enough.map_or("no bound is large enough".into(), |bits| format!("choose 2^{bits}"));
+            format!("values before the clamp reach [{first}, {last}], their bound V is {}: {hint}", -self.clamp.0)
         })
     }
 
@@ -234,12 +241,12 @@ impl Bounds {
         let top = reach * wide(line.a) + offset + wide(line.d) * worst + (1 << (2 * self.range_bits));
         require(top < WRAP, Fault::Wrap, || "the line's equation could wrap".into())?;
         require(line.d <= 1 << (2 * self.range_bits), Fault::Wrap, || format!("denominator {} needs a third limb", line.d))?;
-        if self.private {
+        if self.private.is_some() {
             require(line.a < limits::PRIVATE_SLOPE, Fault::Wrap, || format!("slope {} of a private line", line.a))?;
             let span = 2 * wide(line.d) * worst;
             require(span <= 1 << limits::PRIVATE_SPAN, Fault::Wrap, || "the registration's equations could wrap".into())?;
         }
-        let (first, last) = if self.private { self.clamp } else { (line.value(low, zero), line.value(high, zero)) };
+        let (first, last) = self.private.unwrap_or_else(|| (line.value(low, zero), line.value(high, zero)));
         let covers = |rows: (i64, i64), a: i64, b: i64| rows.0 <= a && b <= rows.1;
         require(covers(self.clamp, first, last), Fault::Table, || format!("clamp rows do not cover [{first}, {last}]"))?;
         let two = line.two_offsets();
@@ -255,7 +262,7 @@ mod tests {
 
     /// One line against tables; the fault it is refused for.
     fn fault(line: Line, clamp: (i64, i64), reach: i64) -> Option<Fault> {
-        let bounds = Bounds { range_bits: 16, clamp, sign: (-1, 1), private: false };
+        let bounds = Bounds { range_bits: 16, clamp, sign: (-1, 1), private: None };
         bounds.rule(&Rule::Line { low: -reach, high: reach, line }, 0).err().map(|e| e.0)
     }
 
@@ -276,7 +283,8 @@ mod tests {
     #[test]
     fn private_lines_leave_room_for_their_registration() {
         let fault = |line: Line, bound: i64| {
-            let bounds = Bounds { range_bits: 20, clamp: (-bound, bound - 1), sign: (0, 0), private: true };
+            let bounds =
+                Bounds { range_bits: 20, clamp: (-bound, bound - 1), sign: (0, 0), private: Some(private::span(bound.ilog2() as u8, 0)) };
             bounds.rule(&Rule::Line { low: 1 - (1 << 31), high: (1 << 31) - 1, line }, 0).err().map(|e| e.0)
         };
         let line = Line { a: (1 << 29) - 1, b_pos: 0, b_neg: 0, d: 1 << 36 };
