@@ -110,8 +110,7 @@ class ProgramBuilder:
 
     def permute(self, label: str, x: int, out: int, dims: Sequence[int], perm: Sequence[int]) -> None: ...
     def private(self, log_bounds: int | Sequence[int] | None = None) -> None:
-        """Keep weights and biases out of the program. `log_bounds`: log2 V for all layers with weights, or for each; by default from the shapes
-        and scales."""
+        """Keep weights and biases out of the program. `log_bounds`: log2 V of all layers with weights, or of each; by default 14."""
 
     def finish(self, range_bits: int | None = None) -> Model: ...
 

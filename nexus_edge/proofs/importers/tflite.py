@@ -20,8 +20,10 @@ def import_tflite(data: bytes, name: str, semantics: str | None = None, private:
 
     `semantics` is one of `tflm` (TensorFlow Lite Micro; the default), `tflite-2.14` (the default of legacy uint8 models, which TFLM cannot
     run) and `litert-2.3-ref`. With `private`, the program says nothing about weights, biases and other constants of the model's arithmetic:
-    two models of one shape with the same scales become the same program. Raises `MalformedModel` for bytes that are no model, and `UnsupportedModel`, naming operator and tensor, for
-    everything that has no exact meaning in that runtime or cannot be proved.
+    two models of one shape with the same scales become the same program.
+
+    Raises `MalformedModel` for bytes that are no model, and `UnsupportedModel`, naming operator and tensor, for everything that has no
+    exact meaning in that runtime or cannot be proved.
     """
     if semantics is not None and semantics not in SEMANTICS:
         raise UnsupportedModel("unknown semantics", repr(semantics), f"one of {', '.join(SEMANTICS)}")

@@ -29,12 +29,13 @@ use super::{Builder, Form, Layout, LayoutError};
 use crate::eq::log2_ceil;
 use crate::program::check::CheckedProgram;
 use crate::program::quantize::Staircase;
-use crate::program::{Contract, Formula, Op, Rescale, Rule, interval, private};
+use crate::program::{Contract, Formula, Op, Rescale, Rule, interval, limits, private};
 
-/// Bits of the range table, unless an equation needs more than three limbs of it.
+const _: () = assert!(limits::PRIVATE_SPAN as usize <= 4 * LONG_RANGE_BITS);
+/// Bits of the range table for values of up to 48 bits: three limbs.
 const RANGE_BITS: usize = 16;
-/// Limbs of a value at most.
-const LIMBS: usize = 3;
+/// The same for values of up to 60 bits ([`limits::PRIVATE_SPAN`]): four limbs, which wider ones would let wrap.
+const LONG_RANGE_BITS: usize = 15;
 
 /// One channel's line; a channel with one output has none, which is `a = 0`.
 #[derive(Clone, Copy)]
@@ -98,7 +99,8 @@ impl Layout {
         }
         let layers = layers(program);
         let widest = layers.iter().map(Layer::value_bits).max().unwrap_or(0);
-        let mut b = Builder::cells_only(program, RANGE_BITS.max(widest.div_ceil(LIMBS)));
+        let range_bits = if widest <= 3 * RANGE_BITS { RANGE_BITS } else { LONG_RANGE_BITS };
+        let mut b = Builder::cells_only(program, range_bits);
         for layer in &layers {
             b.register(layer)?;
         }

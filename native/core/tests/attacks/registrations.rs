@@ -306,6 +306,18 @@ fn values_before_the_clamp_stay_inside_the_bound() {
 }
 
 #[test]
+fn long_values_take_four_limbs() {
+    for depthwise in [false, true] {
+        let private = nets::private_channels(depthwise, &[([3, -4], 0, (1 << 30, 30))], 20, (-128, 127)).expect("small");
+        let owner = |bias| Owner::new(private.clone()).bias(0, bias);
+        assert_eq!(owner(0).layout.range_bits, 15);
+        assert_eq!(owner(0).limbs().iter().map(|r| r.limbs.len()).collect::<Vec<_>>(), [2, 2, 2, 3, 3]);
+        assert_eq!(owner((1 << 31) - 1 - 127 * 3 - 128 * 4).outcome(), Ok(()));
+        owner((1 << 31) - 127 * 3 - 128 * 4).is_stopped_by(&[Check::Top]);
+    }
+}
+
+#[test]
 fn half_the_bound_is_not_kept() {
     for depthwise in [false, true] {
         let (program, weights) = nets::private_layer(depthwise, 1);

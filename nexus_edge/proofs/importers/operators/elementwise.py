@@ -68,7 +68,7 @@ def _with_constant(lowering: Lowering, op: Operator, place: int, q: list[Quantiz
     # Factors of zero point 0 are int8 whatever they are.
     fits = q[place].zero_point == 0 or not lowering.private
     if op.kind == "MUL" and dims == x.dims and fits and _scales_channels(known, dims, values, q[place]):
-        lowering.bind(op, _scale_channels(lowering, op, x, values, q, place))
+        lowering.bind(op, _scale_channels(lowering, op, x, np.broadcast_to(values, x.dims[-1]), q, place))
         return True
     return False
 
