@@ -85,9 +85,10 @@ pub struct Linked {
     pub fresh: BTreeSet<[u8; 32]>,
 }
 
-/// What a verifier of inference requires before anything else: a private model is registered.
+/// What a verifier of inference requires before anything else: a private model is registered. (A key with the weights inside was checked
+/// with them when it was read.)
 pub fn require_registration(key: &VerifyingKey, registered: Option<&Registered>) -> Verdict<()> {
-    if key.program().private.is_none() || registered.is_some_and(|r| r.digest == key.digest()) {
+    if key.program().private.is_none() || !key.committed_weights() || registered.is_some_and(|r| r.digest == key.digest()) {
         return Ok(());
     }
     Err(Reject::Statement("the model's weights are private, and no verified registration of them is known".into()))
