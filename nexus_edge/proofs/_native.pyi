@@ -20,6 +20,8 @@ __all__ = [
     "__version__",
     "build_features",
     "verify",
+    "verify_link",
+    "verify_registration",
 ]
 
 __version__: str
@@ -107,6 +109,9 @@ class ProgramBuilder:
         """pieces: (source, per dimension (dst_start, length, src_start, step)); cells outside all pieces are `fill`."""
 
     def permute(self, label: str, x: int, out: int, dims: Sequence[int], perm: Sequence[int]) -> None: ...
+    def private(self, log_bounds: int | Sequence[int] | None = None) -> None:
+        """Keep weights and biases out of the program. `log_bounds`: log2 V of all layers with weights, or of each; by default 14."""
+
     def finish(self, range_bits: int | None = None) -> Model: ...
 
 @final
@@ -177,5 +182,17 @@ class ProvingKey:
         `progress(phase, fraction)` is called between steps; returning False raises `Cancelled`.
         """
 
+    def register(self, threads: int = 0, progress: Callable[[str, float], bool] | None = None) -> bytes:
+        """Proof that private weights are what the program assumes of them."""
+
+    def link(self, fresh: Sequence[ProvingKey], threads: int = 0, progress: Callable[[str, float], bool] | None = None) -> bytes:
+        """Proof that other commitments hold the same weights."""
+
 def verify(key: VerifyingKey, statement: Statement, proof: bytes) -> None:
     """Raises `Rejected` unless the proof shows the statement."""
+
+def verify_registration(key: VerifyingKey, proof: bytes) -> None:
+    """Raises `Rejected` unless the proof shows that the key's private weights are what its program assumes of them."""
+
+def verify_link(registered: VerifyingKey, fresh: Sequence[VerifyingKey], proof: bytes) -> None:
+    """Raises `Rejected` unless the proof shows that all keys commit to the weights of the first."""

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use nexus_edge_core::field::{F, from_i64};
 use nexus_edge_core::program::{Port, Program, Tensor};
-use nexus_edge_core::proof::{self as core, Compiled, Content, KeyError, ProveError, Request, StatementTensor, tensor_commitment};
+use nexus_edge_core::proof::{
+    self as core, Compiled, Content, KeyError, ProveError, RegistrationError, Request, StatementTensor, tensor_commitment,
+};
 use nexus_edge_core::reject::Reject;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList};
@@ -17,6 +19,13 @@ fn key_error(e: KeyError) -> PyErr {
         KeyError::Program(e) => errors::program(e),
         KeyError::Malformed(_) => errors::with_kind(errors::ProgramError::new_err(e.to_string()), "encoding"),
         _ => errors::with_kind(errors::ProgramError::new_err(e.to_string()), "unsupported"),
+    }
+}
+
+fn registration_error(e: RegistrationError) -> PyErr {
+    match e {
+        RegistrationError::Stopped(e) => errors::with_kind(errors::Cancelled::new_err(e.to_string()), "cancelled"),
+        e => errors::with_kind(errors::ProgramError::new_err(e.to_string()), "unsupported"),
     }
 }
 
@@ -214,25 +223,17 @@ impl ProvingKey {
             context: hash("the context", context)?,
             committed: [vec![!clear_inputs; p.inputs.len()], vec![commit_outputs; p.outputs.len()]].concat(),
         };
-        // A callback that raises stops the proof; its exception is what the caller gets.
-        let mut raised: Option<PyErr> = None;
-        let mut report = |phase: &'static str, fraction: f64| {
-            let Some(callback) = &progress else { return true };
-            Python::attach(|py| match callback.call1(py, (phase, fraction)).and_then(|go| go.is_truthy(py)) {
-                Ok(go) => go,
-                Err(e) => {
-                    raised = Some(e);
-                    false
-                }
-            })
-        };
-        let made = py.detach(|| on_threads(threads, || core::prove(&self.inner, &self.executor, &request, &mut report)))?;
-        let made = made.map_err(|e| match (raised, e) {
-            (Some(e), _) => e,
-            (None, ProveError::Execution(e)) => errors::execution(e),
-            (None, ProveError::Key(e)) => key_error(e),
-            (None, e) => errors::with_kind(errors::Cancelled::new_err(e.to_string()), "cancelled"),
-        })?;
+        let made = reporting(
+            py,
+            progress,
+            threads,
+            |report| core::prove(&self.inner, &self.executor, &request, report),
+            |e| match e {
+                ProveError::Execution(e) => errors::execution(e),
+                ProveError::Key(e) => key_error(e),
+                e => errors::with_kind(errors::Cancelled::new_err(e.to_string()), "cancelled"),
+            },
+        )?;
         let outputs =
             made.outputs.iter().enumerate().map(|(i, y)| arrays::array(py, y, port(p, &p.outputs, i)?)).collect::<PyResult<_>>()?;
         let figures = PyDict::new(py);
@@ -246,6 +247,48 @@ impl ProvingKey {
         figures.set_item("security_bits", made.figures.bits)?;
         Ok((outputs, Statement { inner: made.statement }, PyBytes::new(py, &made.proof), figures))
     }
+
+    #[pyo3(signature = (threads = 0, progress = None))]
+    fn register<'py>(&self, py: Python<'py>, threads: usize, progress: Option<Py<PyAny>>) -> PyResult<Bound<'py, PyBytes>> {
+        let proof = reporting(py, progress, threads, |report| core::register(&self.inner, report), registration_error)?;
+        Ok(PyBytes::new(py, &proof))
+    }
+
+    #[pyo3(signature = (fresh, threads = 0, progress = None))]
+    fn link<'py>(
+        &self,
+        py: Python<'py>,
+        fresh: Vec<PyRef<'py, ProvingKey>>,
+        threads: usize,
+        progress: Option<Py<PyAny>>,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let fresh: Vec<&core::ProvingKey> = fresh.iter().map(|key| &key.inner).collect();
+        let proof = reporting(py, progress, threads, |report| core::link(&self.inner, &fresh, report), registration_error)?;
+        Ok(PyBytes::new(py, &proof))
+    }
+}
+
+/// Runs `f` with a report that calls back into Python. A callback that raises stops it; its exception is what the caller gets.
+fn reporting<T: Send, E: Send>(
+    py: Python<'_>,
+    callback: Option<Py<PyAny>>,
+    threads: usize,
+    f: impl FnOnce(core::Progress<'_>) -> Result<T, E> + Send,
+    error: impl FnOnce(E) -> PyErr,
+) -> PyResult<T> {
+    let mut raised: Option<PyErr> = None;
+    let mut report = |phase: &'static str, fraction: f64| {
+        let Some(callback) = &callback else { return true };
+        Python::attach(|py| match callback.call1(py, (phase, fraction)).and_then(|go| go.is_truthy(py)) {
+            Ok(go) => go,
+            Err(e) => {
+                raised = Some(e);
+                false
+            }
+        })
+    };
+    let made = py.detach(|| on_threads(threads, || f(&mut report)))?;
+    made.map_err(|e| raised.unwrap_or_else(|| error(e)))
 }
 
 /// Raises `Rejected` unless the proof shows the statement.
@@ -254,10 +297,25 @@ fn verify(py: Python<'_>, key: &VerifyingKey, statement: &Statement, proof: &[u8
     py.detach(|| core::verify(&key.inner, &statement.inner, proof)).map_err(|e| rejected(&e))
 }
 
+/// Raises `Rejected` unless the proof shows that the key's private weights are what its program assumes.
+#[pyfunction]
+fn verify_registration(py: Python<'_>, key: &VerifyingKey, proof: &[u8]) -> PyResult<()> {
+    py.detach(|| core::verify_registration(&key.inner, proof)).map(drop).map_err(|e| rejected(&e))
+}
+
+/// Raises `Rejected` unless the proof shows that all keys commit to the weights of the first.
+#[pyfunction]
+fn verify_link(py: Python<'_>, registered: &VerifyingKey, fresh: Vec<PyRef<'_, VerifyingKey>>, proof: &[u8]) -> PyResult<()> {
+    let fresh: Vec<&core::VerifyingKey> = fresh.iter().map(|key| &*key.inner).collect();
+    py.detach(|| core::verify_link(&registered.inner, &fresh, proof)).map(drop).map_err(|e| rejected(&e))
+}
+
 /// Adds the classes to the module.
 pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<VerifyingKey>()?;
     m.add_class::<Statement>()?;
     m.add_class::<ProvingKey>()?;
+    m.add_function(wrap_pyfunction!(verify_registration, m)?)?;
+    m.add_function(wrap_pyfunction!(verify_link, m)?)?;
     m.add_function(wrap_pyfunction!(verify, m)?)
 }
