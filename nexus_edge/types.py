@@ -20,5 +20,8 @@ Bytes = NewType("Bytes", int)
 WeightsMode = Literal["committed", "inside"]
 """Where a verifying key holds the weights: behind a commitment, or in clear."""
 
+ProofMode = Literal["zk", "plain"]
+"""What a proof shows beside its statement: nothing, or functions of everything. Part of the parameter set."""
+
 SecurityBits = Literal[100, 128]
 """Parameter set: the sum of all error terms of a proof is below two to the minus this."""
