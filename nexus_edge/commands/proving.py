@@ -1,6 +1,7 @@
 """Commands on proofs: prove and verify."""
 
 import argparse
+from collections.abc import Sequence
 from typing import Any
 
 from nexus_edge.commands.models import import_model, show_forecast
@@ -13,9 +14,10 @@ from nexus_edge.progress import ProgressBars
 from nexus_edge.proofs import OpeningFile, Proof, VerifyingKey, commit_model, prove, verify
 from nexus_edge.proofs.arrays import read_tensors, write_tensors
 from nexus_edge.proofs.key import KEY_LIMIT
+from nexus_edge.proofs.ports import Array, Port
 from nexus_edge.proofs.proof import FORMAT as PROOF_FORMAT
-from nexus_edge.types import NO_CONTEXT
-from nexus_edge.units import show_mode, show_size, show_time
+from nexus_edge.types import NO_CONTEXT, TensorCommitment
+from nexus_edge.units import show_mode, show_name, show_size, show_time
 
 
 def prove_command(arguments: argparse.Namespace) -> Result:
@@ -115,9 +117,22 @@ def verify_command(arguments: argparse.Namespace) -> Result:
         "digest": key.digest.hex(),
         "context": proof.statement.context.hex(),
         "mode": key.mode,
+        "inputs": _stated(key.inputs, proof.statement.inputs),
+        "outputs": _stated(key.outputs, proof.statement.outputs),
     }
     how = f"in {show_time(watch.ms['verify'])}, {bits:.1f} bits, {show_mode(key.mode)}"
-    return Result(data, [f"verified  model {data['digest']}", f"          {how}"])
+    lines = [f"verified  model {data['digest']}", f"          {how}"]
+    for role in ("input", "output"):
+        lines += [f"{role:<9} {show_name(tensor['name'])}  {tensor['commitment'] or 'in clear'}" for tensor in data[f"{role}s"]]
+    return Result(data, lines)
+
+
+def _stated(ports: Sequence[Port], tensors: Sequence[TensorCommitment | Array]) -> list[dict[str, str | None]]:
+    """What a statement says of inputs or outputs: a commitment, or None for one in clear."""
+    return [
+        {"name": port.name, "commitment": tensor.hex() if isinstance(tensor, bytes) else None}
+        for port, tensor in zip(ports, tensors, strict=True)
+    ]
 
 
 def _check_usage(arguments: argparse.Namespace) -> None:
