@@ -22,6 +22,8 @@ Bytes = NewType("Bytes", int)
 WeightsMode = Literal["committed", "inside"]
 """Where a verifying key holds the weights: behind a commitment, or in clear."""
 
+ProofMode = Literal["zk", "plain"]
+"""What a proof shows beside its statement: nothing, or functions of everything. Part of the parameter set."""
 
 @dataclass(frozen=True)
 class PrivateForm:

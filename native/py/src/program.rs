@@ -12,7 +12,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList};
 
 use crate::proofs::ProvingKey;
-use crate::{arrays, errors};
+use crate::{arrays, errors, tensors};
 
 type WindowTuple = ((u32, u32), (u32, u32), (u32, u32), (u32, u32), (u32, u32), (u32, u32));
 
@@ -233,9 +233,10 @@ impl Model {
         describe(py, self.executor.program())
     }
 
-    #[pyo3(signature = (weights_inside = false, security = 100))]
-    fn commit(&self, py: Python<'_>, weights_inside: bool, security: u32) -> PyResult<ProvingKey> {
-        py.detach(|| ProvingKey::new(self, weights_inside, security))
+    #[pyo3(signature = (weights_inside = false, security = 100, mode = "zk"))]
+    fn commit(&self, py: Python<'_>, weights_inside: bool, security: u32, mode: &str) -> PyResult<ProvingKey> {
+        let mode = tensors::mode(mode)?;
+        py.detach(|| ProvingKey::new(self, weights_inside, security, mode))
     }
 }
 
