@@ -18,6 +18,7 @@
 use std::cell::RefCell;
 
 use p3_field::PackedValue;
+use rayon::prelude::*;
 
 use crate::channel::{Prover, Reader, Source, Transcript};
 use crate::field::{F, K, LANES, PackedF, PackedK};
@@ -145,21 +146,31 @@ pub struct Line<const D: usize> {
 }
 
 impl<const D: usize> Line<D> {
-    /// The values of the polynomial `v` at points of the base field.
-    pub(crate) fn at(&self, points: &[F]) -> Vec<K<D>> {
-        evaluate(&self.v, points)
+    /// Whether `b + e r` are the values of the polynomial `v` for all opened `(r, b)` at points of the base field.
+    pub(crate) fn check(&self, opened: impl Iterator<Item = (K<D>, K<D>)>, points: &[F]) -> Verdict<()> {
+        match opened.zip(evaluate(&self.v, points)).all(|((r, b), value)| b + self.e * r == value) {
+            true => Ok(()),
+            false => Err(Reject::Row { oracle: "line" }),
+        }
     }
 }
 
-/// The polynomial with the given coefficients at many points, [`LANES`] at a time.
+/// The polynomial with the given coefficients at many points.
 pub(crate) fn evaluate<const D: usize>(coefficients: &[K<D>], points: &[F]) -> Vec<K<D>> {
-    let mut out = Vec::with_capacity(points.len());
-    for group in points.chunks(LANES) {
-        let x = PackedF::from_fn(|i| group.get(i).copied().unwrap_or_default());
-        let y = coefficients.iter().rev().fold(PackedK::<D>::ZERO, |y, c| y.scale(x) + c.broadcast());
-        out.extend((0..group.len()).map(|i| y.lane(i)));
-    }
-    out
+    // Several registers of points side by side: one alone would wait for each product before the next.
+    const SIDE: usize = 4;
+    let block = |points: &[F]| -> Vec<K<D>> {
+        let x: [PackedF; SIDE] = core::array::from_fn(|k| PackedF::from_fn(|i| points.get(k * LANES + i).copied().unwrap_or_default()));
+        let mut y = [PackedK::<D>::ZERO; SIDE];
+        for c in coefficients.iter().rev() {
+            let c = c.broadcast();
+            for (y, &x) in y.iter_mut().zip(&x) {
+                *y = y.scale(x) + c;
+            }
+        }
+        (0..points.len()).map(|i| y[i / LANES].lane(i % LANES)).collect()
+    };
+    points.par_chunks(SIDE * LANES).flat_map_iter(block).collect()
 }
 
 /// A reader for which messages are unknowns: it records what is computed from them and which results must be 0.
@@ -296,5 +307,22 @@ impl Source for Nothing {
 
     fn opening(&mut self, label: &'static str, _: usize) -> Verdict<&[u8]> {
         Err(Reject::Truncated { at: label })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pcs::tests::element;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn polynomials_at_many_points(degree in 0usize..40, points in 0usize..80) {
+            let c: Vec<K<3>> = (0..degree as u64).map(element).collect();
+            let x: Vec<F> = (0..points as u64).map(|i| element::<2>(i + 1000).0[0]).collect();
+            let y: Vec<K<3>> = x.iter().map(|&x| c.iter().rev().fold(K::ZERO, |y, &c| y.scale(x) + c)).collect();
+            prop_assert_eq!(evaluate(&c, &x), y);
+        }
     }
 }
