@@ -15,6 +15,9 @@
 //!
 //! The verifier records what it computes from messages as a list of operations on nodes, and evaluates it when `w` is known.
 
+#[cfg(feature = "attacks")]
+mod forged;
+
 use std::cell::RefCell;
 
 use p3_field::PackedValue;
@@ -22,6 +25,8 @@ use p3_field::PackedValue;
 use crate::channel::{Prover, Reader, Source, Transcript};
 use crate::field::{F, K, LANES, PackedF, PackedK};
 use crate::reject::{Reject, Verdict};
+#[cfg(feature = "attacks")]
+pub use forged::{Defect, Trick};
 
 /// The equations' reason of refusal: which of them is false does not show.
 pub const EQUATIONS: &str = "an equation between masked messages";
@@ -142,6 +147,9 @@ pub struct Line<const D: usize> {
     pub e: K<D>,
     /// All coefficients.
     pub v: Vec<K<D>>,
+    /// Of a verifier who does not compare it with the rows.
+    #[cfg(feature = "attacks")]
+    pub(crate) unchecked: bool,
 }
 
 impl<const D: usize> Line<D> {
@@ -170,12 +178,20 @@ pub struct MaskedReader<S, const D: usize> {
     record: RefCell<Record<D>>,
     /// Messages as they were sent.
     sent: Vec<K<D>>,
+    #[cfg(feature = "attacks")]
+    lapse: forged::Lapse<D>,
 }
 
 impl<S: Source, const D: usize> MaskedReader<S, D> {
     /// Reads `source`.
     pub fn new(source: S) -> Self {
-        MaskedReader { source, record: RefCell::default(), sent: Vec::new() }
+        MaskedReader {
+            source,
+            record: RefCell::default(),
+            sent: Vec::new(),
+            #[cfg(feature = "attacks")]
+            lapse: forged::Lapse::default(),
+        }
     }
 
     /// What is left of the source.
@@ -262,6 +278,10 @@ impl<S: Source, const D: usize> Reader<D> for MaskedReader<S, D> {
     }
 
     fn settle(&mut self, pads: usize) -> Verdict<Option<Line<D>>> {
+        #[cfg(feature = "attacks")]
+        if self.is_lapsed() {
+            return self.settle_lapsed(pads);
+        }
         let gamma: K<D> = self.challenge("equations");
         let constants = self.receive_clear("line constants", 2)?;
         let e: K<D> = self.challenge("line");
@@ -271,7 +291,12 @@ impl<S: Source, const D: usize> Reader<D> for MaskedReader<S, D> {
         if value + v[n] != constants[0] + e * constants[1] {
             return Err(Reject::Equation(EQUATIONS));
         }
-        Ok(Some(Line { e, v }))
+        Ok(Some(Line {
+            e,
+            v,
+            #[cfg(feature = "attacks")]
+            unchecked: false,
+        }))
     }
 }
 

@@ -26,6 +26,8 @@ pub use open::{Combination, Halt, OpenedRows, combine, query};
 pub use oracle::{Committed, Hiding, OracleLayout, Role, Secret, commit};
 pub use size::opening_bytes;
 pub use stack::Stack;
+#[cfg(test)]
+pub(crate) use {code::Leaf, fresh::Fresh, open::reduced, oracle::assemble, whir::Word, whir::distinct, whir::monomials, whir::prove as prove_folding};
 pub use verify::{Combined, verify_combination, verify_queries};
 pub(crate) use whir::stages;
 

@@ -20,12 +20,12 @@ use crate::reject::{Reject, Verdict};
 /// The column combination as received, before any index is drawn.
 pub struct Combined<const D: usize> {
     /// Weights of the stack's columns.
-    columns: Vec<K<D>>,
+    pub(crate) columns: Vec<K<D>>,
     /// The point below `log2(L_max)`.
-    z: Vec<K<D>>,
+    pub(crate) z: Vec<K<D>>,
     s: K<D>,
     /// Coefficients of the combination from `L_max` on: those of random pads.
-    pads: Vec<K<D>>,
+    pub(crate) pads: Vec<K<D>>,
     g: Polynomial<D>,
 }
 
@@ -111,6 +111,11 @@ pub fn verify_queries<const D: usize, R: Reader<D>>(
             // Every reduced index is in `rows`, which was made from the same list.
             let k = rows.partition_point(|&row| row < i & mask);
             *value += sums[k];
+        }
+        #[cfg(feature = "attacks")]
+        if layout.has_mask() && line.is_some_and(|line| line.unchecked) {
+            lines += 1;
+            continue;
         }
         if layout.has_mask() {
             // As long as the longest oracle: its rows are the indices themselves.

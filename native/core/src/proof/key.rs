@@ -72,7 +72,7 @@ pub struct ProvingKey {
     pub verifying: Arc<VerifyingKey>,
     /// Values of all constants.
     pub weights: Arc<Weights>,
-    pub(super) model: Option<Committed>,
+    pub(crate) model: Option<Committed>,
 }
 
 fn lift(weights: &Weights) -> Vec<Vec<F>> {
@@ -223,6 +223,11 @@ impl ProvingKey {
     /// Checks program and weights together, and commits the weights unless they go inside the key.
     pub fn new(program: Program, weights: Weights, inside: bool, security: u32, mode: Mode) -> Result<Self, KeyError> {
         let parameters = Parameters::new(security, mode).ok_or(KeyError::Security(security))?;
+        Self::with_parameters(program, weights, inside, parameters)
+    }
+
+    /// [`Self::new`] with any parameter set.
+    pub(crate) fn with_parameters(program: Program, weights: Weights, inside: bool, parameters: Parameters) -> Result<Self, KeyError> {
         let program = Arc::new(load(program, Some(&weights))?);
         let weights = Arc::new(weights);
         if inside || weights.values.is_empty() {

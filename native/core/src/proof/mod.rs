@@ -1,5 +1,7 @@
 //! One proof from statement to opening: keys, statements, `prove`, `verify`.
 
+#[cfg(feature = "attacks")]
+mod cheat;
 mod conversation;
 mod instance;
 mod key;
@@ -12,12 +14,16 @@ pub use instance::Compiled;
 pub use key::{KeyError, KeyWeights, ProvingKey, VerifyingKey};
 #[cfg(feature = "attacks")]
 pub use prove::prove_forged;
-pub use prove::{Cheat, Figures, Made, Opened, Progress, ProveError, Request, Secrets, Shown, prove, prove_witness};
+#[cfg(feature = "attacks")]
+pub use cheat::Cheat;
+pub use prove::{Figures, Made, Opened, Progress, ProveError, Request, Secrets, Shown, prove, prove_witness};
 pub use statement::{Content, Statement, StatementTensor, tensor_commitment};
 pub use terms::{masked_messages, proof_bytes, soundness};
-pub use verify::verify;
+#[cfg(test)]
+pub(crate) use verify::conversation;
+pub use verify::{Lapse, verify};
 #[cfg(feature = "attacks")]
-pub use verify::verify_compiled;
+pub use verify::{verify_compiled, verify_lapsed};
 
 /// Protocol version, absorbed first.
 pub const VERSION: &[u8] = b"nexus-edge proof v2";
