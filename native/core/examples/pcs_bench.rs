@@ -9,12 +9,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use nexus_edge_core::channel::{PlainReader, Prover, Transcript};
-use nexus_edge_core::eq::eq;
 use nexus_edge_core::field::{F, K, from_i64};
 use nexus_edge_core::parameters::{Mode, Parameters};
 use nexus_edge_core::pcs::{
     Claim, Committed, Functional, Hiding, OracleLayout, Role, Secret, Stack, combine, commit, query, verify_combination, verify_queries,
 };
+use nexus_edge_core::side::Side;
 use nexus_edge_core::soundness::{Soundness, opening_terms};
 
 const D: usize = 2;
@@ -136,11 +136,7 @@ fn functionals(stack: &Stack) -> Vec<Vec<Functional<D>>> {
     let mut out = Vec::new();
     for (oracle, layout) in stack.layouts.iter().enumerate() {
         for (storage, &(positions, channels)) in layout.shapes.iter().enumerate() {
-            let side = |n: usize, seed: u64| {
-                let mut v = eq(&point(n.next_power_of_two().trailing_zeros() as usize, seed));
-                v.truncate(n);
-                v
-            };
+            let side = |n: usize, seed: u64| Side::eq(n, &point(n.next_power_of_two().trailing_zeros() as usize, seed));
             let seed = 100 * storage as u64;
             for (u, v) in [(0, 1), (0, 2), (3, 4), (5, 6), (7, 4)] {
                 out.push(Functional { oracle, storage, u: side(positions, seed + u), v: side(channels, seed + v) });
@@ -155,8 +151,9 @@ fn value(values: &[Vec<Vec<F>>], functionals: &[Functional<D>]) -> K<D> {
         .iter()
         .map(|f| {
             let cells = &values[f.oracle][f.storage];
-            let row = |row: &[F]| row.iter().zip(&f.v).map(|(&c, v)| v.scale(c)).sum::<K<D>>();
-            cells.chunks_exact(f.v.len()).zip(&f.u).map(|(cells, &u)| row(cells) * u).sum::<K<D>>()
+            let (u, v) = (f.u.to_vec(), f.v.to_vec());
+            let row = |row: &[F]| row.iter().zip(&v).map(|(&c, v)| v.scale(c)).sum::<K<D>>();
+            cells.chunks_exact(v.len()).zip(&u).map(|(cells, &u)| row(cells) * u).sum::<K<D>>()
         })
         .sum()
 }

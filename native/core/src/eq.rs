@@ -61,6 +61,27 @@ pub fn below<const D: usize>(r: &[K<D>], k: usize) -> (K<D>, K<D>) {
     (mass, first)
 }
 
+/// `sum over i < k of eq(r, i) * (prod over bits of pairs[j].(0 or 1))`, for `0 <= k <= 2^len(r)`: both sides are products over bits.
+pub fn inner<const D: usize>(r: &[K<D>], pairs: &[(K<D>, K<D>)], k: usize) -> K<D> {
+    if k >> r.len() == 1 {
+        // zero (1 - r) + one r = zero + (one - zero) r.
+        return (0..r.len()).fold(K::ONE, |t, j| t * (pairs[j].0 + (pairs[j].1 - pairs[j].0) * r[j]));
+    }
+    // From the lowest bit on: the sums over the indices below the low bits of k, and over all of so many bits.
+    let (mut under, mut all) = (K::ZERO, K::ONE);
+    for j in 0..r.len() {
+        let one = pairs[j].1 * r[j];
+        let zero = pairs[j].0 - pairs[j].0 * r[j];
+        if k >> j & 1 == 1 {
+            under = zero * all + one * under;
+        } else {
+            under *= zero;
+        }
+        all *= zero + one;
+    }
+    under
+}
+
 /// `ceil(log2 n)` for `n >= 1`.
 pub fn log2_ceil(n: usize) -> usize {
     n.next_power_of_two().trailing_zeros() as usize
@@ -78,12 +99,16 @@ mod tests {
             let r: Vec<K<2>> = c.iter().map(|&(a, b)| Ext([F::from_u64(a), F::from_u64(b)])).collect();
             let t = eq(&r);
             prop_assert_eq!(&t, &tensor(&r.iter().map(|&x| (K::ONE - x, x)).collect::<Vec<_>>()));
-            let (mut mass, mut first) = (K::ZERO, K::ZERO);
+            let (mut mass, mut first, mut sum) = (K::ZERO, K::ZERO, K::ZERO);
+            let pairs: Vec<_> = r.iter().map(|&x| (x.square() + K::ONE, x + K::ONE.double())).collect();
+            let table = tensor(&pairs);
             for k in 0..=t.len() {
                 prop_assert_eq!(below(&r, k), (mass, first));
+                prop_assert_eq!(inner(&r, &pairs, k), sum);
                 if k < t.len() {
                     prop_assert_eq!(eq_at(&r, k), t[k]);
                     mass += t[k];
+                    sum += t[k] * table[k];
                     first += t[k].scale(F::from_u64(k as u64));
                 }
             }

@@ -19,4 +19,6 @@ pub mod proof;
 pub mod prover;
 pub mod random;
 pub mod reject;
+mod run;
+pub mod side;
 pub mod soundness;

@@ -10,6 +10,7 @@ use crate::prover::values::{Witness, add_scaled, factors, tensor};
 
 /// The arrays whose product is summed over the cube.
 pub(super) fn cubes<const D: usize>(instance: &Instance<'_, D>, layout: &Layout, witness: &Witness, public: Public<'_>) -> Vec<Vec<K<D>>> {
+    let (u, v) = (instance.u.to_vec(), instance.v.to_vec());
     match instance.shape() {
         Shape::Window { window, x, channels, depthwise, weights, stored, x_zero } => {
             let width = channels;
@@ -24,7 +25,7 @@ pub(super) fn cubes<const D: usize>(instance: &Instance<'_, D>, layout: &Layout,
                 .par_iter()
                 .map(|&(ky, kx)| {
                     let (outputs, inputs) = crate::layout::taps(window, ky, kx);
-                    fold_rows(&input, width, &outputs, &inputs, &instance.u, zero)
+                    fold_rows(&input, width, &outputs, &inputs, &u, zero)
                 })
                 .collect();
             for (&(ky, kx), row) in taps.iter().zip(folded) {
@@ -32,17 +33,17 @@ pub(super) fn cubes<const D: usize>(instance: &Instance<'_, D>, layout: &Layout,
             }
             let w: &[F] = stored.map_or_else(|| &public[weights as usize], |s| &witness.storages[s]);
             let mut b = vec![K::ZERO; a.len()];
-            let out_channels = instance.v.len();
+            let out_channels = v.len();
             for (t, &(ky, kx)) in taps.iter().enumerate() {
                 let target = &mut b[(ky * row_side + kx) * side..][..width];
                 if depthwise {
                     let m = out_channels / width;
                     for o in 0..out_channels {
-                        target[o / m] += instance.v[o].scale(w[t * out_channels + o]);
+                        target[o / m] += v[o].scale(w[t * out_channels + o]);
                     }
                 } else {
                     let mut columns: [Vec<F>; D] = core::array::from_fn(|_| vec![F::ZERO; width]);
-                    for (o, v) in instance.v.iter().enumerate().filter(|(_, v)| **v != K::ZERO) {
+                    for (o, v) in v.iter().enumerate().filter(|(_, v)| **v != K::ZERO) {
                         let row = &w[(o * taps.len() + t) * width..][..width];
                         columns.iter_mut().zip(v.0).for_each(|(c, f)| add_scaled(c, f, row));
                     }
@@ -65,11 +66,7 @@ pub(super) fn cubes<const D: usize>(instance: &Instance<'_, D>, layout: &Layout,
                 }
                 out
             };
-            vec![
-                place(&|i, j| K::from_base(a[i * c + j])),
-                place(&|i, j| K::from_base(b[i * c + j])),
-                place(&|i, j| instance.u[i] * instance.v[j]),
-            ]
+            vec![place(&|i, j| K::from_base(a[i * c + j])), place(&|i, j| K::from_base(b[i * c + j])), place(&|i, j| u[i] * v[j])]
         }
     }
 }

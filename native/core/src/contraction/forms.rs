@@ -1,14 +1,18 @@
 //! The linear forms that contractions leave on committed tensors, weights and biases.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use rayon::prelude::*;
 
 use super::{Instance, Shape};
+use crate::eq::eq;
 use crate::field::{F, K, from_i64};
 use crate::layout::{AccumulatorKind, Layout, Rows, Source, Term};
 use crate::logup::{AccumulatorWeight, LinearForm};
 use crate::program::{Contract, Window};
+use crate::run::Run;
+use crate::side::Side;
 
 /// Public weights and biases by constant, for keys that carry them; empty where they are committed.
 pub type Public<'a> = &'a [Vec<F>];
@@ -27,12 +31,11 @@ pub fn linear_part<'a, const D: usize>(
                 Contract::Conv { bias, .. } | Contract::Depthwise { bias, .. } => *bias,
                 Contract::Sum { .. } | Contract::Mix { .. } => None,
             };
-            let mass: K<D> = weight.u.iter().copied().sum();
             match (bias, stored) {
-                (Some(_), Some(s)) => form.push(*s, vec![mass], weight.v.clone()),
+                (Some(_), Some(s)) => form.push(*s, vec![weight.u.sum()], weight.v.clone()),
                 (Some(id), None) => {
-                    let dot: K<D> = weight.v.iter().zip(&public[id as usize]).map(|(&v, &b)| v.scale(b)).sum();
-                    form.constant += mass * dot;
+                    let dot: K<D> = weight.v.to_vec().iter().zip(&public[id as usize]).map(|(&v, &b)| v.scale(b)).sum();
+                    form.constant += weight.u.sum() * dot;
                 }
                 (None, _) => {}
             }
@@ -44,8 +47,8 @@ pub fn linear_part<'a, const D: usize>(
                 match contract {
                     Contract::Mix { terms } => {
                         for (k, x) in terms {
-                            let u: Vec<K<D>> = weight.u.iter().map(|&x| x.scale(from_i64(*k))).collect();
-                            form.tensor(layout, *x, &u, &weight.v);
+                            let u = weight.u.clone().scaled(K::from_i64(*k));
+                            form.tensor(layout, *x, u, weight.v.clone());
                         }
                     }
                     Contract::Sum { x, window, x_zero } => {
@@ -60,28 +63,46 @@ pub fn linear_part<'a, const D: usize>(
     instances
 }
 
+/// Whether output `i` reads input `i` and nothing else.
+fn is_pointwise(window: &Window) -> bool {
+    window.kernel == (1, 1) && window.stride == (1, 1) && window.pad == (0, 0) && window.input == window.output
+}
+
+/// The outputs `o` with an input `i(o)` for one tap of one dimension, a range, and the input of the first.
+fn reach(outputs: usize, at: impl Fn(usize) -> Option<usize>) -> Option<(Range<usize>, usize)> {
+    let first = (0..outputs).find(|&o| at(o).is_some())?;
+    let last = (first..outputs).rev().find(|&o| at(o).is_some())?;
+    Some((first..last + 1, at(first)?))
+}
+
 /// `Psi[i] = sum over (o, ky, kx) that read input i of u[o] rows[ky] columns[kx]`, in two passes.
-fn pull_back<const D: usize>(window: &Window, u: &[K<D>], rows: &[K<D>], columns: &[K<D>]) -> Vec<K<D>> {
+fn pull_back<const D: usize>(window: &Window, u: &Run<D>, rows: &[K<D>], columns: &[K<D>]) -> Run<D> {
+    // Below this length the ends of registers cost more than single additions.
+    const SHORT: usize = 16;
     let (ih, iw) = (window.input.0 as usize, window.input.1 as usize);
     let (oh, ow) = (window.output.0 as usize, window.output.1 as usize);
-    let mut across = vec![K::ZERO; oh * iw];
-    for ox in 0..ow {
-        for (kx, &e) in columns.iter().enumerate().take(window.kernel.1 as usize) {
-            if let Some(ix) = window.column(ox, kx) {
-                for oy in 0..oh {
-                    across[oy * iw + ix] += u[oy * ow + ox] * e;
-                }
+    let (sy, sx) = (window.stride.0 as usize, window.stride.1 as usize);
+    let mut down = Run::zeros(ih * ow);
+    for (ky, &e) in rows.iter().enumerate().take(window.kernel.0 as usize) {
+        let Some((outputs, iy)) = reach(oh, |oy| window.row(oy, ky)) else { continue };
+        if sy == 1 {
+            down.add_scaled(iy * ow, u, outputs.start * ow, outputs.len() * ow, e);
+        } else {
+            for (k, oy) in outputs.enumerate() {
+                down.add_scaled((iy + k * sy) * ow, u, oy * ow, ow, e);
             }
         }
     }
-    let mut out = vec![K::ZERO; ih * iw];
-    for oy in 0..oh {
-        for (ky, &e) in rows.iter().enumerate().take(window.kernel.0 as usize) {
-            if let Some(iy) = window.row(oy, ky) {
-                for ix in 0..iw {
-                    out[iy * iw + ix] += across[oy * iw + ix] * e;
-                }
+    let mut out = Run::zeros(ih * iw);
+    for (kx, &e) in columns.iter().enumerate().take(window.kernel.1 as usize) {
+        let Some((outputs, ix)) = reach(ow, |ox| window.column(ox, kx)) else { continue };
+        if sx == 1 && outputs.len() >= SHORT {
+            for iy in 0..ih {
+                out.add_scaled(iy * iw + ix, &down, iy * ow + outputs.start, outputs.len(), e);
             }
+        } else {
+            let pairs = (0..ih).flat_map(|iy| outputs.clone().enumerate().map(move |(k, ox)| (iy * iw + ix + k * sx, iy * ow + ox)));
+            out.add_moved(&down.clone().scaled(e), pairs);
         }
     }
     out
@@ -92,34 +113,34 @@ fn window_form<const D: usize>(
     x: u32,
     window: &Window,
     x_zero: i32,
-    u: &[K<D>],
-    v: &[K<D>],
+    u: &Side<D>,
+    v: &Side<D>,
     rows: &[K<D>],
     columns: &[K<D>],
     form: &mut LinearForm<D>,
 ) {
-    let psi = pull_back(window, u, rows, columns);
-    form.tensor(layout, x, &psi, v);
-    let (mass_p, mass_c): (K<D>, K<D>) = (psi.iter().copied().sum(), v.iter().copied().sum());
-    form.constant -= (mass_p * mass_c).scale(from_i64(i64::from(x_zero)));
+    let psi =
+        if is_pointwise(window) { u.clone().scaled(rows[0] * columns[0]) } else { pull_back(window, &u.to_run(), rows, columns).into() };
+    form.constant -= (psi.sum() * v.sum()).scale(from_i64(i64::from(x_zero)));
+    form.tensor(layout, x, psi, v.clone());
 }
 
 /// Last value of a public factor: `B~` at the point for weights that the verifier holds, or `(u (x) v)~` of a product.
 pub(super) fn public_factor<const D: usize>(instance: &Instance<'_, D>, point: &[K<D>], public: Public<'_>) -> K<D> {
-    let tables = instance.tables(point);
     match instance.shape() {
         Shape::Product => {
-            let at = |x: &[K<D>], t: &[K<D>]| x.iter().zip(t).map(|(&a, &b)| a * b).sum::<K<D>>();
+            let tables = instance.tables(point);
+            let at = |x: &Side<D>, t: &[K<D>]| x.to_vec().iter().zip(t).map(|(&a, &b)| a * b).sum::<K<D>>();
             at(&instance.v, &tables[0]) * at(&instance.u, &tables[1])
         }
         Shape::Window { stored: Some(_), .. } => K::ONE,
         Shape::Window { window, channels, depthwise, weights, stored: None, .. } => {
-            let w = &public[weights as usize];
+            let (w, v, tables) = (&public[weights as usize], instance.v.to_vec(), instance.tables(point));
             let (kh, kw) = (window.kernel.0 as usize, window.kernel.1 as usize);
             let taps: Vec<K<D>> = (0..kh).flat_map(|y| (0..kw).map(move |x| (y, x))).map(|(y, x)| tables[2][y] * tables[1][x]).collect();
-            let outputs = instance.v.len();
+            let outputs = v.len();
             let mut total = K::ZERO;
-            for (o, &v) in instance.v.iter().enumerate().filter(|(_, v)| **v != K::ZERO) {
+            for (o, &v) in v.iter().enumerate().filter(|(_, v)| **v != K::ZERO) {
                 let mut sum = K::ZERO;
                 for (t, &tap) in taps.iter().enumerate() {
                     sum += if depthwise {
@@ -146,7 +167,7 @@ pub(super) fn batched<const D: usize>(
     form: &mut LinearForm<D>,
 ) {
     // For each accumulator: an instance, and the sums of its instances' u and v.
-    let mut groups: BTreeMap<usize, (&Instance<'_, D>, Vec<K<D>>, Vec<K<D>>)> = BTreeMap::new();
+    let mut groups: BTreeMap<usize, (&Instance<'_, D>, Side<D>, Side<D>)> = BTreeMap::new();
     let mut at = 0;
     for instance in instances {
         let sent = &coefficients[at..at + instance.sent()];
@@ -155,12 +176,11 @@ pub(super) fn batched<const D: usize>(
             product_forms(layout, instance, point, sent, form);
             continue;
         }
-        let group = groups
-            .entry(instance.accumulator)
-            .or_insert_with(|| (instance, vec![K::ZERO; instance.u.len()], vec![K::ZERO; instance.v.len()]));
-        group.1.iter_mut().zip(&instance.u).for_each(|(s, &x)| *s += sent[0] * x);
+        let group =
+            groups.entry(instance.accumulator).or_insert_with(|| (instance, Side::zero(instance.u.size()), Side::zero(instance.v.size())));
+        group.1.add(&instance.u, sent[0]);
         if let Some(&k) = sent.get(1) {
-            group.2.iter_mut().zip(&instance.v).for_each(|(s, &x)| *s += k * x);
+            group.2.add(&instance.v, k);
         }
     }
     let groups: Vec<_> = groups.into_values().collect();
@@ -170,20 +190,24 @@ pub(super) fn batched<const D: usize>(
 }
 
 /// The input and weights of one operator, for the sums `u`, `v` of its instances.
-fn operator_form<const D: usize>(layout: &Layout, instance: &Instance<'_, D>, point: &[K<D>], u: &[K<D>], v: Vec<K<D>>) -> LinearForm<D> {
+fn operator_form<const D: usize>(layout: &Layout, instance: &Instance<'_, D>, point: &[K<D>], u: &Side<D>, v: Side<D>) -> LinearForm<D> {
     let mut form = LinearForm::default();
     let Shape::Window { window, x, channels, depthwise, stored, x_zero, .. } = instance.shape() else { return form };
-    let tables = instance.tables(point);
-    let ec = &tables[0][..channels];
-    window_form(layout, x, window, x_zero, u, ec, &tables[2], &tables[1], &mut form);
+    let points = instance.points(point);
+    let (columns, rows) = (eq(points[1]), eq(points[2]));
+    let across = Side::eq(channels, points[0]);
+    window_form(layout, x, window, x_zero, u, &across, &rows, &columns, &mut form);
     if let Some(storage) = stored {
         let (kh, kw) = (window.kernel.0 as usize, window.kernel.1 as usize);
-        let taps: Vec<K<D>> = (0..kh).flat_map(|y| (0..kw).map(move |x| (y, x))).map(|(y, x)| tables[2][y] * tables[1][x]).collect();
+        let taps: Vec<K<D>> = (0..kh).flat_map(|y| (0..kw).map(move |x| (y, x))).map(|(y, x)| rows[y] * columns[x]).collect();
         if depthwise {
-            let m = v.len() / channels;
-            form.push(storage, taps, v.iter().enumerate().map(|(o, &x)| x * ec[o / m]).collect());
+            let (v, ec, m) = (v.to_vec(), across.to_vec(), v.size() / channels);
+            form.push(storage, taps, v.iter().enumerate().map(|(o, &x)| x * ec[o / m]).collect::<Vec<_>>());
+        } else if let [tap] = taps[..] {
+            form.push(storage, v, across.scaled(tap));
         } else {
-            form.push(storage, v, taps.iter().flat_map(|&t| ec.iter().map(move |&e| t * e)).collect());
+            let ec = across.to_vec();
+            form.push(storage, v, taps.iter().flat_map(|&t| ec.iter().map(move |&e| t * e)).collect::<Vec<_>>());
         }
     }
     form
@@ -216,9 +240,50 @@ fn term_form<const D: usize>(layout: &Layout, t: &Term, factor: K<D>, u: &[K<D>]
     match t.source {
         Source::One => form.constant += u.into_iter().sum::<K<D>>() * sum_v,
         Source::Local(s) => form.push(s, u, v.to_vec()),
-        Source::Broadcast(s) => form.push(s, u.into_iter().map(|x| x * sum_v).collect(), vec![K::ONE]),
-        Source::RowSum(s) => form.push(s, u.into_iter().map(|x| x * sum_v).collect(), vec![K::ONE; layout.storages[s].channels]),
-        Source::Tensor(x) => form.tensor(layout, x, &u, v),
+        Source::Broadcast(s) => form.push(s, Side::from(u).scaled(sum_v), vec![K::ONE]),
+        Source::RowSum(s) => form.push(s, Side::from(u).scaled(sum_v), vec![K::ONE; layout.storages[s].channels]),
+        Source::Tensor(x) => form.tensor(layout, x, u.into(), v.to_vec().into()),
         Source::Accumulator(_) => unreachable!("layouts multiply committed terms only"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pcs::tests::element;
+    use proptest::prelude::*;
+
+    /// Output length, kernel, stride, dilation, padding before, input length.
+    fn axis() -> impl Strategy<Value = [u32; 6]> {
+        (1u32..40, 1u32..4, 1u32..4, 1u32..3, 0u32..4, 0u32..4).prop_map(|(out, kernel, stride, dilation, pad, more)| {
+            let reach = (out - 1) * stride + (kernel - 1) * dilation + 1;
+            [out, kernel, stride, dilation, pad, (reach + more).saturating_sub(2 * pad).max(1)]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn a_window_pulls_back_tap_by_tap(y in axis(), x in axis()) {
+            let pair = |i: usize| (y[i], x[i]);
+            let window = Window { output: pair(0), kernel: pair(1), stride: pair(2), dilation: pair(3), pad: pair(4), input: pair(5) };
+            let (oh, ow, iw) = (y[0] as usize, x[0] as usize, x[5] as usize);
+            let vector = |n: usize, seed: u64| -> Vec<K<2>> { (0..n as u64).map(|i| element(seed + i)).collect() };
+            let (u, rows, columns) = (vector(oh * ow, 0), vector(4, 5000), vector(4, 6000));
+            let mut slow = vec![K::ZERO; (y[5] * x[5]) as usize];
+            for o in 0..oh * ow {
+                for ky in 0..y[1] as usize {
+                    for kx in 0..x[1] as usize {
+                        if let (Some(iy), Some(ix)) = (window.row(o / ow, ky), window.column(o % ow, kx)) {
+                            slow[iy * iw + ix] += u[o] * rows[ky] * columns[kx];
+                        }
+                    }
+                }
+            }
+            let fast = pull_back(&window, &u.clone().into(), &rows, &columns);
+            prop_assert_eq!(fast.iter(0..slow.len()).collect::<Vec<_>>(), &slow[..]);
+            if is_pointwise(&window) {
+                prop_assert_eq!(slow, u.iter().map(|&u| u * rows[0] * columns[0]).collect::<Vec<_>>());
+            }
+        }
     }
 }

@@ -16,13 +16,14 @@ use crate::field::K;
 use crate::layout::{AccumulatorKind, Layout};
 use crate::logup::AccumulatorWeight;
 use crate::program::{Contract, Window};
+use crate::side::Side;
 
 /// One summand of the batched sumcheck.
 pub struct Instance<'a, const D: usize> {
     layout: &'a Layout,
     accumulator: usize,
-    u: Vec<K<D>>,
-    v: Vec<K<D>>,
+    u: Side<D>,
+    v: Side<D>,
     /// Bits of the cube, lowest first: `(c, kx, ky)`, or `(c, p)` for a product.
     bits: Vec<usize>,
 }
@@ -81,17 +82,22 @@ impl<'a, const D: usize> Instance<'a, D> {
         }
     }
 
-    /// `eq` tables of this instance's part of the point, lowest dimension first, each as long as its power of two.
-    fn tables(&self, point: &[K<D>]) -> Vec<Vec<K<D>>> {
+    /// This instance's part of the point by dimension, lowest first.
+    fn points<'p>(&self, point: &'p [K<D>]) -> Vec<&'p [K<D>]> {
         let mut rest = &point[point.len() - self.variables()..];
         self.bits
             .iter()
             .map(|&b| {
                 let (head, tail) = rest.split_at(b);
                 rest = tail;
-                eq(head)
+                head
             })
             .collect()
+    }
+
+    /// `eq` tables of [`Self::points`], each as long as its power of two.
+    fn tables(&self, point: &[K<D>]) -> Vec<Vec<K<D>>> {
+        self.points(point).into_iter().map(eq).collect()
     }
 }
 

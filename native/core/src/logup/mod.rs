@@ -7,6 +7,7 @@
 //! `x_0, x_1, x_2`: the eight leaves that share the high bits stay side by side in registers until the last three layers. `y_i` below is
 //! the `i`-th variable in that order.
 
+mod columns;
 mod layer;
 mod leaves;
 mod register;
@@ -31,6 +32,23 @@ pub(crate) fn by_index<const D: usize>(y: &[K<D>]) -> Vec<K<D>> {
     [lanes, high].concat()
 }
 
+/// The inverses of all elements with one inversion; `None` if one is 0.
+fn inverses<const D: usize>(x: &[K<D>]) -> Option<Vec<K<D>>> {
+    let mut product = K::ONE;
+    let mut out = Vec::with_capacity(x.len());
+    for &x in x {
+        // So far the product of those before.
+        out.push(product);
+        product *= x;
+    }
+    let mut inverse = product.try_inverse()?;
+    for (out, &x) in out.iter_mut().zip(x).rev() {
+        *out *= inverse;
+        inverse *= x;
+    }
+    Some(out)
+}
+
 /// Reads the tree of `2^n` leaves. -> the point (by index bit) and the claims `p~`, `q~` on the leaves.
 pub fn verify<const D: usize, R: Reader<D>>(reader: &mut R, n: usize) -> Verdict<(Vec<K<D>>, R::Value, R::Value)> {
     let mut p = reader.constant(K::ZERO);
@@ -40,10 +58,10 @@ pub fn verify<const D: usize, R: Reader<D>>(reader: &mut R, n: usize) -> Verdict
         let lambda = reader.challenge("lambda");
         let mut claim = reader.add_scaled(&p, &q, lambda);
         let mut point = Vec::with_capacity(k + 1);
-        for rj in &r {
+        let inverted = inverses(&r).ok_or(Reject::Degenerate("gkr round"))?;
+        for (rj, &inverse) in r.iter().zip(&inverted) {
             // claim = (1 - r_j) t(0) + r_j t(1), t(X) = t(0) + X (t(1) - t(0) - t2) + X^2 t2.
             let t = reader.receive("gkr round", 2)?;
-            let inverse = rj.try_inverse().ok_or(Reject::Degenerate("gkr round"))?;
             let x: K<D> = reader.challenge("gkr round");
             // t(1) / t(0): coefficients of the new claim in (claim, t0, t2).
             let of_claim = x * inverse;
@@ -67,4 +85,22 @@ pub fn verify<const D: usize, R: Reader<D>>(reader: &mut R, n: usize) -> Verdict
         r = point;
     }
     Ok((by_index(&r), p, q))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pcs::tests::element;
+
+    #[test]
+    fn inverses_at_once() {
+        for n in 0..20 {
+            let x: Vec<K<3>> = (0..n).map(element).collect();
+            let one_by_one: Vec<_> = x.iter().map(|x| x.try_inverse().expect("not 0")).collect();
+            assert_eq!(inverses(&x), Some(one_by_one));
+            let mut with_zero = x;
+            with_zero.insert(n as usize / 2, K::ZERO);
+            assert_eq!(inverses(&with_zero), None);
+        }
+    }
 }

@@ -1,12 +1,10 @@
 //! Linear functionals on storages: outer products of one vector over positions and one over channels.
 
-use std::borrow::Cow;
-use std::ops::Range;
-
 use super::stack::Stack;
 use crate::blocks::{Block, Piece};
 use crate::field::K;
 use crate::reject::{Reject, Verdict};
+use crate::side::Side;
 
 /// `sum_(p, c) u[p] v[c] storage[p, c]`.
 #[derive(Clone, Debug)]
@@ -16,9 +14,9 @@ pub struct Functional<const D: usize> {
     /// Index into the oracle's shapes.
     pub storage: usize,
     /// One weight for each position.
-    pub u: Vec<K<D>>,
+    pub u: Side<D>,
     /// One weight for each channel.
-    pub v: Vec<K<D>>,
+    pub v: Side<D>,
 }
 
 /// The sum of some functionals has a value.
@@ -32,21 +30,21 @@ pub struct Claim<V, const D: usize> {
 
 /// A functional of the random combination of all claims.
 pub(crate) struct Weighted<'a, const D: usize> {
-    pub u: &'a [K<D>],
-    pub v: &'a [K<D>],
+    pub u: &'a Side<D>,
+    pub v: &'a Side<D>,
     pub scale: K<D>,
 }
 
 /// A functional on one block, zero outside `positions x channels`, which are relative to the block.
-pub(crate) struct Term<'a, const D: usize> {
+pub(crate) struct Term<const D: usize> {
     /// First position with a weight.
     pub position: usize,
     /// Weights from there on.
-    pub u: Cow<'a, [K<D>]>,
+    pub u: Vec<K<D>>,
     /// First channel with a weight.
     pub channel: usize,
     /// Weights from there on.
-    pub v: Cow<'a, [K<D>]>,
+    pub v: Vec<K<D>>,
 }
 
 /// The combination by powers of `eta`, by oracle and storage. Refuses functionals that do not fit the stack.
@@ -60,8 +58,8 @@ pub(crate) fn batch<'a, const D: usize>(
     for functionals in claims {
         for f in functionals {
             let shape = stack.layouts.get(f.oracle).and_then(|o| o.shapes.get(f.storage));
-            if shape != Some(&(f.u.len(), f.v.len())) {
-                let why = format!("storage {} of oracle {} is not {} x {}", f.storage, f.oracle, f.u.len(), f.v.len());
+            if shape != Some(&(f.u.size(), f.v.size())) {
+                let why = format!("storage {} of oracle {} is not {} x {}", f.storage, f.oracle, f.u.size(), f.v.size());
                 return Err(Reject::Malformed { what: "functional", why });
             }
             out[f.oracle][f.storage].push(Weighted { u: &f.u, v: &f.v, scale: power });
@@ -71,12 +69,14 @@ pub(crate) fn batch<'a, const D: usize>(
     Ok(out)
 }
 
-/// The indices of a piece's entries from the first to the last that is not zero, relative to the piece.
-fn support<const D: usize>(x: &[K<D>], piece: &Piece) -> Option<Range<usize>> {
-    let x = &x[piece.range()];
+/// The entries of a piece from the first to the last that is not zero, and the index of the first, relative to the piece.
+fn support<const D: usize>(x: &Side<D>, piece: &Piece) -> Option<(usize, Vec<K<D>>)> {
+    let mut x = x.range(piece.range());
     let first = x.iter().position(|&k| k != K::ZERO)?;
     let last = x.iter().rposition(|&k| k != K::ZERO)?;
-    Some(first..last + 1)
+    x.truncate(last + 1);
+    x.drain(..first);
+    Some((first, x))
 }
 
 /// `q` with `b = q a`, if there is one; both start with an entry that is not zero.
@@ -97,7 +97,7 @@ fn ratio<const D: usize>(a: &[K<D>], b: &[K<D>]) -> Option<K<D>> {
 }
 
 /// `a += q b`, both with their first index.
-fn accumulate<'a, const D: usize>(at: &mut usize, a: &mut Cow<'a, [K<D>]>, from: usize, b: &[K<D>], q: K<D>) {
+fn accumulate<const D: usize>(at: &mut usize, a: &mut Vec<K<D>>, from: usize, b: &[K<D>], q: K<D>) {
     let start = (*at).min(from);
     let end = (*at + a.len()).max(from + b.len());
     let mut sum = vec![K::ZERO; end - start];
@@ -105,25 +105,26 @@ fn accumulate<'a, const D: usize>(at: &mut usize, a: &mut Cow<'a, [K<D>]>, from:
     for (s, &y) in sum[from - start..].iter_mut().zip(b) {
         *s += q * y;
     }
-    (*at, *a) = (start, Cow::Owned(sum));
+    (*at, *a) = (start, sum);
 }
 
 /// The functionals of a storage on one of its blocks, those with proportional vectors on one side merged.
-pub(crate) fn restrict<'a, const D: usize>(block: &Block, functionals: &[Weighted<'a, D>]) -> Vec<Term<'a, D>> {
-    let mut by_u: Vec<Term<'a, D>> = Vec::new();
+pub(crate) fn restrict<const D: usize>(block: &Block, functionals: &[Weighted<'_, D>]) -> Vec<Term<D>> {
+    let mut by_u: Vec<Term<D>> = Vec::new();
     for f in functionals {
-        let (Some(p), Some(c)) = (support(f.u, &block.positions), support(f.v, &block.channels)) else { continue };
-        let (u, v) = (&f.u[block.positions.start..][p.clone()], &f.v[block.channels.start..][c.clone()]);
-        let twin = by_u.iter_mut().find_map(|t| (t.position == p.start).then(|| ratio(&t.u, u)).flatten().map(|q| (t, q)));
+        // Channels first: they are fewer, and often there are none in a block.
+        let Some((c, v)) = support(f.v, &block.channels) else { continue };
+        let Some((p, u)) = support(f.u, &block.positions) else { continue };
+        let twin = by_u.iter_mut().find_map(|t| (t.position == p).then(|| ratio(&t.u, &u)).flatten().map(|q| (t, q)));
         match twin {
-            Some((t, q)) => accumulate(&mut t.channel, &mut t.v, c.start, v, q * f.scale),
+            Some((t, q)) => accumulate(&mut t.channel, &mut t.v, c, &v, q * f.scale),
             None => {
                 let v = v.iter().map(|&x| x * f.scale).collect();
-                by_u.push(Term { position: p.start, u: Cow::Borrowed(u), channel: c.start, v });
+                by_u.push(Term { position: p, u, channel: c, v });
             }
         }
     }
-    let mut out: Vec<Term<'a, D>> = Vec::new();
+    let mut out: Vec<Term<D>> = Vec::new();
     for t in by_u {
         // A merged vector may start with zeros, which have no ratio: such a term stays alone.
         let whole = t.v.first().is_some_and(|&x| x != K::ZERO);
@@ -142,6 +143,8 @@ pub(crate) fn restrict<'a, const D: usize>(block: &Block, functionals: &[Weighte
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::ops::Range;
+
     use crate::blocks::stack;
     use crate::pcs::tests::element;
 
@@ -160,7 +163,8 @@ mod tests {
         let q = element::<2>(9);
         let sides =
             [(a.clone(), x.clone()), (scaled(&a, q), y), (b.clone(), z.clone()), (a, scaled(&z, q)), (b, x), (vec![K::ZERO; 13], z)];
-        let functionals: Vec<_> = sides.iter().map(|(u, v)| Weighted { u, v, scale: element(7) }).collect();
+        let as_sides: Vec<(Side<2>, Side<2>)> = sides.iter().map(|(u, v)| (u.clone().into(), v.clone().into())).collect();
+        let functionals: Vec<_> = as_sides.iter().map(|(u, v)| Weighted { u, v, scale: element(7) }).collect();
         for block in stack(&[(positions, channels)]).0 {
             let terms = restrict(&block, &functionals);
             assert!(terms.len() <= 2, "two vectors over positions");
@@ -172,10 +176,10 @@ mod tests {
                         .filter_map(|t| Some(*t.u.get(p - t.position)? * *t.v.get(c - t.channel)?))
                         .sum();
                     let inside = p < block.positions.used && c < block.channels.used;
-                    let plain: K<2> = functionals
+                    let plain: K<2> = sides
                         .iter()
                         .filter(|_| inside)
-                        .map(|f| f.u[block.positions.start + p] * f.v[block.channels.start + c] * f.scale)
+                        .map(|(u, v)| u[block.positions.start + p] * v[block.channels.start + c] * element(7))
                         .sum();
                     assert_eq!(merged, plain);
                 }

@@ -14,7 +14,7 @@ mod size;
 mod stack;
 mod sumcheck;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod verify;
 mod weight;
 mod whir;

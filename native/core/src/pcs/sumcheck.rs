@@ -26,7 +26,7 @@ use crate::field::K;
 struct Live<'a, const D: usize> {
     span: Span,
     cells: BlockCells<'a>,
-    terms: Vec<Term<'a, D>>,
+    terms: Vec<Term<D>>,
     /// Product of the challenges of the idle variables, which every weight takes.
     idle: K<D>,
     /// `(A, v)` of each term.
@@ -36,10 +36,10 @@ struct Live<'a, const D: usize> {
 }
 
 impl<'a, const D: usize> Live<'a, D> {
-    fn new(span: Span, cells: BlockCells<'a>, terms: Vec<Term<'a, D>>) -> Self {
+    fn new(span: Span, cells: BlockCells<'a>, terms: Vec<Term<D>>) -> Self {
         let channels = 1 << span.channels;
-        let sums = over_positions(cells, channels, &terms.iter().map(|t| (t.position, t.u.as_ref())).collect::<Vec<_>>());
-        let side = |(t, a): (&Term<'a, D>, Vec<K<D>>)| {
+        let sums = over_positions(cells, channels, &terms.iter().map(|t| (t.position, t.u.as_slice())).collect::<Vec<_>>());
+        let side = |(t, a): (&Term<D>, Vec<K<D>>)| {
             let v = |c: usize| c.checked_sub(t.channel).and_then(|c| t.v.get(c)).copied().unwrap_or(K::ZERO);
             (Planes::new(span.channels, |c| a[c]), Planes::new(span.channels, v))
         };

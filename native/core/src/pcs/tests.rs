@@ -11,6 +11,7 @@ use crate::masking::MaskedReader;
 use crate::parameters::{Mode, Parameters};
 use crate::random::{Randomness, Seed};
 use crate::reject::{Reject, Verdict};
+use crate::side::Side;
 
 /// A well-mixed element for each seed.
 pub(crate) fn element<const D: usize>(seed: u64) -> K<D> {
@@ -32,7 +33,8 @@ struct Case<const D: usize> {
 
 fn value<const D: usize>(stack: &Stack, values: &[Vec<Vec<F>>], f: &Functional<D>) -> K<D> {
     let (positions, channels) = stack.layouts[f.oracle].shapes[f.storage];
-    (0..positions).map(|p| (0..channels).map(|c| f.v[c].scale(values[f.oracle][f.storage][p * channels + c])).sum::<K<D>>() * f.u[p]).sum()
+    let (u, v) = (f.u.to_vec(), f.v.to_vec());
+    (0..positions).map(|p| (0..channels).map(|c| v[c].scale(values[f.oracle][f.storage][p * channels + c])).sum::<K<D>>() * u[p]).sum()
 }
 
 impl<const D: usize> Case<D> {
@@ -76,7 +78,7 @@ impl<const D: usize> Case<D> {
                             (0..n).map(|j| if (a.min(b)..=a.max(b)).contains(&j) { element(salt + j as u64) } else { K::ZERO }).collect()
                         };
                         let (u, v) = (side(positions, pick(10 * i + 3, 2) as u64), side(channels, 10 * i + 5));
-                        Functional { oracle, storage, u, v }
+                        Functional { oracle, storage, u: u.into(), v: v.into() }
                     })
                     .collect();
                 let value = functionals.iter().map(|f| value(&stack, &values, f)).sum();
@@ -326,7 +328,7 @@ fn misfits<const D: usize>(case: &Case<D>) {
     let committed = case.commit(&case.values);
     let proof = case.prove(&committed);
     let broken: [fn(&mut Functional<D>); 4] =
-        [|f| f.u.push(K::ONE), |f| f.v.clear(), |f| f.oracle = usize::MAX, |f| f.storage = usize::MAX];
+        [|f| f.u = Side::zero(f.u.size() + 1), |f| f.v = Side::zero(0), |f| f.oracle = usize::MAX, |f| f.storage = usize::MAX];
     for breaks in broken {
         let mut claims = case.claims.clone();
         breaks(&mut claims[1].functionals[0]);

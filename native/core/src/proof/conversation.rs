@@ -3,12 +3,14 @@
 use super::instance::{Compiled, variables};
 use super::statement::{Content, Statement};
 use crate::channel::Transcript;
-use crate::eq::{eq, log2_ceil};
+use crate::eq::log2_ceil;
 use crate::field::{K, from_i64};
 use crate::layout::split;
 use crate::logup::LinearForm;
 use crate::parameters::Parameters;
 use crate::program::{DType, Program, Tensor};
+use crate::run::Run;
+use crate::side::Side;
 
 /// Absorbs the statement, then every oracle.
 pub(super) fn begin(
@@ -28,14 +30,16 @@ pub(super) fn begin(
     t
 }
 
-/// `eq` over the channels (low bits) and the positions of a tensor.
+/// `eq` over the positions and the channels (low bits) of a tensor.
+fn closed<const D: usize>(tensor: &Tensor, tau: &[K<D>]) -> (Side<D>, Side<D>) {
+    let (low, high) = tau[..variables(tensor)].split_at(log2_ceil(tensor.channels()));
+    (Side::eq(tensor.positions(), high), Side::eq(tensor.channels(), low))
+}
+
+/// The same, multiplied out.
 fn sides<const D: usize>(tensor: &Tensor, tau: &[K<D>]) -> (Vec<K<D>>, Vec<K<D>>) {
-    let channel_bits = log2_ceil(tensor.channels());
-    let mut v = eq(&tau[..channel_bits]);
-    let mut u = eq(&tau[channel_bits..variables(tensor)]);
-    v.truncate(tensor.channels());
-    u.truncate(tensor.positions());
-    (u, v)
+    let (u, v) = closed(tensor, tau);
+    (u.to_vec(), v.to_vec())
 }
 
 /// A clear byte as an integer.
@@ -63,14 +67,14 @@ pub(super) fn ties<const D: usize>(
                 let (u, v) = sides(tensor, tau);
                 let row = |row: &[u8]| row.iter().zip(&v).map(|(&b, &x)| x.scale(from_i64(element(tensor.dtype, b)))).sum::<K<D>>();
                 let value = bytes.chunks_exact(tensor.channels()).zip(&u).map(|(bytes, &x)| x * row(bytes)).sum();
-                form.tensor(layout, id, &u, &v);
+                let (us, vs) = closed(tensor, tau);
+                form.tensor(layout, id, us, vs);
                 out.push((form, value));
             }
             // A committed input is its oracle; a committed output has one beside the cells that the program computes.
             (Content::Committed(_), Some(storage)) if i >= program.inputs.len() => {
-                let (u, v) = sides(tensor, tau);
-                let minus: Vec<K<D>> = u.iter().map(|&x| -x).collect();
-                form.tensor(layout, id, &minus, &v);
+                let (u, v) = closed(tensor, tau);
+                form.tensor(layout, id, u.clone().scaled(-K::ONE), v.clone());
                 form.push(storage, u, v);
                 out.push((form, K::ZERO));
             }
@@ -93,33 +97,34 @@ pub(super) fn copies<const D: usize>(compiled: &Compiled, tau: &[K<D>]) -> Vec<L
         .copies
         .iter()
         .map(|copy| {
-            let tables: Vec<Vec<K<D>>> = copy
+            let sides: Vec<Side<D>> = copy
                 .dims
                 .iter()
                 .map(|&d| {
                     let (head, tail) = rest.split_at(log2_ceil(d));
                     rest = tail;
-                    let mut t = eq(head);
-                    t.truncate(d);
-                    t
+                    Side::eq(d, head)
                 })
                 .collect();
-            let moved: Vec<&Vec<K<D>>> = copy.perm.iter().map(|&i| &tables[i]).collect();
+            let moved: Vec<&Side<D>> = copy.perm.iter().map(|&i| &sides[i]).collect();
             let mut form = LinearForm::default();
-            let original: Vec<&Vec<K<D>>> = tables.iter().collect();
+            let original: Vec<&Side<D>> = sides.iter().collect();
             for (tensor, order, sign) in [(copy.source, original, K::ONE), (copy.copy, moved, -K::ONE)] {
-                let dims: Vec<usize> = order.iter().map(|t| t.len()).collect();
+                let dims: Vec<usize> = order.iter().map(|t| t.size()).collect();
                 // The layout refused dimensions that do not split.
                 let at = split(&dims, layout.views[tensor as usize].channels).expect("checked by the layout");
-                let u: Vec<K<D>> = row_major(&order[..at]).into_iter().map(|x| x * sign).collect();
-                form.tensor(layout, tensor, &u, &row_major(&order[at..]));
+                let u = row_major(&order[..at]).scaled(sign);
+                form.tensor(layout, tensor, u, row_major(&order[at..]));
             }
             form
         })
         .collect()
 }
 
-/// The outer product of the tables, last one fastest.
-fn row_major<const D: usize>(tables: &[&Vec<K<D>>]) -> Vec<K<D>> {
-    tables.iter().fold(vec![K::ONE], |out, t| out.iter().flat_map(|&x| t.iter().map(move |&y| x * y)).collect())
+/// The outer product of the sides, last one fastest.
+fn row_major<const D: usize>(sides: &[&Side<D>]) -> Side<D> {
+    if let [one] = sides {
+        return (*one).clone();
+    }
+    sides.iter().fold(Run::from(vec![K::ONE]), |out, s| out.outer(&s.to_run())).into()
 }

@@ -159,7 +159,13 @@ pub(crate) fn conversation<const D: usize, R: Reader<D>>(
     let copy_point: Vec<K<D>> = reader.challenges("copy", copy_variables(c));
     let alpha: K<D> = reader.challenge("alpha");
     let betas: Vec<K<D>> = reader.challenges("betas", layout.tuple_width());
-    let (r, p, q) = logup::verify(reader, c.blocks.variables)?;
+    // The reader goes through the tree alone; what depends on earlier challenges only is made beside it.
+    let (mut tied, mut copied) = (Vec::new(), Vec::new());
+    let (r, p, q) = rayon::in_place_scope(|s| {
+        s.spawn(|_| tied = ties(c, &key.program, statement, &tau));
+        s.spawn(|_| copied = copies(c, &copy_point));
+        logup::verify(reader, c.blocks.variables)
+    })?;
     let gamma: K<D> = reader.challenge("gamma");
     let (mut form, weights) = logup::split(layout, &c.blocks, &r, gamma, alpha, &betas);
     let instances = contraction::linear_part(layout, weights, &key.public, &mut form);
@@ -169,8 +175,8 @@ pub(crate) fn conversation<const D: usize, R: Reader<D>>(
     let mut value = reader.add_scaled(&p, &q, gamma);
     value = reader.add(&reader.sub(&value, &total), &batch);
     let mut claims = vec![(form, value)];
-    claims.extend(ties(c, &key.program, statement, &tau).into_iter().map(|(f, v)| (f, reader.constant(v))));
-    claims.extend(copies(c, &copy_point).into_iter().map(|f| (f, reader.constant(K::ZERO))));
+    claims.extend(tied.into_iter().map(|(f, v)| (f, reader.constant(v))));
+    claims.extend(copied.into_iter().map(|f| (f, reader.constant(K::ZERO))));
     let claims: Vec<_> = claims
         .into_iter()
         .map(|(form, value)| {
