@@ -76,6 +76,18 @@ impl<S: Source, const D: usize> MaskedReader<S, D> {
         (record.on_lines(gamma, |i| [K::ZERO, self.sent[i] - r[i]])[2], gamma.pow(record.zeros.len() as u64))
     }
 
+    /// The transcript as it stands.
+    #[cfg(test)]
+    pub(crate) fn transcript(&mut self) -> crate::channel::Transcript {
+        self.source.transcript().clone()
+    }
+
+    /// `D1` less the mask of it.
+    #[cfg(test)]
+    pub(crate) fn slope(&self, gamma: K<D>, t: &[K<D>], b: &[K<D>]) -> K<D> {
+        self.record.borrow().on_lines(gamma, |i| [-b[i], t[i]])[1]
+    }
+
     /// As [`MaskedReader::prove`], by a prover whose equations may be false. What was sent counts, whatever should have been sent.
     pub(crate) fn forge(&self, prover: &mut Prover, r: &[K<D>], b: &[K<D>], trick: Option<Trick>) {
         let n = self.sent.len();

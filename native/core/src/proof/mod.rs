@@ -10,12 +10,10 @@ mod statement;
 mod terms;
 mod verify;
 
+#[cfg(feature = "attacks")]
+pub use cheat::{Cheat, prove_forged};
 pub use instance::Compiled;
 pub use key::{KeyError, KeyWeights, ProvingKey, VerifyingKey};
-#[cfg(feature = "attacks")]
-pub use prove::prove_forged;
-#[cfg(feature = "attacks")]
-pub use cheat::Cheat;
 pub use prove::{Figures, Made, Opened, Progress, ProveError, Request, Secrets, Shown, prove, prove_witness};
 pub use statement::{Content, Statement, StatementTensor, tensor_commitment};
 pub use terms::{masked_messages, proof_bytes, soundness};
