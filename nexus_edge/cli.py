@@ -21,6 +21,8 @@ from nexus_edge.errors import (
     ModelError,
     NativeModuleMissing,
     NexusEdgeError,
+    NoRandomness,
+    OpeningError,
     ProofRejected,
     UnsupportedCpu,
     UsageError,
@@ -43,6 +45,7 @@ class ExitStatus(IntEnum):
     REJECTED = 5
     FILE = 6
     MACHINE = 7
+    OPENING = 8
     INTERRUPTED = 130
 
 
@@ -52,6 +55,8 @@ _STATUS_OF_ERROR: tuple[tuple[type[BaseException], ExitStatus], ...] = (
     (BadInput, ExitStatus.INPUT),
     (ProofRejected, ExitStatus.REJECTED),
     (FileError, ExitStatus.FILE),
+    (OpeningError, ExitStatus.OPENING),
+    (NoRandomness, ExitStatus.MACHINE),
     (UnsupportedCpu, ExitStatus.MACHINE),
     (NativeModuleMissing, ExitStatus.MACHINE),
     (MemoryError, ExitStatus.MACHINE),
@@ -180,15 +185,50 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--context", type=_context, metavar="HEX32", help="32 bytes to bind the proof to, in hexadecimal (default: zeros)")
     command.add_argument("--clear-input", action="store_true", help="put the input into the statement instead of a commitment to it")
     command.add_argument(
-        "--commit-output", action="store_true", help="put a commitment to the output into the statement instead of the output"
+        "--hide-output",
+        "--commit-output",
+        action="store_true",
+        help="put a commitment to the output into the statement instead of the output",
     )
+    _opening(
+        command,
+        ["--input-opening"],
+        "the opening of the input's commitment: used if it exists, else a fresh one is written there (default: beside the proof)",
+    )
+    _opening(command, ["--output-opening"], "where to write the opening of a hidden output (default: beside the proof)")
     _threads(command)
+
+    command = _command(commands, "commit", "commit_command", "commit to an input ahead of any proof, without showing it")
+    source = command.add_mutually_exclusive_group(required=True)
+    source.add_argument(
+        "--model", type=Path, metavar="FILE", help="a model that takes the input: a .tflite file, or what `model import` wrote"
+    )
+    source.add_argument("--key", type=Path, metavar="FILE", help="or its verifying key")
+    _semantics(command)
+    command.add_argument("--security", type=int, choices=(100, 128), help="security of the proofs in bits (default: 100, or the key's)")
+    _file(command, "--input", "the input: .npy, or .npz by tensor name", required=True)
+    _opening(command, ["--opening"], "where to write the opening", required=True)
+
+    openings = commands.add_parser("opening", help="show and share openings of commitments", allow_abbrev=False)
+    of_opening = openings.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    command = _command(of_opening, "inspect", "opening_inspect", "what an opening is of, and how many proofs are left")
+    command.add_argument("opening", type=Path, metavar="OPENING", help="the opening")
+
+    command = _command(of_opening, "share", "opening_share", "make an opening for someone else, and take its proofs off this one")
+    command.add_argument("opening", type=Path, metavar="OPENING", help="the opening to take from")
+    _file(command, "--to", "where to write the new opening", required=True)
+    command.add_argument(
+        "--proofs", type=_proofs_count, required=True, metavar="N", help="how many proofs it is to be good for; 0 for one who only verifies"
+    )
 
     command = _command(commands, "verify", "verify_command", "verify a proof")
     _file(command, "--key", "the verifying key", required=True)
     _file(command, "--proof", "the proof", required=True)
     _file(command, "--input", "also check that the proof is about this input")
     _file(command, "--output", "also check that the proven output is this one")
+    _opening(command, ["--opening", "--input-opening"], "the opening of the input's commitment (default: beside the proof)")
+    _opening(command, ["--output-opening"], "the opening of a hidden output (default: beside the proof)")
     command.add_argument("--context", type=_context, metavar="HEX32", help="also check that the proof is bound to these 32 bytes")
 
     _command(commands, "demo", "demo", "prove the model that ships with the package and verify it in another process")
@@ -237,6 +277,19 @@ def _key_options(command: argparse.ArgumentParser) -> None:
         help="what the verifying key holds of the weights (default: committed)",
     )
     command.add_argument("--security", type=int, choices=(100, 128), default=100, help="security of a proof in bits (default: 100)")
+    command.add_argument(
+        "--mode",
+        choices=("zk", "plain"),
+        default="zk",
+        help="zk: proofs show nothing but their statement; plain: for public inputs and benchmarks (default: zk)",
+    )
+
+
+def _opening(command: argparse.ArgumentParser, options: Sequence[str], summary: str, *, required: bool = False) -> None:
+    """An option to be repeated for several tensors."""
+    command.add_argument(
+        *options, action="append", type=Path, metavar="FILE", required=required, help=f"{summary}; of several tensors one each"
+    )
 
 
 def _threads(command: argparse.ArgumentParser) -> None:
@@ -246,6 +299,12 @@ def _threads(command: argparse.ArgumentParser) -> None:
 def _threads_count(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 1024:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to 1024")
+    return int(text)
+
+
+def _proofs_count(text: str) -> int:
+    if not text.isdecimal() or len(text) > 9:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of proofs")
     return int(text)
 
 

@@ -20,9 +20,9 @@ from nexus_edge.errors import ProverError, VerifierFailed
 from nexus_edge.files import write_whole
 from nexus_edge.memory import peak_rss
 from nexus_edge.progress import ProgressBars
-from nexus_edge.proofs import Model, commit_model, prove
+from nexus_edge.proofs import HeldOpening, Model, commit_model, prove
 from nexus_edge.proofs.arrays import write_tensors
-from nexus_edge.units import show_size, show_time
+from nexus_edge.units import show_mode, show_size, show_time
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,8 @@ class Receipt:
     key_bytes: int
     peak_rss_bytes: int
     security_bits: float
+    mode: str
+    """`zk`: the proof shows nothing of the image but the answer."""
     prover_process: int
     verifier_process: int
 
@@ -60,7 +62,7 @@ class Receipt:
             f"answer     {self.answer} (the image shows a {self.shown}), output sha256 {self.output_sha256[:16]}…",
             f"proved     in {show_time(self.prove_ms)}, {show_size(self.peak_rss_bytes)} of memory",
             f"phases     {phases}",
-            f"proof      {show_size(self.proof_bytes)}, key {show_size(self.key_bytes)}, {self.security_bits:.1f} bits of security",
+            f"proof      {show_size(self.proof_bytes)}, key {show_size(self.key_bytes)}, {self.security_bits:.1f} bits of security, {show_mode(self.mode)}",
             f"verified   in {show_time(self.verify_ms)} by process {self.verifier_process} (proved by process {self.prover_process})",
         ]
 
@@ -82,6 +84,10 @@ def demonstrate() -> Receipt:
         place = Path(folder)
         write_whole(place / "key.bin", verifying_key, "verifying key")
         write_whole(place / "proof.bin", proof, "proof")
+        (opening,) = proved.input_openings
+        if isinstance(opening, HeldOpening):
+            # For the comparison with the image: whoever has only key and proof learns nothing of it.
+            opening.share(0).save(place / "proof.bin.opening")
         write_tensors(place / "input.npy", model.inputs, [image], "input")
         write_tensors(place / "output.npy", model.outputs, [output], "output")
         verifier, verdict = verify_elsewhere(place)
@@ -100,6 +106,7 @@ def demonstrate() -> Receipt:
         key_bytes=len(verifying_key),
         peak_rss_bytes=peak_rss(),
         security_bits=proved.security_bits,
+        mode=key.verifying_key.mode,
         prover_process=os.getpid(),
         verifier_process=verifier,
     )

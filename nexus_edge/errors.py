@@ -71,6 +71,26 @@ class ProverError(NexusEdgeError):
     """A proof could not be made although model and input are good."""
 
 
+class NoRandomness(ProverError):
+    """The operating system gave no randomness, without which nothing is hidden."""
+
+
+class SelfCheckFailed(ProverError):
+    """The prover's own reading of its proof failed, so that nothing of it was given away: a bug, or a machine that computes wrongly."""
+
+
+class UncoveredMask(ProverError):
+    """A challenge gave the mask of the proof no weight, which happens once in 2^128 proofs: prove again."""
+
+
+class OpeningError(NexusEdgeError):
+    """An opening is missing, damaged, or of another tensor, parameter set or commitment."""
+
+
+class OpeningSpent(OpeningError):
+    """The rows that may still be opened of a commitment are fewer than were asked for."""
+
+
 class VerifierFailed(NexusEdgeError):
     """A process that was asked to verify a proof did not: it refused, or could not run."""
 

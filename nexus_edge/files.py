@@ -1,8 +1,11 @@
-"""Reading files under a size limit, and writing them whole or not at all."""
+"""Reading files under a size limit, and writing them whole or not at all; secrets for their owner alone, and synced."""
 
+import fcntl
 import os
 import stat
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from nexus_edge.errors import FileError
@@ -44,6 +47,97 @@ def write_whole(path: Path, data: bytes, noun: str) -> None:
                 raise
     except OSError as failed:
         raise FileError(f"the {noun} cannot be written", _why(failed, path)) from failed
+
+
+class SecretFile:
+    """A file of mode 0600 that several processes read, change and replace.
+
+    A change is whole or not there, and on the disk when it returns. `locked` is exclusive: between processes and threads, on one machine
+    and over network file systems that have locks.
+    """
+
+    def __init__(self, path: Path, limit: int, noun: str) -> None:
+        self.path = Path(os.path.realpath(path))  # a link is followed once: what it points to is replaced, never the link
+        self.limit = limit
+        self.noun = noun
+
+    def exists(self) -> bool:
+        """Whether there is content. A file without any is the place that a killed process had kept for its content."""
+        try:
+            return self.path.stat().st_size > 0
+        except OSError:
+            return False
+
+    def read(self) -> bytes:
+        """The content: always a whole one."""
+        return read_bounded(self.path, self.limit, self.noun)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Nobody else is between `locked` and its end. Raises `FileError` if there is no file."""
+        with self._locked(os.O_RDWR):
+            yield
+
+    def write(self, data: bytes, *, over: bool) -> None:
+        """Write the file; raises `FileError` if there is one, unless it is to be written over."""
+        with self._locked(os.O_RDWR | os.O_CREAT):
+            if self.exists() and not over:
+                raise FileError(f"the {self.noun} cannot be written", f"{self.path} exists already", "name another file")
+            try:
+                self.replace(data)
+            except BaseException:
+                if not self.exists():
+                    self.path.unlink(missing_ok=True)
+                raise
+
+    def replace(self, data: bytes) -> None:
+        """Write the file, whatever was there: for one who holds the lock."""
+        try:
+            handle, name = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.path.name}.")  # of mode 0600
+            try:
+                with open(handle, "wb") as file:  # noqa: PTH123 - an open file's handle
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.replace(name, self.path)  # noqa: PTH105 - the open file's own name
+            except BaseException:
+                os.unlink(name)  # noqa: PTH108 - likewise
+                raise
+            folder = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+        except OSError as failed:
+            raise FileError(f"the {self.noun} cannot be written", _why(failed, self.path)) from failed
+
+    @contextmanager
+    def _locked(self, flags: int) -> Iterator[None]:
+        """A lock belongs to a file and not to its name: who waited until the file was replaced waits again, for the new one."""
+        try:
+            while True:
+                handle = os.open(self.path, flags | os.O_CLOEXEC, 0o600)
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX)
+                    if _same_file(handle, self.path):
+                        break
+                except BaseException:
+                    os.close(handle)
+                    raise
+                os.close(handle)
+        except OSError as failed:
+            raise FileError(f"the {self.noun} cannot be locked", _why(failed, self.path)) from failed
+        try:
+            yield
+        finally:
+            os.close(handle)
+
+
+def _same_file(handle: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _why(failed: OSError, path: Path) -> str:

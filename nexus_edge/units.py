@@ -17,6 +17,11 @@ def show_size(count: float) -> str:
     return f"{count / 1000:.2f} GB"
 
 
+def show_mode(mode: str) -> str:
+    """What proofs of a mode are."""
+    return "zero-knowledge" if mode == "zk" else mode
+
+
 def show_name(name: str, longest: int = 60) -> str:
     """A name from a file: no control characters, which a terminal would obey, and no endless ones."""
     shown = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in name)

@@ -13,13 +13,19 @@ __all__ = [
     "NativeError",
     "ProgramBuilder",
     "ProgramError",
+    "ProverError",
     "ProvingKey",
     "Rejected",
+    "Seed",
     "Statement",
     "VerifyingKey",
     "__version__",
     "build_features",
+    "commit_tensor",
+    "tensor_rows",
     "verify",
+    "verify_link",
+    "verify_registration",
 ]
 
 __version__: str
@@ -36,6 +42,9 @@ class ProgramError(NativeError):
 
 class InputError(NativeError):
     """An array does not fit: dtype, shape, number of inputs, or values for which the model is undefined."""
+
+class ProverError(NativeError):
+    """There is no proof, although program and input are good; `kind` is one of entropy, self-check, uncovered, prover."""
 
 class Rejected(NativeError):
     """The proof is not accepted; `kind` is one of malformed, truncated, trailing, not-canonical, statement, equation, merkle, row, degenerate."""
@@ -107,6 +116,9 @@ class ProgramBuilder:
         """pieces: (source, per dimension (dst_start, length, src_start, step)); cells outside all pieces are `fill`."""
 
     def permute(self, label: str, x: int, out: int, dims: Sequence[int], perm: Sequence[int]) -> None: ...
+    def private(self, log_bounds: int | Sequence[int] | None = None) -> None:
+        """Keep weights and biases out of the program. `log_bounds`: log2 V of all layers with weights, or of each; by default 14."""
+
     def finish(self, range_bits: int | None = None) -> Model: ...
 
 @final
@@ -126,7 +138,33 @@ class Model:
     def describe(self) -> dict[str, Any]:
         """Ports, operators, shapes, semantics, cells, lookups, constants and weights, for `model inspect`."""
 
-    def commit(self, weights_inside: bool = False, security: int = 100) -> ProvingKey: ...
+    def commit(self, weights_inside: bool = False, security: int = 100, mode: str = "zk") -> ProvingKey:
+        """mode: "zk" or "plain"."""
+
+@final
+class Seed:
+    """32 secret bytes, from which the random cells and the salts of one commitment follow. Overwritten when it is no longer used."""
+
+    @staticmethod
+    def fresh() -> Seed:
+        """From the operating system."""
+
+    @staticmethod
+    def load(data: bytes) -> Seed: ...
+    def expose(self) -> bytes:
+        """The bytes, to be kept secret."""
+
+_TensorDescription = tuple[str, Sequence[int], float | None, int]
+"""dtype, dimensions, scale, zero point."""
+
+def commit_tensor(description: _TensorDescription, array: NDArray[Any], security: int, mode: str, seed: Seed | None = None) -> bytes:
+    """The 32-byte commitment to an array; in mode "zk", and only there, a function of a seed."""
+
+def tensor_rows(description: _TensorDescription, security: int) -> dict[str, int]:
+    """Of the hiding commitment to such a tensor.
+
+    `log_domain`: log of the number of rows; `budget`: how many distinct ones may ever be opened; `per_proof`: how many one proof opens at most.
+    """
 
 @final
 class VerifyingKey:
@@ -140,11 +178,6 @@ class VerifyingKey:
     def describe(self) -> dict[str, Any]: ...
     def soundness(self) -> dict[str, Any]:
         """Every error term in bits, and `bits` of the sum."""
-
-    def commit_input(self, index: int, array: NDArray[Any]) -> bytes:
-        """The 32-byte tensor commitment of an input (or of any array for that port)."""
-
-    def commit_output(self, index: int, array: NDArray[Any]) -> bytes: ...
 
 @final
 class Statement:
@@ -171,11 +204,27 @@ class ProvingKey:
         commit_outputs: bool = False,
         threads: int = 0,
         progress: Callable[[str, float], bool] | None = None,
-    ) -> tuple[list[NDArray[Any]], Statement, bytes, dict[str, Any]]:
-        """Outputs, statement, proof, and figures: `phases_ms`, `cells`, `lookups`, `security_bits`.
+        seeds: Sequence[Seed | None] = ...,
+    ) -> tuple[list[NDArray[Any]], Statement, bytes, list[tuple[Seed, list[int]] | None], dict[str, Any]]:
+        """Outputs, statement, proof, seed and opened rows of each port's hiding commitment, and figures.
+
+        The figures are `phases_ms`, `cells`, `lookups`, `security_bits`. `seeds` are those of commitments that were made before, by port, inputs
+        first.
 
         `progress(phase, fraction)` is called between steps; returning False raises `Cancelled`.
         """
 
+    def register(self, threads: int = 0, progress: Callable[[str, float], bool] | None = None) -> bytes:
+        """Proof that private weights are what the program assumes of them."""
+
+    def link(self, fresh: Sequence[ProvingKey], threads: int = 0, progress: Callable[[str, float], bool] | None = None) -> bytes:
+        """Proof that other commitments hold the same weights."""
+
 def verify(key: VerifyingKey, statement: Statement, proof: bytes) -> None:
     """Raises `Rejected` unless the proof shows the statement."""
+
+def verify_registration(key: VerifyingKey, proof: bytes) -> None:
+    """Raises `Rejected` unless the proof shows that the key's private weights are what its program assumes of them."""
+
+def verify_link(registered: VerifyingKey, fresh: Sequence[VerifyingKey], proof: bytes) -> None:
+    """Raises `Rejected` unless the proof shows that all keys commit to the weights of the first."""

@@ -8,7 +8,7 @@ from nexus_edge.proofs.container import MIB
 from nexus_edge.proofs.model import Model
 from nexus_edge.proofs.native_errors import translated
 from nexus_edge.proofs.ports import Port
-from nexus_edge.types import ModelDigest, SecurityBits, WeightsMode
+from nexus_edge.types import ModelDigest, ProofMode, SecurityBits, WeightsMode
 
 KEY_LIMIT = 1024 * MIB
 """The most bytes a verifying key may have (one with the weights inside grows with the model)."""
@@ -22,6 +22,8 @@ class VerifyingKey:
         description = native.describe()
         self.inputs = tuple(Port.from_native(port) for port in description["inputs"])
         self.outputs = tuple(Port.from_native(port) for port in description["outputs"])
+        self.mode: ProofMode = description["mode"]
+        self.security: SecurityBits = description["security"]
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "VerifyingKey":
@@ -41,7 +43,7 @@ class VerifyingKey:
         return ModelDigest(self.native.digest)
 
     def describe(self) -> dict[str, Any]:
-        """As `Model.describe`, and what a proof has: `cells`, `lookups`, `proof_bytes`."""
+        """As `Model.describe`, and what a proof has: `mode`, `cells`, `lookups`, `proof_bytes`."""
         described = self.native.describe()
         described["inputs"] = [port.describe() for port in self.inputs]
         described["outputs"] = [port.describe() for port in self.outputs]
@@ -60,10 +62,12 @@ class ProvingKey:
         self.verifying_key = VerifyingKey(native.verifying_key)
 
 
-def commit_model(model: Model, weights: WeightsMode = "committed", security: SecurityBits = 100) -> ProvingKey:
+def commit_model(model: Model, weights: WeightsMode = "committed", security: SecurityBits = 100, mode: ProofMode = "zk") -> ProvingKey:
     """Commit to a model, once for all its proofs.
 
-    `weights="committed"` makes a small key for verifiers without the weights; `"inside"` a larger key, and smaller, faster proofs.
+    `weights="committed"` makes a small key for verifiers without the weights; `"inside"` a larger key, and smaller, faster proofs. Proofs are
+    zero-knowledge, or with `mode="plain"` a little faster and smaller and no secret of their input. Keys of the two modes have different
+    digests.
 
     >>> from nexus_edge.data import demo_model
     >>> key = commit_model(Model.from_tflite(demo_model()))
@@ -71,4 +75,4 @@ def commit_model(model: Model, weights: WeightsMode = "committed", security: Sec
     32
     """
     with translated():
-        return ProvingKey(model.native.commit(weights == "inside", security))
+        return ProvingKey(model.native.commit(weights == "inside", security, mode))

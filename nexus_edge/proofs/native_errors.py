@@ -3,8 +3,20 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from nexus_edge.errors import BadInput, Cancelled, ProofRejected, ProverError, RejectReason, UnsupportedModel
+from nexus_edge.errors import (
+    BadInput,
+    Cancelled,
+    NoRandomness,
+    ProofRejected,
+    ProverError,
+    RejectReason,
+    SelfCheckFailed,
+    UncoveredMask,
+    UnsupportedModel,
+)
 from nexus_edge.proofs import _native
+
+_PROVER_ERRORS = {"entropy": NoRandomness, "self-check": SelfCheckFailed, "uncovered": UncoveredMask}
 
 
 @contextmanager
@@ -21,4 +33,4 @@ def translated() -> Iterator[None]:
     except _native.Cancelled as cancelled:
         raise Cancelled("stopped") from cancelled
     except _native.NativeError as failed:
-        raise ProverError("the proof could not be made", str(failed)) from failed
+        raise _PROVER_ERRORS.get(failed.kind, ProverError)("the proof could not be made", str(failed)) from failed

@@ -9,7 +9,7 @@ proof, which speaks of the integers:
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,15 @@ from numpy.typing import NDArray
 from nexus_edge.errors import BadInput
 
 Array = NDArray[Any]
+
+
+class TensorType(NamedTuple):
+    """What a commitment binds beside the values: element type, dimensions, and quantisation."""
+
+    dtype: str
+    dims: tuple[int, ...]
+    scale: float | None
+    zero_point: int
 
 
 @dataclass(frozen=True)
@@ -47,6 +56,11 @@ class Port:
     def dtype(self) -> np.dtype[Any]:
         """Element type of the user's array."""
         return np.dtype(np.float32) if self.float_edge else self.storage
+
+    @property
+    def tensor(self) -> TensorType:
+        """What a commitment to it speaks of."""
+        return TensorType(self.storage.name, self.shape, self.scale, self.zero_point)
 
     def describe(self) -> dict[str, Any]:
         """For JSON."""

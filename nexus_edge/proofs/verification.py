@@ -1,13 +1,15 @@
 """Verification. It raises, and never returns an answer that could be ignored."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
-from nexus_edge.errors import BadInput, ProofRejected, RejectReason
+from nexus_edge.errors import BadInput, OpeningError, ProofRejected, RejectReason
 from nexus_edge.proofs import _native
+from nexus_edge.proofs.holding import Holder
 from nexus_edge.proofs.key import VerifyingKey
 from nexus_edge.proofs.native_errors import translated
+from nexus_edge.proofs.opening import Opening, commitment_of
 from nexus_edge.proofs.ports import Array, Port, to_integers
 from nexus_edge.proofs.proof import Proof
 from nexus_edge.types import Context, TensorCommitment
@@ -19,19 +21,22 @@ def verify(
     *,
     inputs: Sequence[Array] | None = None,
     outputs: Sequence[Array] | None = None,
+    input_openings: Sequence[Opening | Holder | None] | None = None,
+    output_openings: Sequence[Opening | Holder | None] | None = None,
     context: Context | None = None,
 ) -> None:
     """Raise `ProofRejected` unless the proof shows its statement, and the statement is about the arrays and context given here.
 
-    What is not given is not compared: a caller who does not compare the context accepts a proof that was made for someone else.
+    What is not given is not compared: a caller who does not compare the context accepts a proof that was made for someone else. A tensor behind
+    a hiding commitment can be compared only by one who has its opening: without it, `OpeningError`.
 
     >>> from nexus_edge.data import demo_digits, demo_model
     >>> from nexus_edge.proofs import Model, commit_model, prove
     >>> key = commit_model(Model.from_tflite(demo_model()))
     >>> (image, _), (other, _) = demo_digits()[:2]
-    >>> proof = prove(key, [image]).proof
-    >>> verify(key.verifying_key, proof, inputs=[image])
-    >>> verify(key.verifying_key, proof, inputs=[other])
+    >>> proved = prove(key, [image])
+    >>> verify(key.verifying_key, proved.proof, inputs=[image], input_openings=proved.input_openings)
+    >>> verify(key.verifying_key, proved.proof, inputs=[other], input_openings=proved.input_openings)
     Traceback (most recent call last):
         ...
     nexus_edge.errors.ProofRejected: the proof is rejected: it is about another 'image'
@@ -41,21 +46,46 @@ def verify(
     if context is not None and proof.statement.context != context:
         raise ProofRejected(RejectReason.CONTEXT, f"it is bound to context {proof.statement.context.hex()}")
     if inputs is not None:
-        stated = proof.statement.inputs
-        for index, (port, integers) in enumerate(zip(key.inputs, to_integers(key.inputs, inputs), strict=True)):
-            if not _same(stated[index], integers, index, key.native.commit_input):
-                raise ProofRejected(RejectReason.INPUT, f"it is about another {port.name!r}")
+        levels: list[Array | None] = [*to_integers(key.inputs, inputs)]
+        _compare(key, key.inputs, proof.statement.inputs, levels, input_openings, RejectReason.INPUT)
     if outputs is not None:
-        _compare_outputs(key, proof, outputs)
+        if len(outputs) != len(key.outputs):
+            raise BadInput("wrong number of arrays", f"expected {len(key.outputs)} outputs, got {len(outputs)}")
+        levels = [_levels(port, array) for port, array in zip(key.outputs, outputs, strict=True)]
+        _compare(key, key.outputs, proof.statement.outputs, levels, output_openings, RejectReason.OUTPUT)
 
 
-def _compare_outputs(key: VerifyingKey, proof: Proof, outputs: Sequence[Array]) -> None:
-    if len(outputs) != len(key.outputs):
-        raise BadInput("wrong number of arrays", f"expected {len(key.outputs)} outputs, got {len(outputs)}")
-    for index, (port, stated, array) in enumerate(zip(key.outputs, proof.statement.outputs, outputs, strict=True)):
-        integers = _levels(port, array)
-        if integers is None or not _same(stated, integers, index, key.native.commit_output):
-            raise ProofRejected(RejectReason.OUTPUT, f"it shows another {port.name!r}")
+def _compare(
+    key: VerifyingKey,
+    ports: Sequence[Port],
+    stated: Sequence[TensorCommitment | Array],
+    arrays: Sequence[Array | None],
+    openings: Sequence[Opening | Holder | None] | None,
+    reason: RejectReason,
+) -> None:
+    """Reject unless the statement is about these integers; None for an array that no integers have."""
+    if openings is None:
+        openings = [None] * len(ports)
+    if len(openings) != len(ports):
+        raise BadInput("wrong number of openings", f"expected one or None for each of {len(ports)} tensors, got {len(openings)}")
+    for port, says, integers, opening in zip(ports, stated, arrays, openings, strict=True):
+        if integers is None or not _same(key, port, says, integers, opening):
+            about = "it is about another" if reason is RejectReason.INPUT else "it shows another"
+            raise ProofRejected(reason, f"{about} {port.name!r}")
+
+
+def _same(key: VerifyingKey, port: Port, stated: TensorCommitment | Array, integers: Array, opening: Opening | Holder | None) -> bool:
+    if not isinstance(stated, bytes):
+        return stated.dtype == integers.dtype and np.array_equal(stated, integers)
+    if key.mode == "plain":
+        return commitment_of(port.tensor, np.ascontiguousarray(integers), key.security, None) == stated
+    if opening is None:
+        why = f"the commitment to {port.name!r} hides it"
+        raise OpeningError("the array cannot be compared", why, "give the opening that its prover keeps")
+    if not isinstance(opening, Opening):
+        opening = opening.read()
+    opening.check_port(port, key.security)
+    return commitment_of(port.tensor, np.ascontiguousarray(integers), key.security, opening.seed) == stated
 
 
 def _levels(port: Port, array: Array) -> Array | None:
@@ -68,10 +98,3 @@ def _levels(port: Port, array: Array) -> Array | None:
     values = port.from_integers(levels)
     nearest = np.clip(np.searchsorted(values, array), 0, len(values) - 1)
     return levels[nearest] if values[nearest].tobytes() == array.tobytes() else None
-
-
-def _same(stated: TensorCommitment | Array, integers: Array, index: int, commit: Callable[[int, Array], bytes]) -> bool:
-    if isinstance(stated, bytes):
-        with translated():
-            return commit(index, np.ascontiguousarray(integers)) == stated
-    return stated.dtype == integers.dtype and np.array_equal(stated, integers)

@@ -3,6 +3,8 @@
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
+from typing import cast
 
 import numpy as np
 import pytest
@@ -23,7 +25,7 @@ from nexus_edge.proofs import (
     prove,
     verify,
 )
-from nexus_edge.types import Context
+from nexus_edge.types import Context, ProofMode
 from tests.support import models
 
 Image = NDArray[np.int8]
@@ -40,6 +42,11 @@ def key(model: Model) -> ProvingKey:
 
 
 @pytest.fixture(scope="module")
+def plain(model: Model) -> ProvingKey:
+    return commit_model(model, mode="plain")
+
+
+@pytest.fixture(scope="module")
 def image() -> Image:
     return demo_digits()[0][0]
 
@@ -52,7 +59,8 @@ def proved(key: ProvingKey, image: Image) -> Proved:
 def test_the_key_survives_its_bytes(key: ProvingKey, proved: Proved, image: Image) -> None:
     loaded = VerifyingKey.from_bytes(key.verifying_key.to_bytes())
     assert loaded.digest == key.verifying_key.digest
-    verify(loaded, Proof.from_bytes(proved.proof.to_bytes()), inputs=[image], outputs=proved.outputs)
+    proof = Proof.from_bytes(proved.proof.to_bytes())
+    verify(loaded, proof, inputs=[image], outputs=proved.outputs, input_openings=proved.input_openings)
 
 
 def test_the_model_survives_its_bytes(model: Model, key: ProvingKey, image: Image) -> None:
@@ -83,9 +91,9 @@ def test_the_statement_names_what_was_proved(key: ProvingKey, proved: Proved, mo
     assert Statement.from_bytes(statement.to_bytes()).to_bytes() == statement.to_bytes()
 
 
-def test_the_same_input_has_the_same_commitment(key: ProvingKey, proved: Proved, image: Image) -> None:
+def test_a_proof_is_bound_to_its_context(key: ProvingKey, image: Image) -> None:
     other = prove(key, [image], context=Context(bytes(range(32))))
-    assert other.proof.statement.inputs == proved.proof.statement.inputs
+    verify(key.verifying_key, other.proof, context=Context(bytes(range(32))))
     with pytest.raises(ProofRejected) as caught:
         verify(key.verifying_key, other.proof, context=Context(bytes(32)))
     assert caught.value.reason is RejectReason.CONTEXT
@@ -99,24 +107,14 @@ def test_a_statement_cannot_be_exchanged(key: ProvingKey, proved: Proved) -> Non
 
 def test_clear_inputs_and_committed_outputs(key: ProvingKey, image: Image) -> None:
     proved = prove(key, [image], clear_inputs=True, commit_outputs=True)
+    openings = proved.output_openings
     (stated,) = proved.proof.statement.inputs
     assert np.array_equal(stated, image)
     assert [len(commitment) for commitment in proved.proof.statement.outputs] == [32]
-    verify(key.verifying_key, proved.proof, inputs=[image], outputs=proved.outputs)
+    verify(key.verifying_key, proved.proof, inputs=[image], outputs=proved.outputs, output_openings=openings)
     with pytest.raises(ProofRejected) as caught:
-        verify(key.verifying_key, proved.proof, outputs=[proved.outputs[0] ^ 1])
+        verify(key.verifying_key, proved.proof, outputs=[proved.outputs[0] ^ 1], output_openings=openings)
     assert caught.value.reason is RejectReason.OUTPUT
-
-
-def test_proofs_chain_by_commitments() -> None:
-    """The committed output of one proof is the committed input of the next."""
-    adder = commit_model(Model.from_tflite(models.chainable()))
-    start = np.arange(-6, 6, dtype=np.int8).reshape(1, 12)
-    first = prove(adder, [start], commit_outputs=True)
-    second = prove(adder, first.outputs)
-    assert first.proof.statement.outputs == second.proof.statement.inputs
-    verify(adder.verifying_key, first.proof)
-    verify(adder.verifying_key, second.proof, outputs=second.outputs)
 
 
 def test_progress_names_the_phases_in_order(key: ProvingKey, image: Image) -> None:
@@ -180,14 +178,68 @@ def test_float_outputs_are_compared_bit_for_bit() -> None:
     for committed in (False, True):
         proved = prove(key, [x], commit_outputs=committed)
         (y,) = proved.outputs
-        verify(key.verifying_key, proved.proof, inputs=[x], outputs=[y])
-        verify(key.verifying_key, proved.proof, inputs=[x + np.float32(0.001)], outputs=[y])  # quantises to the same integers
+        check = partial(
+            verify, key.verifying_key, proved.proof, input_openings=proved.input_openings, output_openings=proved.output_openings
+        )
+        check(inputs=[x], outputs=[y])
+        check(inputs=[x + np.float32(0.001)], outputs=[y])  # quantises to the same integers
         for wrong in (np.nextafter(y, np.float32(1e9)), y + np.float32(0.1), np.full_like(y, np.nan)):
             with pytest.raises(ProofRejected) as caught:
-                verify(key.verifying_key, proved.proof, outputs=[wrong])
+                check(outputs=[wrong])
             assert caught.value.reason is RejectReason.OUTPUT
 
 
-def test_security_of_both_parameter_sets(model: Model) -> None:
-    assert commit_model(model, security=100).verifying_key.soundness()["bits"] >= 100
-    assert commit_model(model, security=128).verifying_key.soundness()["bits"] >= 128
+@pytest.mark.parametrize("mode", ["zk", "plain"])
+def test_security_of_both_parameter_sets(model: Model, mode: ProofMode) -> None:
+    assert commit_model(model, security=100, mode=mode).verifying_key.soundness()["bits"] >= 100
+    assert commit_model(model, security=128, mode=mode).verifying_key.soundness()["bits"] >= 128
+
+
+# The two modes
+
+
+def test_plain_proofs_need_no_openings(plain: ProvingKey, image: Image) -> None:
+    proved = prove(plain, [image], commit_outputs=True)
+    assert proved.input_openings == [None]
+    assert proved.output_openings == [None]
+    verify(plain.verifying_key, proved.proof, inputs=[image], outputs=proved.outputs)
+    with pytest.raises(ProofRejected) as caught:
+        verify(plain.verifying_key, proved.proof, inputs=[image ^ 1])
+    assert caught.value.reason is RejectReason.INPUT
+
+
+def test_a_plain_commitment_is_recognised_and_a_hiding_one_is_not(key: ProvingKey, plain: ProvingKey, image: Image) -> None:
+    again = [prove(plain, [image]).proof.statement.inputs for _ in range(2)]
+    assert again[0] == again[1]
+    again = [prove(key, [image]).proof.statement.inputs for _ in range(2)]
+    assert again[0] != again[1]
+
+
+def test_a_proof_of_one_mode_is_refused_under_the_other(key: ProvingKey, plain: ProvingKey, proved: Proved, image: Image) -> None:
+    assert (key.verifying_key.mode, plain.verifying_key.mode) == ("zk", "plain")
+    assert key.verifying_key.digest != plain.verifying_key.digest
+    for other, proof in ((plain, proved.proof), (key, prove(plain, [image]).proof)):
+        with pytest.raises(ProofRejected) as caught:
+            verify(other.verifying_key, proof)
+        assert caught.value.reason is RejectReason.STATEMENT
+        digest = other.verifying_key.digest
+        renamed = Statement.from_bytes(proof.statement.to_bytes()[:8] + digest + proof.statement.to_bytes()[40:])
+        with pytest.raises(ProofRejected):
+            verify(other.verifying_key, Proof(renamed, proof.body))
+
+
+def pieces(data: bytes) -> set[bytes]:
+    return {data[i : i + 16] for i in range(len(data) - 16)}
+
+
+@pytest.mark.parametrize(("mode", "common"), [("zk", False), ("plain", True)])
+def test_two_proofs_of_one_input_have_nothing_in_common(model: Model, image: Image, mode: ProofMode, common: bool) -> None:
+    """With the weights in the key: rows of committed public weights are the same in all proofs."""
+    key = commit_model(model, "inside", mode=mode)
+    first, second = (pieces(prove(key, [image], commit_outputs=True).proof.body) for _ in range(2))
+    assert bool(first & second) is common
+
+
+def test_an_unknown_mode_is_refused(model: Model) -> None:
+    with pytest.raises(BadInput, match="mode"):
+        commit_model(model, mode=cast(ProofMode, "fast"))

@@ -40,11 +40,11 @@ def float_arithmetic() -> bytes:
     return file.finish(y)
 
 
-def chainable() -> bytes:
-    """int8 (1, 12) -> fully connected -> the same type, scale and zero point, so that it can be applied again."""
+def chainable(seed: int = 5) -> bytes:
+    """int8 (1, 12) -> fully connected -> the same type, scale and zero point, so that it or another such model can be applied to the output."""
     file = ModelWriter()
     x = file.input("int8", [1, 12], 0.1, 2, name="x")
-    weights = file.constant(np.random.default_rng(5).integers(-127, 128, (12, 12)).astype(np.int8), 0.004)
+    weights = file.constant(np.random.default_rng(seed).integers(-127, 128, (12, 12)).astype(np.int8), 0.004)
     y = file.tensor("int8", [1, 12], 0.1, 2, name="y")
     file.add("FULLY_CONNECTED", [x, weights, -1], y)
     return file.finish(y)

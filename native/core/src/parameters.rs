@@ -131,7 +131,7 @@ impl Parameters {
     }
 
     /// Queries to committed oracles. In zero-knowledge mode also the random coefficients of each column of the witness.
-    pub(crate) fn row_queries(&self) -> usize {
+    pub fn row_queries(&self) -> usize {
         self.queries(ORACLE_LOG_BLOWUP)
     }
 

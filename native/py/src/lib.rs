@@ -5,6 +5,8 @@ mod errors;
 mod features;
 mod program;
 mod proofs;
+mod secrets;
+mod tensors;
 
 use pyo3::prelude::*;
 
@@ -17,5 +19,7 @@ fn _native(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add("build_features", features::build_features())?;
     errors::register(m)?;
     program::register(m)?;
+    secrets::register(m)?;
+    tensors::register(m)?;
     proofs::register(m)
 }

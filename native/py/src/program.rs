@@ -3,16 +3,16 @@
 use std::sync::Arc;
 
 use nexus_edge_core::exec::Executor;
-use nexus_edge_core::program::builder::{Convolution, ProgramBuilder as CoreBuilder};
+use nexus_edge_core::program::builder::{Bounds, Convolution, ProgramBuilder as CoreBuilder};
 use nexus_edge_core::program::check::{self, CheckedProgram};
 use nexus_edge_core::program::error::{Fault, ProgramError};
 use nexus_edge_core::program::quantize::Multiplier;
-use nexus_edge_core::program::{DType, Edge, Op, Piece, Port, Program, Semantics, Weights, Window};
+use nexus_edge_core::program::{DType, Edge, Op, Piece, Port, PrivateForm, Program, Semantics, Weights, Window};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList};
 
 use crate::proofs::ProvingKey;
-use crate::{arrays, errors};
+use crate::{arrays, errors, tensors};
 
 type WindowTuple = ((u32, u32), (u32, u32), (u32, u32), (u32, u32), (u32, u32), (u32, u32));
 
@@ -30,6 +30,13 @@ fn refused(label: &str, fault: Fault, detail: impl Into<String>) -> PyErr {
 
 const SEMANTICS: [(&str, Semantics); 3] =
     [("tflm", Semantics::Tflm), ("tflite-2.14", Semantics::Tflite214), ("litert-2.3-ref", Semantics::Litert23Ref)];
+
+/// `log2 V` of private layers: one for all, or one for each.
+#[derive(FromPyObject)]
+enum LogBounds {
+    All(u8),
+    Each(Vec<u8>),
+}
 
 /// Adds operators in order, then `finish` finds the digital lines, checks everything and returns the model.
 #[pyclass(module = "nexus_edge.proofs._native")]
@@ -152,6 +159,16 @@ impl ProgramBuilder {
         Ok(())
     }
 
+    #[pyo3(signature = (log_bounds = None))]
+    fn private(&mut self, log_bounds: Option<LogBounds>) -> PyResult<()> {
+        self.open()?.private(match log_bounds {
+            None => Bounds::Default,
+            Some(LogBounds::All(bits)) => Bounds::All(bits),
+            Some(LogBounds::Each(bits)) => Bounds::Each(bits),
+        });
+        Ok(())
+    }
+
     #[pyo3(signature = (range_bits = None))]
     fn finish(&mut self, py: Python<'_>, range_bits: Option<u8>) -> PyResult<Model> {
         let builder = self.inner.take().ok_or_else(|| refused("program", Fault::Unsupported, "the builder is finished"))?;
@@ -216,9 +233,10 @@ impl Model {
         describe(py, self.executor.program())
     }
 
-    #[pyo3(signature = (weights_inside = false, security = 100))]
-    fn commit(&self, py: Python<'_>, weights_inside: bool, security: u32) -> PyResult<ProvingKey> {
-        py.detach(|| ProvingKey::new(self, weights_inside, security))
+    #[pyo3(signature = (weights_inside = false, security = 100, mode = "zk"))]
+    fn commit(&self, py: Python<'_>, weights_inside: bool, security: u32, mode: &str) -> PyResult<ProvingKey> {
+        let mode = tensors::mode(mode)?;
+        py.detach(|| ProvingKey::new(self, weights_inside, security, mode))
     }
 }
 
@@ -271,6 +289,8 @@ pub fn describe<'py>(py: Python<'py>, p: &CheckedProgram) -> PyResult<Bound<'py,
     d.set_item("range_bits", p.range_bits)?;
     d.set_item("clamp_rows", p.clamp_rows)?;
     d.set_item("sign_rows", p.sign_rows)?;
+    let bounds = |form: &PrivateForm| form.log_bounds.iter().copied().filter(|&b| b > 0).map(u32::from).collect::<Vec<_>>();
+    d.set_item("log_bounds", p.private.as_ref().map(bounds))?;
     Ok(d)
 }
 

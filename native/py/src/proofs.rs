@@ -2,21 +2,21 @@
 
 use std::sync::Arc;
 
-use nexus_edge_core::field::{F, from_i64};
+use nexus_edge_core::parameters::Mode;
 use nexus_edge_core::program::{Port, Program, Tensor};
-use nexus_edge_core::proof::{self as core, Compiled, Content, KeyError, ProveError, Request, StatementTensor, tensor_commitment};
+use nexus_edge_core::proof::{self as core, Content, RegistrationError, Request, StatementTensor};
 use nexus_edge_core::reject::Reject;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList};
 
 use crate::program::{Model, describe};
-use crate::{arrays, errors};
+use crate::secrets::Seed;
+use crate::{arrays, errors, tensors};
 
-fn key_error(e: KeyError) -> PyErr {
+fn registration_error(e: RegistrationError) -> PyErr {
     match e {
-        KeyError::Program(e) => errors::program(e),
-        KeyError::Malformed(_) => errors::with_kind(errors::ProgramError::new_err(e.to_string()), "encoding"),
-        _ => errors::with_kind(errors::ProgramError::new_err(e.to_string()), "unsupported"),
+        RegistrationError::Proof(e) => errors::proving(e),
+        e => errors::with_kind(errors::ProgramError::new_err(e.to_string()), "unsupported"),
     }
 }
 
@@ -59,20 +59,11 @@ pub struct VerifyingKey {
     inner: Arc<core::VerifyingKey>,
 }
 
-impl VerifyingKey {
-    fn commitment<'py>(&self, py: Python<'py>, t: &Tensor, array: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
-        let values: Vec<F> = arrays::tensor(array, t)?.into_iter().map(|x| from_i64(i64::from(x))).collect();
-        let parameters = self.inner.parameters();
-        let commitment = py.detach(|| tensor_commitment(&Compiled::commit_tensor(parameters, t, &values).root, t, parameters));
-        Ok(PyBytes::new(py, &commitment))
-    }
-}
-
 #[pymethods]
 impl VerifyingKey {
     #[staticmethod]
     fn load(py: Python<'_>, data: &[u8]) -> PyResult<Self> {
-        let inner = py.detach(|| core::VerifyingKey::from_bytes(data)).map_err(key_error)?;
+        let inner = py.detach(|| core::VerifyingKey::from_bytes(data)).map_err(errors::key)?;
         Ok(VerifyingKey { inner: Arc::new(inner) })
     }
 
@@ -87,17 +78,18 @@ impl VerifyingKey {
 
     fn describe<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let d = describe(py, self.inner.program())?;
-        let compiled = self.inner.compiled(&self.inner.usual_form()).map_err(key_error)?;
+        let compiled = self.inner.compiled(&self.inner.usual_form()).map_err(errors::key)?;
         d.set_item("cells", compiled.layout.cells())?;
         d.set_item("lookups", compiled.layout.lookup_count())?;
         d.set_item("proof_bytes", core::proof_bytes(self.inner.parameters(), &compiled))?;
         d.set_item("security", self.inner.parameters().security())?;
+        d.set_item("mode", tensors::word(self.inner.parameters().mode()))?;
         d.set_item("committed_weights", self.inner.committed_weights())?;
         Ok(d)
     }
 
     fn soundness<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let compiled = self.inner.compiled(&self.inner.usual_form()).map_err(key_error)?;
+        let compiled = self.inner.compiled(&self.inner.usual_form()).map_err(errors::key)?;
         let sum = core::soundness(self.inner.parameters(), &compiled);
         let d = PyDict::new(py);
         let terms = PyDict::new(py);
@@ -108,16 +100,6 @@ impl VerifyingKey {
         d.set_item("bits", sum.bits)?;
         d.set_item("security", self.inner.parameters().security())?;
         Ok(d)
-    }
-
-    fn commit_input<'py>(&self, py: Python<'py>, index: usize, array: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
-        let p = self.inner.program();
-        self.commitment(py, port(p, &p.inputs, index)?, array)
-    }
-
-    fn commit_output<'py>(&self, py: Python<'py>, index: usize, array: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
-        let p = self.inner.program();
-        self.commitment(py, port(p, &p.outputs, index)?, array)
     }
 }
 
@@ -177,9 +159,9 @@ pub struct ProvingKey {
 
 impl ProvingKey {
     /// Commits a model.
-    pub fn new(model: &Model, inside: bool, security: u32) -> PyResult<Self> {
+    pub fn new(model: &Model, inside: bool, security: u32, mode: Mode) -> PyResult<Self> {
         let program = Program::clone(model.executor.program());
-        let inner = core::ProvingKey::new(program, (*model.weights).clone(), inside, security).map_err(key_error)?;
+        let inner = core::ProvingKey::new(program, (*model.weights).clone(), inside, security, mode).map_err(errors::key)?;
         let executor = nexus_edge_core::exec::Executor::new(inner.verifying.program().clone(), &inner.weights).map_err(errors::program)?;
         Ok(ProvingKey { inner, executor })
     }
@@ -192,7 +174,7 @@ impl ProvingKey {
         VerifyingKey { inner: self.inner.verifying.clone() }
     }
 
-    #[pyo3(signature = (inputs, context, clear_inputs = false, commit_outputs = false, threads = 0, progress = None))]
+    #[pyo3(signature = (inputs, context, clear_inputs = false, commit_outputs = false, threads = 0, progress = None, seeds = Vec::new()))]
     fn prove<'py>(
         &self,
         py: Python<'py>,
@@ -202,7 +184,8 @@ impl ProvingKey {
         commit_outputs: bool,
         threads: usize,
         progress: Option<Py<PyAny>>,
-    ) -> PyResult<(Vec<Bound<'py, PyAny>>, Statement, Bound<'py, PyBytes>, Bound<'py, PyDict>)> {
+        seeds: Vec<Option<PyRef<'py, Seed>>>,
+    ) -> PyResult<(Vec<Bound<'py, PyAny>>, Statement, Bound<'py, PyBytes>, Vec<Option<(Seed, Vec<usize>)>>, Bound<'py, PyDict>)> {
         let p = self.inner.verifying.program();
         if inputs.len() != p.inputs.len() {
             return Err(errors::input("count", format!("{} inputs for a model with {}", inputs.len(), p.inputs.len())));
@@ -213,26 +196,9 @@ impl ProvingKey {
             inputs: values.iter().map(Vec::as_slice).collect(),
             context: hash("the context", context)?,
             committed: [vec![!clear_inputs; p.inputs.len()], vec![commit_outputs; p.outputs.len()]].concat(),
+            seeds: seeds.iter().map(|s| s.as_ref().map(|s| s.inner.clone())).collect(),
         };
-        // A callback that raises stops the proof; its exception is what the caller gets.
-        let mut raised: Option<PyErr> = None;
-        let mut report = |phase: &'static str, fraction: f64| {
-            let Some(callback) = &progress else { return true };
-            Python::attach(|py| match callback.call1(py, (phase, fraction)).and_then(|go| go.is_truthy(py)) {
-                Ok(go) => go,
-                Err(e) => {
-                    raised = Some(e);
-                    false
-                }
-            })
-        };
-        let made = py.detach(|| on_threads(threads, || core::prove(&self.inner, &self.executor, &request, &mut report)))?;
-        let made = made.map_err(|e| match (raised, e) {
-            (Some(e), _) => e,
-            (None, ProveError::Execution(e)) => errors::execution(e),
-            (None, ProveError::Key(e)) => key_error(e),
-            (None, e) => errors::with_kind(errors::Cancelled::new_err(e.to_string()), "cancelled"),
-        })?;
+        let made = reporting(py, progress, threads, |report| core::prove(&self.inner, &self.executor, &request, report), errors::proving)?;
         let outputs =
             made.outputs.iter().enumerate().map(|(i, y)| arrays::array(py, y, port(p, &p.outputs, i)?)).collect::<PyResult<_>>()?;
         let figures = PyDict::new(py);
@@ -244,8 +210,51 @@ impl ProvingKey {
         figures.set_item("cells", made.figures.cells)?;
         figures.set_item("lookups", made.figures.lookups)?;
         figures.set_item("security_bits", made.figures.bits)?;
-        Ok((outputs, Statement { inner: made.statement }, PyBytes::new(py, &made.proof), figures))
+        let opened = made.opened.into_iter().map(|o| o.map(|o| (Seed { inner: o.seed }, o.rows))).collect();
+        Ok((outputs, Statement { inner: made.statement }, PyBytes::new(py, &made.proof), opened, figures))
     }
+
+    #[pyo3(signature = (threads = 0, progress = None))]
+    fn register<'py>(&self, py: Python<'py>, threads: usize, progress: Option<Py<PyAny>>) -> PyResult<Bound<'py, PyBytes>> {
+        let proof = reporting(py, progress, threads, |report| core::register(&self.inner, report), registration_error)?;
+        Ok(PyBytes::new(py, &proof.proof))
+    }
+
+    #[pyo3(signature = (fresh, threads = 0, progress = None))]
+    fn link<'py>(
+        &self,
+        py: Python<'py>,
+        fresh: Vec<PyRef<'py, ProvingKey>>,
+        threads: usize,
+        progress: Option<Py<PyAny>>,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let fresh: Vec<&core::ProvingKey> = fresh.iter().map(|key| &key.inner).collect();
+        let proof = reporting(py, progress, threads, |report| core::link(&self.inner, &fresh, report), registration_error)?;
+        Ok(PyBytes::new(py, &proof.proof))
+    }
+}
+
+/// Runs `f` with a report that calls back into Python. A callback that raises stops it; its exception is what the caller gets.
+fn reporting<T: Send, E: Send>(
+    py: Python<'_>,
+    callback: Option<Py<PyAny>>,
+    threads: usize,
+    f: impl FnOnce(core::Progress<'_>) -> Result<T, E> + Send,
+    error: impl FnOnce(E) -> PyErr,
+) -> PyResult<T> {
+    let mut raised: Option<PyErr> = None;
+    let mut report = |phase: &'static str, fraction: f64| {
+        let Some(callback) = &callback else { return true };
+        Python::attach(|py| match callback.call1(py, (phase, fraction)).and_then(|go| go.is_truthy(py)) {
+            Ok(go) => go,
+            Err(e) => {
+                raised = Some(e);
+                false
+            }
+        })
+    };
+    let made = py.detach(|| on_threads(threads, || f(&mut report)))?;
+    made.map_err(|e| raised.unwrap_or_else(|| error(e)))
 }
 
 /// Raises `Rejected` unless the proof shows the statement.
@@ -254,10 +263,25 @@ fn verify(py: Python<'_>, key: &VerifyingKey, statement: &Statement, proof: &[u8
     py.detach(|| core::verify(&key.inner, &statement.inner, proof)).map_err(|e| rejected(&e))
 }
 
+/// Raises `Rejected` unless the proof shows that the key's private weights are what its program assumes.
+#[pyfunction]
+fn verify_registration(py: Python<'_>, key: &VerifyingKey, proof: &[u8]) -> PyResult<()> {
+    py.detach(|| core::verify_registration(&key.inner, proof)).map(drop).map_err(|e| rejected(&e))
+}
+
+/// Raises `Rejected` unless the proof shows that all keys commit to the weights of the first.
+#[pyfunction]
+fn verify_link(py: Python<'_>, registered: &VerifyingKey, fresh: Vec<PyRef<'_, VerifyingKey>>, proof: &[u8]) -> PyResult<()> {
+    let fresh: Vec<&core::VerifyingKey> = fresh.iter().map(|key| &*key.inner).collect();
+    py.detach(|| core::verify_link(&registered.inner, &fresh, proof)).map(drop).map_err(|e| rejected(&e))
+}
+
 /// Adds the classes to the module.
 pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<VerifyingKey>()?;
     m.add_class::<Statement>()?;
     m.add_class::<ProvingKey>()?;
+    m.add_function(wrap_pyfunction!(verify_registration, m)?)?;
+    m.add_function(wrap_pyfunction!(verify_link, m)?)?;
     m.add_function(wrap_pyfunction!(verify, m)?)
 }

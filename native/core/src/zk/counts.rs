@@ -4,11 +4,13 @@
 use super::support::random_net::random_net;
 use super::support::{dense, dense_with, everything, nets, uint8_head};
 use crate::field::K;
+use crate::layout::Layout;
 use crate::masking::{MaskedReader, Nothing};
-use crate::parameters::Mode;
+use crate::parameters::{Mode, Parameters};
 use crate::program::check::CheckedProgram;
 use crate::program::{Program, Weights};
-use crate::proof::{Content, ProvingKey, Statement, StatementTensor, VerifyingKey, conversation, masked_messages, soundness};
+use crate::proof::{Compiled, Content, ProvingKey, Statement, StatementTensor, VerifyingKey};
+use crate::proof::{conversation, masked_messages, soundness, weight_conversation, weight_messages};
 use crate::soundness::Term;
 
 /// Messages and equations of a form of statement, by reading a proof of zeros.
@@ -25,6 +27,14 @@ fn counts<const D: usize>(key: &VerifyingKey, committed: &[bool]) -> (usize, usi
     reader.counts()
 }
 
+/// The soundness calculator's term for the batch is of at least so many equations.
+fn assert_counted(parameters: &Parameters, compiled: &Compiled, equations: usize) {
+    let terms = soundness(parameters, compiled).terms;
+    let counted = terms.iter().find(|t: &&Term| t.name == "line: equations").expect("a zero-knowledge proof").bits;
+    let field = 63.999 * parameters.degree() as f64;
+    assert!(equations > 0 && counted <= field - (equations as f64).log2(), "{equations} equations, {counted} bits");
+}
+
 /// Checks all forms of a network; `false` if it has no proof.
 fn check((program, weights): (CheckedProgram, Weights), inside: bool, security: u32) -> bool {
     let Ok(key) = ProvingKey::new(Program::clone(&program), weights, inside, security, Mode::Zk) else { return false };
@@ -35,10 +45,7 @@ fn check((program, weights): (CheckedProgram, Weights), inside: bool, security: 
         let compiled = key.compiled(&committed).expect("a layout");
         let (messages, equations) = if security == 100 { counts::<2>(key, &committed) } else { counts::<3>(key, &committed) };
         assert_eq!(messages, masked_messages(&compiled), "{:?} {committed:?}", program.ops);
-        let terms = soundness(key.parameters(), &compiled).terms;
-        let counted = terms.iter().find(|t: &&Term| t.name == "line: equations").expect("a zero-knowledge proof").bits;
-        let field = 63.999 * key.parameters().degree() as f64;
-        assert!(equations > 0 && counted <= field - (equations as f64).log2(), "{equations} equations, {counted} bits");
+        assert_counted(key.parameters(), &compiled, equations);
     }
     true
 }
@@ -67,6 +74,30 @@ fn messages_and_equations_of_the_tests_networks() {
             }
         }
     }
+}
+
+/// Proofs of inference under hidden weights, registrations and links.
+#[test]
+fn messages_and_equations_of_private_models() {
+    for (depthwise, security) in [(false, 100), (true, 128)] {
+        let net = nets::private_layer(depthwise, 1);
+        assert!(check(net.clone(), false, security));
+        let parameters = Parameters::new(security, Mode::Zk).expect("a set");
+        let layouts = [Layout::registration(&net.0).expect("a layout"), Layout::link(&net.0, 1), Layout::link(&net.0, 3)];
+        for layout in layouts {
+            let compiled = Compiled::from_layout(&parameters, layout).expect("a structure");
+            let (messages, equations) =
+                if security == 100 { weight_counts::<2>(&parameters, &compiled) } else { weight_counts::<3>(&parameters, &compiled) };
+            assert_eq!(messages, weight_messages(&compiled));
+            assert_counted(&parameters, &compiled, equations);
+        }
+    }
+}
+
+fn weight_counts<const D: usize>(parameters: &Parameters, compiled: &Compiled) -> (usize, usize) {
+    let mut reader = MaskedReader::<Nothing, D>::new(Nothing::default());
+    weight_conversation(&mut reader, parameters, compiled, &vec![[0; 32]; compiled.oracles.len()]).expect("zeros are a conversation");
+    reader.counts()
 }
 
 #[test]

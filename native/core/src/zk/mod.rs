@@ -28,13 +28,14 @@ use crate::program::{Program, Weights};
 use crate::proof::{Cheat, Compiled, Lapse, ProvingKey, Secrets, Shown, conversation, prove_forged, verify_lapsed};
 use crate::prover::values::Witness;
 use crate::prover::witness;
-use crate::random::{Randomness, Weakness};
+use crate::random::{Randomness, Seed, Weakness};
 use crate::reject::Verdict;
 
 /// A small parameter set: 2^8 rows, 9 queries; `clear_log` decides whether the combination of the columns is sent or committed.
 fn small_key((program, weights): (CheckedProgram, Weights), inside: bool, clear_log: usize) -> ProvingKey {
     let parameters = Parameters::tiny_in(Mode::Zk, 2, 16, 8, clear_log, 4);
-    ProvingKey::with_parameters(Program::clone(&program), weights, inside, parameters).expect("provable")
+    let seed = program.private.is_some().then(|| Seed::from_bytes([2; 32]));
+    ProvingKey::with_parameters(Program::clone(&program), weights, inside, parameters, seed).expect("provable")
 }
 
 fn taped(tape: [u8; 32]) -> Lapse {

@@ -1,13 +1,13 @@
 //! Proofs of the simulator: accepted under the challenges that it programmed, refused under real ones.
 
-use super::simulator::simulate;
-use super::support::{Net, Random, dense};
+use super::simulator::{Simulated, simulate};
+use super::support::{Net, Random, dense, nets};
 use super::{Subject, small_key, taped};
 use crate::masking::EQUATIONS;
 use crate::pcs::OracleLayout;
 use crate::program::check::CheckedProgram;
 use crate::program::{Edge, Piece, Weights};
-use crate::proof::{ProvingKey, verify, verify_lapsed};
+use crate::proof::{KeyWeights, Lapse, ProvingKey, VerifyingKey, verify_lapsed};
 use crate::random::{Randomness, Weakness};
 use crate::reject::Reject;
 
@@ -33,11 +33,21 @@ fn check(key: &ProvingKey, forms: &[[bool; 2]], sizes: [usize; 2]) {
             form.iter().zip(sizes).map(|(&c, n)| (!c).then(|| (0..n).map(|_| random.next() as u8).collect())).collect();
         let tape = [k as u8; 32];
         let mut coins = Randomness::chosen([9; 32]);
-        let (statement, proof) = simulate(&key.verifying, &compiled, &clear, key.model.as_ref(), tape, &mut coins);
-        let judged = |tape| verify_lapsed(&key.verifying, &statement, &proof, taped(tape));
-        assert_eq!(judged(tape), Ok(()), "{form:?}");
-        assert!(judged([77; 32]).is_err(), "{form:?}");
-        let real = verify(&key.verifying, &statement, &proof);
+        let private = key.verifying.program().private.is_some();
+        let public = key.model.as_ref().filter(|_| !private);
+        let Simulated { mut statement, proof, model } = simulate(&key.verifying, &compiled, &clear, public, tape, &mut coins);
+        // Hidden weights: their commitment is simulated too.
+        let own = &key.verifying;
+        let simulated = model.map(|root| VerifyingKey::new(own.parameters().clone(), own.program().clone(), KeyWeights::Committed(root)));
+        let simulated = simulated.transpose().expect("a key");
+        assert_eq!(simulated.is_some(), private);
+        let verifying = simulated.as_ref().unwrap_or(own);
+        statement.digest = verifying.digest();
+        let judged = |lapse| verify_lapsed(verifying, &statement, &proof, lapse);
+        let judged_by = |tape| judged(taped(tape));
+        assert_eq!(judged_by(tape), Ok(()), "{form:?}");
+        assert!(judged_by([77; 32]).is_err(), "{form:?}");
+        let real = judged(Lapse::default());
         assert!(matches!(real, Err(Reject::Equation(EQUATIONS | "value of the combined polynomial"))), "{form:?}: {real:?}");
         // As long as a real one, but for hashes that two queries share: both open the same rows.
         let subject = Subject::new(key, form, &Random(3).int8(sizes[0]));
@@ -77,4 +87,12 @@ fn simulated_proofs_with_a_long_kept_oracle() {
     let alone = OracleLayout::new(key.verifying.parameters(), witness.role, 0, witness.shapes.clone(), witness.hiding);
     assert!(alone.log_rows < input.log_rows && witness.log_rows == input.log_rows, "{} {}", alone.log_rows, input.log_rows);
     check(&key, &FORMS, [3000, 8]);
+}
+
+/// Weights that nobody but their owner knows: the model oracle is a kept one.
+#[test]
+fn simulated_proofs_of_a_private_model() {
+    let key = small_key(nets::private_layer(false, 1), false, 12);
+    let sizes = [key.verifying.program().inputs[0].tensor, key.verifying.program().outputs[0].tensor];
+    check(&key, &FORMS[1..2], sizes.map(|id| key.verifying.program().tensors[id as usize].size()));
 }

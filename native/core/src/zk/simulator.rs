@@ -92,6 +92,14 @@ fn opened(compiled: &Compiled, oracle: usize, rows: &BTreeMap<usize, Vec<F>>, co
     (tree.root(), data)
 }
 
+/// What a simulator makes.
+pub struct Simulated {
+    pub statement: Statement,
+    pub proof: Vec<u8>,
+    /// The root of hidden weights.
+    pub model: Option<Digest>,
+}
+
 /// Makes a statement and an accepted proof of it, where `clear` has the bytes of each clear tensor. `public` is the oracle of weights that
 /// everybody knows, where there is one.
 pub fn simulate(
@@ -101,7 +109,7 @@ pub fn simulate(
     public: Option<&Committed>,
     tape: [u8; 32],
     coins: &mut Randomness,
-) -> (Statement, Vec<u8>) {
+) -> Simulated {
     let (params, stack): (&Parameters, _) = (key.parameters(), &compiled.stack);
     let tensors = compiled.layout.ports.iter().zip(clear).map(|(&id, clear)| {
         let content = clear.clone().map_or(Content::Committed([0; 32]), Content::Clear);
@@ -156,7 +164,7 @@ pub fn simulate(
         row[columns + 2 * D..].copy_from_slice(&(v - e * r).0);
     }
 
-    let (mut heads, mut openings) = (Vec::new(), Vec::new());
+    let (mut heads, mut openings, mut model) = (Vec::new(), Vec::new(), None);
     for (o, port) in compiled.ports.iter().enumerate() {
         if compiled.oracles[o].hiding == Hiding::None {
             let mut prover = Prover::default();
@@ -165,8 +173,12 @@ pub fn simulate(
             continue;
         }
         let (root, data) = opened(compiled, o, &rows[o], coins);
-        heads.extend(root);
         openings.extend(data);
+        if o > 0 && port.is_none() {
+            model = Some(root);
+            continue;
+        }
+        heads.extend(root);
         if let Some(port) = *port {
             let tensor = &key.program().tensors[compiled.layout.ports[port] as usize];
             statement.tensors[port].content = Content::Committed(tensor_commitment(&root, tensor, params));
@@ -179,5 +191,5 @@ pub fn simulate(
         prove_folding(params, &mut prover, &source.g, Word::new(&source.g), &combined.z, indices);
         prover.finish()
     };
-    (statement, [heads, source.sent, openings, folding].concat())
+    Simulated { statement, proof: [heads, source.sent, openings, folding].concat(), model }
 }

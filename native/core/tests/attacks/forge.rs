@@ -5,6 +5,7 @@
 //!
 //! Every verdict is that of both modes: each forgery is made and judged as a plain proof and as a zero-knowledge one.
 
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -38,6 +39,23 @@ pub struct Victim {
     /// Of zero-knowledge ones.
     pub zk: ProvingKey,
     pub executor: Executor,
+}
+
+/// Whose key proves.
+enum Prover<'a> {
+    Victim(&'a ProvingKey),
+    Other(Box<ProvingKey>),
+}
+
+impl Deref for Prover<'_> {
+    type Target = ProvingKey;
+
+    fn deref(&self) -> &ProvingKey {
+        match self {
+            Prover::Victim(key) => key,
+            Prover::Other(key) => key,
+        }
+    }
 }
 
 /// The two verdicts on one forgery as one: both accept or both refuse, for the same reason. Which of the equations between masked messages is
@@ -322,16 +340,16 @@ impl<'a> Forgery<'a> {
         });
         let committed = committed.as_ref().unwrap_or(&witness);
         let secrets = Secrets::fresh().expect("randomness");
-        let forged;
-        let prover = match mode {
-            Mode::Plain => self.prover,
-            Mode::Zk if std::ptr::eq(self.prover, &self.victim.key) => &self.victim.zk,
-            Mode::Zk => {
-                forged = self.victim.zk.forged(Weights::clone(&self.prover.weights)).expect("a layout");
-                &forged
-            }
-        };
-        prove_forged(prover, compiled, &witness, committed, &self.ports, CONTEXT, secrets, cheat)
+        prove_forged(&self.prover_in(mode), compiled, &witness, committed, &self.ports, CONTEXT, secrets, cheat)
+    }
+
+    /// The prover's key in a mode: the victim's, or one with other weights under its name.
+    fn prover_in(&self, mode: Mode) -> impl Deref<Target = ProvingKey> {
+        if std::ptr::eq(self.prover, &self.victim.key) {
+            Prover::Victim(self.victim.in_mode(mode))
+        } else {
+            Prover::Other(Box::new(self.victim.in_mode(mode).forged(Weights::clone(&self.prover.weights)).expect("a layout")))
+        }
     }
 
     fn compiled(&self, mode: Mode, layout: Layout) -> Compiled {
@@ -391,7 +409,7 @@ impl<'a> Forgery<'a> {
         same_in_both_modes(|mode| {
             let compiled = self.compiled(mode, layout.clone());
             let shown = self.make(mode, &compiled, Cheat::default());
-            verify_compiled(&self.victim.in_mode(mode).verifying, &compiled, &shown.statement, &shown.proof)
+            verify_compiled(&self.prover_in(mode).verifying, &compiled, &shown.statement, &shown.proof)
         })
     }
 
