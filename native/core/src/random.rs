@@ -90,7 +90,7 @@ impl Seed {
     /// under two descriptions, never share a random cell or a salt, whatever seeds their holders choose.
     pub(crate) fn bound_to(&self, description: &[u8], values: &[&[F]]) -> Seed {
         let mut h = blake3::Hasher::new_derive_key(BOUND);
-        h.update(&self.0);
+        h.update(&self.bytes);
         h.update(&(description.len() as u64).to_le_bytes());
         h.update(description);
         let mut bytes = Vec::new();
@@ -100,7 +100,7 @@ impl Seed {
             h.update(&bytes);
         }
         bytes.zeroize();
-        let seed = Seed(*h.finalize().as_bytes());
+        let seed = Seed::from_bytes(*h.finalize().as_bytes());
         h.zeroize();
         seed
     }
