@@ -15,6 +15,9 @@
 //!
 //! The verifier records what it computes from messages as a list of operations on nodes, and evaluates it when `w` is known.
 
+#[cfg(feature = "attacks")]
+mod forged;
+
 use std::cell::RefCell;
 
 use p3_field::PackedValue;
@@ -23,6 +26,8 @@ use rayon::prelude::*;
 use crate::channel::{Prover, Reader, Source, Transcript};
 use crate::field::{F, K, LANES, PackedF, PackedK};
 use crate::reject::{Reject, Verdict};
+#[cfg(feature = "attacks")]
+pub use forged::{Defect, Trick};
 
 /// The equations' reason of refusal: which of them is false does not show.
 pub const EQUATIONS: &str = "an equation between masked messages";
@@ -143,11 +148,18 @@ pub struct Line<const D: usize> {
     pub e: K<D>,
     /// All coefficients.
     pub v: Vec<K<D>>,
+    /// Of a verifier who does not compare it with the rows.
+    #[cfg(feature = "attacks")]
+    pub(crate) unchecked: bool,
 }
 
 impl<const D: usize> Line<D> {
     /// Whether `b + e r` are the values of the polynomial `v` for all opened `(r, b)` at points of the base field.
     pub(crate) fn check(&self, opened: impl Iterator<Item = (K<D>, K<D>)>, points: &[F]) -> Verdict<()> {
+        #[cfg(feature = "attacks")]
+        if self.unchecked {
+            return Ok(());
+        }
         match opened.zip(evaluate(&self.v, points)).all(|((r, b), value)| b + self.e * r == value) {
             true => Ok(()),
             false => Err(Reject::Row { oracle: "line" }),
@@ -181,12 +193,20 @@ pub struct MaskedReader<S, const D: usize> {
     record: RefCell<Record<D>>,
     /// Messages as they were sent.
     sent: Vec<K<D>>,
+    #[cfg(feature = "attacks")]
+    lapse: forged::Lapse<D>,
 }
 
 impl<S: Source, const D: usize> MaskedReader<S, D> {
     /// Reads `source`.
     pub fn new(source: S) -> Self {
-        MaskedReader { source, record: RefCell::default(), sent: Vec::new() }
+        MaskedReader {
+            source,
+            record: RefCell::default(),
+            sent: Vec::new(),
+            #[cfg(feature = "attacks")]
+            lapse: forged::Lapse::default(),
+        }
     }
 
     /// What is left of the source.
@@ -273,6 +293,10 @@ impl<S: Source, const D: usize> Reader<D> for MaskedReader<S, D> {
     }
 
     fn settle(&mut self, pads: usize) -> Verdict<Option<Line<D>>> {
+        #[cfg(feature = "attacks")]
+        if self.is_lapsed() {
+            return self.settle_lapsed(pads);
+        }
         let gamma: K<D> = self.challenge("equations");
         let constants = self.receive_clear("line constants", 2)?;
         let e: K<D> = self.challenge("line");
@@ -282,7 +306,12 @@ impl<S: Source, const D: usize> Reader<D> for MaskedReader<S, D> {
         if value + v[n] != constants[0] + e * constants[1] {
             return Err(Reject::Equation(EQUATIONS));
         }
-        Ok(Some(Line { e, v }))
+        Ok(Some(Line {
+            e,
+            v,
+            #[cfg(feature = "attacks")]
+            unchecked: false,
+        }))
     }
 }
 

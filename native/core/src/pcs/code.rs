@@ -29,7 +29,7 @@ pub(crate) struct Leaf {
 }
 
 impl Leaf {
-    fn key(&self) -> Key {
+    pub fn key(&self) -> Key {
         Key::leaf(self.role, self.columns, self.salted)
     }
 
@@ -43,7 +43,7 @@ impl Leaf {
     }
 
     /// Hashes rows of canonical bytes, each with its salt.
-    fn digests(&self, key: &Key, rows: &[u8]) -> Vec<Digest> {
+    pub fn digests(&self, key: &Key, rows: &[u8]) -> Vec<Digest> {
         let (raw, size) = (self.opened(), leaf_bytes(self.columns, self.salt()));
         let mut out = vec![[0; 32]; rows.len() / raw];
         let mut padded = vec![0; out.len() * size];
@@ -103,6 +103,12 @@ impl Code {
     /// The root.
     pub fn root(&self) -> Digest {
         self.tree.root()
+    }
+
+    /// The values of all columns at point `i`.
+    #[cfg(test)]
+    pub fn row(&self, i: usize) -> Vec<F> {
+        self.words.row(i).collect()
     }
 
     /// Appends the opening at `rows`, sorted and distinct.

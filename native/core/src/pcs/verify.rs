@@ -21,12 +21,12 @@ use crate::reject::{Reject, Verdict};
 /// The column combination as received, before any index is drawn.
 pub struct Combined<const D: usize> {
     /// Weights of the stack's columns.
-    columns: Vec<K<D>>,
+    pub(crate) columns: Vec<K<D>>,
     /// The point below `log2(L_max)`.
-    z: Vec<K<D>>,
+    pub(crate) z: Vec<K<D>>,
     s: K<D>,
     /// Coefficients of the combination from `L_max` on: those of random pads.
-    pads: Vec<K<D>>,
+    pub(crate) pads: Vec<K<D>>,
     g: Polynomial<D>,
 }
 
