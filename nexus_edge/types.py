@@ -1,5 +1,7 @@
 """Semantic types: what a number or a string of bytes is."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal, NewType
 
 ModelDigest = NewType("ModelDigest", bytes)
@@ -22,6 +24,16 @@ WeightsMode = Literal["committed", "inside"]
 
 ProofMode = Literal["zk", "plain"]
 """What a proof shows beside its statement: nothing, or functions of everything. Part of the parameter set."""
+
+
+@dataclass(frozen=True)
+class PrivateForm:
+    """How a model whose weights nobody else sees is compiled: its public program depends on shapes and scales only."""
+
+    log_bounds: int | Sequence[int] | None = None
+    """The owner's `log2 V` for all layers with weights, or for each in order: values before a clamp lie in [-V, V). By default 14, which
+    suits most models."""
+
 
 SecurityBits = Literal[100, 128]
 """Parameter set: the sum of all error terms of a proof is below two to the minus this."""

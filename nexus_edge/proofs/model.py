@@ -11,6 +11,7 @@ from nexus_edge.proofs.container import MIB, ContainerError, Format, Section
 from nexus_edge.proofs.importers.tflite import import_tflite
 from nexus_edge.proofs.native_errors import translated
 from nexus_edge.proofs.ports import Array, Port, to_integers
+from nexus_edge.types import PrivateForm
 
 FORMAT = Format(b"NXEMODEL", 1, (Section("program", 256 * MIB), Section("weights", 4096 * MIB)))
 """What `nexus-edge model import` writes: the canonical program and its weights."""
@@ -36,13 +37,13 @@ class Model:
         self.outputs = tuple(Port.from_native(port) for port in description["outputs"])
 
     @classmethod
-    def from_tflite(cls, data: bytes, name: str = "", semantics: str | None = None) -> "Model":
+    def from_tflite(cls, data: bytes, name: str = "", semantics: str | None = None, private: PrivateForm | None = None) -> "Model":
         """Import a `.tflite` file; `semantics` names the reference kernels, by default the model's own.
 
-        Raises `UnsupportedModel` or `MalformedModel`.
+        With `private` nothing of weights and biases is in the program. Raises `UnsupportedModel` or `MalformedModel`.
         """
         with translated():
-            return cls(import_tflite(data, name, semantics))
+            return cls(import_tflite(data, name, semantics, private))
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "Model":

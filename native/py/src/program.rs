@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use nexus_edge_core::exec::Executor;
-use nexus_edge_core::program::builder::{Convolution, ProgramBuilder as CoreBuilder};
+use nexus_edge_core::program::builder::{Bounds, Convolution, ProgramBuilder as CoreBuilder};
 use nexus_edge_core::program::check::{self, CheckedProgram};
 use nexus_edge_core::program::error::{Fault, ProgramError};
 use nexus_edge_core::program::quantize::Multiplier;
-use nexus_edge_core::program::{DType, Edge, Op, Piece, Port, Program, Semantics, Weights, Window};
+use nexus_edge_core::program::{DType, Edge, Op, Piece, Port, PrivateForm, Program, Semantics, Weights, Window};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList};
 
@@ -30,6 +30,13 @@ fn refused(label: &str, fault: Fault, detail: impl Into<String>) -> PyErr {
 
 const SEMANTICS: [(&str, Semantics); 3] =
     [("tflm", Semantics::Tflm), ("tflite-2.14", Semantics::Tflite214), ("litert-2.3-ref", Semantics::Litert23Ref)];
+
+/// `log2 V` of private layers: one for all, or one for each.
+#[derive(FromPyObject)]
+enum LogBounds {
+    All(u8),
+    Each(Vec<u8>),
+}
 
 /// Adds operators in order, then `finish` finds the digital lines, checks everything and returns the model.
 #[pyclass(module = "nexus_edge.proofs._native")]
@@ -149,6 +156,16 @@ impl ProgramBuilder {
     fn permute(&mut self, label: &str, x: u32, out: u32, dims: Vec<u32>, perm: Vec<u32>) -> PyResult<()> {
         let perm = perm.into_iter().map(|p| u8::try_from(p).unwrap_or(u8::MAX)).collect();
         self.open()?.permute(label, x, out, dims, perm);
+        Ok(())
+    }
+
+    #[pyo3(signature = (log_bounds = None))]
+    fn private(&mut self, log_bounds: Option<LogBounds>) -> PyResult<()> {
+        self.open()?.private(match log_bounds {
+            None => Bounds::Default,
+            Some(LogBounds::All(bits)) => Bounds::All(bits),
+            Some(LogBounds::Each(bits)) => Bounds::Each(bits),
+        });
         Ok(())
     }
 
@@ -272,6 +289,8 @@ pub fn describe<'py>(py: Python<'py>, p: &CheckedProgram) -> PyResult<Bound<'py,
     d.set_item("range_bits", p.range_bits)?;
     d.set_item("clamp_rows", p.clamp_rows)?;
     d.set_item("sign_rows", p.sign_rows)?;
+    let bounds = |form: &PrivateForm| form.log_bounds.iter().copied().filter(|&b| b > 0).map(u32::from).collect::<Vec<_>>();
+    d.set_item("log_bounds", p.private.as_ref().map(bounds))?;
     Ok(d)
 }
 

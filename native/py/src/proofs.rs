@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use nexus_edge_core::parameters::Mode;
 use nexus_edge_core::program::{Port, Program, Tensor};
-use nexus_edge_core::proof::{self as core, Content, Request, StatementTensor};
+use nexus_edge_core::proof::{self as core, Content, RegistrationError, Request, StatementTensor};
 use nexus_edge_core::reject::Reject;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList};
@@ -12,6 +12,20 @@ use pyo3::types::{PyBytes, PyDict, PyList};
 use crate::program::{Model, describe};
 use crate::secrets::Seed;
 use crate::{arrays, errors, tensors};
+
+fn registration_error(e: RegistrationError) -> PyErr {
+    match e {
+        RegistrationError::Proof(e) => errors::proving(e),
+        e => errors::with_kind(errors::ProgramError::new_err(e.to_string()), "unsupported"),
+    }
+}
+
+/// Seed and opened rows of a hiding commitment.
+type Opened = Option<(Seed, Vec<usize>)>;
+
+fn opened(o: Option<core::Opened>) -> Opened {
+    o.map(|o| (Seed { inner: o.seed }, o.rows))
+}
 
 fn rejected(e: &Reject) -> PyErr {
     let kind = match e {
@@ -167,6 +181,11 @@ impl ProvingKey {
         VerifyingKey { inner: self.inner.verifying.clone() }
     }
 
+    #[getter]
+    fn seed(&self) -> Option<Seed> {
+        self.inner.seed().map(|seed| Seed { inner: seed.clone() })
+    }
+
     #[pyo3(signature = (inputs, context, clear_inputs = false, commit_outputs = false, threads = 0, progress = None, seeds = Vec::new()))]
     fn prove<'py>(
         &self,
@@ -178,7 +197,7 @@ impl ProvingKey {
         threads: usize,
         progress: Option<Py<PyAny>>,
         seeds: Vec<Option<PyRef<'py, Seed>>>,
-    ) -> PyResult<(Vec<Bound<'py, PyAny>>, Statement, Bound<'py, PyBytes>, Vec<Option<(Seed, Vec<usize>)>>, Bound<'py, PyDict>)> {
+    ) -> PyResult<(Vec<Bound<'py, PyAny>>, Statement, Bound<'py, PyBytes>, Vec<Opened>, Opened, Bound<'py, PyDict>)> {
         let p = self.inner.verifying.program();
         if inputs.len() != p.inputs.len() {
             return Err(errors::input("count", format!("{} inputs for a model with {}", inputs.len(), p.inputs.len())));
@@ -191,20 +210,7 @@ impl ProvingKey {
             committed: [vec![!clear_inputs; p.inputs.len()], vec![commit_outputs; p.outputs.len()]].concat(),
             seeds: seeds.iter().map(|s| s.as_ref().map(|s| s.inner.clone())).collect(),
         };
-        // A callback that raises stops the proof; its exception is what the caller gets.
-        let mut raised: Option<PyErr> = None;
-        let mut report = |phase: &'static str, fraction: f64| {
-            let Some(callback) = &progress else { return true };
-            Python::attach(|py| match callback.call1(py, (phase, fraction)).and_then(|go| go.is_truthy(py)) {
-                Ok(go) => go,
-                Err(e) => {
-                    raised = Some(e);
-                    false
-                }
-            })
-        };
-        let made = py.detach(|| on_threads(threads, || core::prove(&self.inner, &self.executor, &request, &mut report)))?;
-        let made = made.map_err(|e| raised.unwrap_or_else(|| errors::proving(e)))?;
+        let made = reporting(py, progress, threads, |report| core::prove(&self.inner, &self.executor, &request, report), errors::proving)?;
         let outputs =
             made.outputs.iter().enumerate().map(|(i, y)| arrays::array(py, y, port(p, &p.outputs, i)?)).collect::<PyResult<_>>()?;
         let figures = PyDict::new(py);
@@ -216,9 +222,52 @@ impl ProvingKey {
         figures.set_item("cells", made.figures.cells)?;
         figures.set_item("lookups", made.figures.lookups)?;
         figures.set_item("security_bits", made.figures.bits)?;
-        let opened = made.opened.into_iter().map(|o| o.map(|o| (Seed { inner: o.seed }, o.rows))).collect();
-        Ok((outputs, Statement { inner: made.statement }, PyBytes::new(py, &made.proof), opened, figures))
+        let ports = made.opened.into_iter().map(opened).collect();
+        let statement = Statement { inner: made.statement };
+        Ok((outputs, statement, PyBytes::new(py, &made.proof), ports, opened(made.model_opened), figures))
     }
+
+    #[pyo3(signature = (threads = 0, progress = None))]
+    fn register<'py>(&self, py: Python<'py>, threads: usize, progress: Option<Py<PyAny>>) -> PyResult<(Bound<'py, PyBytes>, Vec<Opened>)> {
+        let made = reporting(py, progress, threads, |report| core::register(&self.inner, report), registration_error)?;
+        Ok((PyBytes::new(py, &made.proof), made.opened.into_iter().map(opened).collect()))
+    }
+
+    #[pyo3(signature = (fresh, threads = 0, progress = None))]
+    fn link<'py>(
+        &self,
+        py: Python<'py>,
+        fresh: Vec<PyRef<'py, ProvingKey>>,
+        threads: usize,
+        progress: Option<Py<PyAny>>,
+    ) -> PyResult<(Bound<'py, PyBytes>, Vec<Opened>)> {
+        let fresh: Vec<&core::ProvingKey> = fresh.iter().map(|key| &key.inner).collect();
+        let made = reporting(py, progress, threads, |report| core::link(&self.inner, &fresh, report), registration_error)?;
+        Ok((PyBytes::new(py, &made.proof), made.opened.into_iter().map(opened).collect()))
+    }
+}
+
+/// Runs `f` with a report that calls back into Python. A callback that raises stops it; its exception is what the caller gets.
+fn reporting<T: Send, E: Send>(
+    py: Python<'_>,
+    callback: Option<Py<PyAny>>,
+    threads: usize,
+    f: impl FnOnce(core::Progress<'_>) -> Result<T, E> + Send,
+    error: impl FnOnce(E) -> PyErr,
+) -> PyResult<T> {
+    let mut raised: Option<PyErr> = None;
+    let mut report = |phase: &'static str, fraction: f64| {
+        let Some(callback) = &callback else { return true };
+        Python::attach(|py| match callback.call1(py, (phase, fraction)).and_then(|go| go.is_truthy(py)) {
+            Ok(go) => go,
+            Err(e) => {
+                raised = Some(e);
+                false
+            }
+        })
+    };
+    let made = py.detach(|| on_threads(threads, || f(&mut report)))?;
+    made.map_err(|e| raised.unwrap_or_else(|| error(e)))
 }
 
 /// Raises `Rejected` unless the proof shows the statement.
@@ -227,10 +276,25 @@ fn verify(py: Python<'_>, key: &VerifyingKey, statement: &Statement, proof: &[u8
     py.detach(|| core::verify(&key.inner, &statement.inner, proof)).map_err(|e| rejected(&e))
 }
 
+/// Raises `Rejected` unless the proof shows that the key's private weights are what its program assumes.
+#[pyfunction]
+fn verify_registration(py: Python<'_>, key: &VerifyingKey, proof: &[u8]) -> PyResult<()> {
+    py.detach(|| core::verify_registration(&key.inner, proof)).map(drop).map_err(|e| rejected(&e))
+}
+
+/// Raises `Rejected` unless the proof shows that all keys commit to the weights of the first.
+#[pyfunction]
+fn verify_link(py: Python<'_>, registered: &VerifyingKey, fresh: Vec<PyRef<'_, VerifyingKey>>, proof: &[u8]) -> PyResult<()> {
+    let fresh: Vec<&core::VerifyingKey> = fresh.iter().map(|key| &*key.inner).collect();
+    py.detach(|| core::verify_link(&registered.inner, &fresh, proof)).map(drop).map_err(|e| rejected(&e))
+}
+
 /// Adds the classes to the module.
 pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<VerifyingKey>()?;
     m.add_class::<Statement>()?;
     m.add_class::<ProvingKey>()?;
+    m.add_function(wrap_pyfunction!(verify_registration, m)?)?;
+    m.add_function(wrap_pyfunction!(verify_link, m)?)?;
     m.add_function(wrap_pyfunction!(verify, m)?)
 }

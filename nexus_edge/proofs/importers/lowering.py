@@ -80,8 +80,12 @@ def native_dims(dims: Dims) -> Dims:
 class Lowering:
     """Walks the graph's tensors while the operators add to the program builder."""
 
-    def __init__(self, graph: Graph, builder: _native.ProgramBuilder, semantics: str, aliases: Mapping[int, str]) -> None:
+    def __init__(
+        self, graph: Graph, builder: _native.ProgramBuilder, semantics: str, aliases: Mapping[int, str], private: bool = False
+    ) -> None:
         self.graph, self.builder, self.semantics = graph, builder, semantics
+        self.private = private
+        """Whether constants that take part in arithmetic are the owner's secret: nothing public may be computed from them."""
         self.aliases = aliases
         """Names of tensors at float edges: that of the float tensor outside."""
         self.known: dict[int, Known] = {}

@@ -9,17 +9,21 @@ from nexus_edge.proofs.importers.graph import Graph, Operator, TensorInfo
 from nexus_edge.proofs.importers.lowering import Constant, FloatEdge, Lowering, Value, native_dims
 from nexus_edge.proofs.importers.operators import LOWERINGS
 from nexus_edge.proofs.importers.schema import parse
+from nexus_edge.types import PrivateForm
 
 SEMANTICS = ("tflm", "tflite-2.14", "litert-2.3-ref")
 EDGES = ("QUANTIZE", "DEQUANTIZE")
 
 
-def import_tflite(data: bytes, name: str, semantics: str | None = None) -> _native.Model:
+def import_tflite(data: bytes, name: str, semantics: str | None = None, private: PrivateForm | None = None) -> _native.Model:
     """The program that computes exactly what the named runtime's reference kernels compute for this model.
 
     `semantics` is one of `tflm` (TensorFlow Lite Micro; the default), `tflite-2.14` (the default of legacy uint8 models, which TFLM cannot
-    run) and `litert-2.3-ref`. Raises `MalformedModel` for bytes that are no model, and `UnsupportedModel`, naming operator and tensor, for
-    everything that has no exact meaning in that runtime or cannot be proved.
+    run) and `litert-2.3-ref`. With `private`, the program says nothing about weights, biases and other constants of the model's arithmetic:
+    two models of one shape with the same scales become the same program.
+
+    Raises `MalformedModel` for bytes that are no model, and `UnsupportedModel`, naming operator and tensor, for everything that has no
+    exact meaning in that runtime or cannot be proved.
     """
     if semantics is not None and semantics not in SEMANTICS:
         raise UnsupportedModel("unknown semantics", repr(semantics), f"one of {', '.join(SEMANTICS)}")
@@ -29,7 +33,7 @@ def import_tflite(data: bytes, name: str, semantics: str | None = None) -> _nati
         raise legacy.unsupported("TensorFlow Lite Micro has no uint8 kernels", hint="use semantics tflite-2.14")
     chosen = semantics or ("tflm" if legacy is None else "tflite-2.14")
     try:
-        return _lower(graph, _native.ProgramBuilder(name, chosen), chosen)
+        return _lower(graph, _native.ProgramBuilder(name, chosen), chosen, private)
     except _native.NativeError as error:
         raise UnsupportedModel("the model cannot be proved", str(error)) from error
 
@@ -43,8 +47,8 @@ def _first_legacy(graph: Graph) -> Operator | None:
     return None
 
 
-def _lower(graph: Graph, builder: _native.ProgramBuilder, semantics: str) -> _native.Model:
-    lowering = Lowering(graph, builder, semantics, _aliases(graph))
+def _lower(graph: Graph, builder: _native.ProgramBuilder, semantics: str, private: PrivateForm | None) -> _native.Model:
+    lowering = Lowering(graph, builder, semantics, _aliases(graph), private is not None)
     for index in graph.inputs:
         _lower_input(lowering, graph.tensors[index])
     for op in graph.operators:
@@ -52,6 +56,8 @@ def _lower(graph: Graph, builder: _native.ProgramBuilder, semantics: str) -> _na
     taken = {known.id for known in lowering.known.values() if isinstance(known, Value) and known.info.index in graph.inputs}
     for index in graph.outputs:
         taken.add(_lower_output(lowering, graph.tensors[index], taken))
+    if private is not None:
+        builder.private(private.log_bounds)
     return builder.finish()
 
 

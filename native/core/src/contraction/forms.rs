@@ -242,6 +242,8 @@ fn term_form<const D: usize>(layout: &Layout, t: &Term, factor: K<D>, u: &[K<D>]
         Source::Local(s) => form.push(s, u, v.to_vec()),
         Source::Broadcast(s) => form.push(s, Side::from(u).scaled(sum_v), vec![K::ONE]),
         Source::RowSum(s) => form.push(s, Side::from(u).scaled(sum_v), vec![K::ONE; layout.storages[s].channels]),
+        Source::RowSums(s) => form.push(s, v.iter().map(|&x| x * u[0]).collect::<Vec<_>>(), vec![K::ONE; layout.storages[s].channels]),
+        Source::ColumnSums(s) => form.push(s, vec![u[0]; layout.storages[s].positions], v.to_vec()),
         Source::Tensor(x) => form.tensor(layout, x, u.into(), v.to_vec().into()),
         Source::Accumulator(_) => unreachable!("layouts multiply committed terms only"),
     }

@@ -129,7 +129,11 @@ impl Builder<'_> {
             let v = vec![local(cells.v, 1), constant(-i64::from(op.zero))];
             self.lookup(table, p, channels, group, vec![v, vec![local(n1, 1)], vec![local(n2, 1)]]);
         }
-        let table = self.table(TableKind::Clamp(op.clamp.0, op.clamp.1))?;
+        let kind = match self.program.log_bound(op.acc) {
+            Some(bits) => TableKind::Bounded(op.clamp.0, op.clamp.1, bits),
+            None => TableKind::Clamp(op.clamp.0, op.clamp.1),
+        };
+        let table = self.table(kind)?;
         self.lookup(table, p, channels, group, vec![vec![local(cells.v, 1)], vec![local(cells.y, 1)]]);
         Ok(())
     }

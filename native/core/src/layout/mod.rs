@@ -3,6 +3,7 @@
 mod arithmetic;
 mod pool;
 mod recipe;
+mod registration;
 mod softmax;
 mod tables;
 mod types;
@@ -45,6 +46,8 @@ pub struct Form {
 pub struct Layout {
     /// How ports and weights enter.
     pub form: Form,
+    /// Whether committed weights are their owner's secret.
+    pub private: bool,
     /// Committed matrices.
     pub storages: Vec<Storage>,
     /// One view for each tensor.
@@ -70,28 +73,8 @@ pub struct Layout {
 impl Layout {
     /// Compiles a checked program. The result is a function of `program` and `form` only.
     pub fn new(program: &Program, form: Form) -> Result<Layout, LayoutError> {
-        let mut b = Builder {
-            program,
-            out: Layout {
-                storages: Vec::new(),
-                views: vec![View::default(); program.tensors.len()],
-                accumulators: Vec::new(),
-                lookups: Vec::new(),
-                tables: Vec::new(),
-                copies: Vec::new(),
-                ports: program.inputs.iter().chain(&program.outputs).map(|p| p.tensor).collect(),
-                port_storages: Vec::new(),
-                recipes: Vec::new(),
-                range_bits: program.range_bits as usize,
-                form,
-            },
-            tables: HashMap::new(),
-            constants: HashMap::new(),
-            contracts: HashMap::new(),
-            vectors: 0,
-            groups: 0,
-            steps: STEPS,
-        };
+        let ports = program.inputs.iter().chain(&program.outputs).map(|p| p.tensor).collect();
+        let mut b = Builder::new(program, form, ports, program.range_bits as usize);
         b.inputs()?;
         for op in &program.ops {
             b.op(op)?;
@@ -130,6 +113,34 @@ struct Builder<'a> {
     vectors: usize,
     groups: usize,
     steps: usize,
+}
+
+impl<'a> Builder<'a> {
+    fn new(program: &'a Program, form: Form, ports: Vec<TensorId>, range_bits: usize) -> Self {
+        Builder {
+            program,
+            out: Layout {
+                storages: Vec::new(),
+                views: vec![View::default(); program.tensors.len()],
+                accumulators: Vec::new(),
+                lookups: Vec::new(),
+                tables: Vec::new(),
+                copies: Vec::new(),
+                ports,
+                port_storages: Vec::new(),
+                recipes: Vec::new(),
+                range_bits,
+                form,
+                private: program.private.is_some(),
+            },
+            tables: HashMap::new(),
+            constants: HashMap::new(),
+            contracts: HashMap::new(),
+            vectors: 0,
+            groups: 0,
+            steps: STEPS,
+        }
+    }
 }
 
 impl Builder<'_> {

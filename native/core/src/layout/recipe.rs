@@ -20,6 +20,13 @@ pub enum Recipe {
         /// Which.
         constant: ConstId,
     },
+    /// The positive parts of another storage's values.
+    Relu {
+        /// Where.
+        storage: StorageId,
+        /// Of which.
+        of: StorageId,
+    },
     /// Values of the layout's accumulator of this number.
     Accumulator(usize),
     /// One channel group of a rescale.

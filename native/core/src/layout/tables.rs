@@ -31,14 +31,15 @@ impl Builder<'_> {
         let outside =
             |what: &str| LayoutError { operator: format!("{what} table"), why: "its declared rows do not cover its bounds".into() };
         let rising = |first: i64| Column::Steps(vec![(0, first, 1)]);
+        let clamped = |lo: i32, hi: i32, (start, bits): (i64, u8)| {
+            let column = clamp_steps(start, bits, lo.into(), hi.into()).ok_or_else(|| outside("clamp"))?;
+            Ok((bits as usize, start, vec![column]))
+        };
         let (log_rows, first, rest) = match &kind {
             TableKind::Range => (self.out.range_bits, 0, vec![]),
             TableKind::DType(d) => (8, i64::from(d.range().0), vec![]),
-            TableKind::Clamp(lo, hi) => {
-                let (start, bits) = self.program.clamp_rows;
-                let clamped = clamp_steps(start, bits, i64::from(*lo), i64::from(*hi));
-                (bits as usize, start, vec![clamped.ok_or_else(|| outside("clamp"))?])
-            }
+            TableKind::Clamp(lo, hi) => clamped(*lo, *hi, self.program.clamp_rows)?,
+            TableKind::Bounded(lo, hi, log_bound) => clamped(*lo, *hi, (-(1 << log_bound), log_bound + 1))?,
             TableKind::Sign => {
                 let (start, bits) = self.program.sign_rows;
                 (bits as usize, start, sign_steps(start, bits).ok_or_else(|| outside("sign"))?.into())
@@ -47,6 +48,7 @@ impl Builder<'_> {
                 let v = &self.program.tables[*t as usize].values;
                 (v.len().trailing_zeros() as usize, 0, vec![Column::Values(v.iter().map(|&x| i64::from(x)).collect::<Vec<_>>().into())])
             }
+            TableKind::Relu => (8, -128, vec![Column::Steps(vec![(0, 0, 0), (128, -128, 1)])]),
             TableKind::Difference => (8, 0, vec![Column::Steps(vec![(0, 1, 0), (1, 0, 0)])]),
             TableKind::Exp(multiplier, shift) => {
                 let exp = Exponentials::new(*multiplier, *shift);

@@ -18,6 +18,8 @@ pub enum Home {
     Port(usize),
     /// Weights and biases.
     Model,
+    /// The same in another commitment, counted from 1: a link shows that both hold the same.
+    Fresh(u32),
 }
 
 /// A committed matrix.
@@ -121,6 +123,10 @@ pub enum Source {
     Broadcast(StorageId),
     /// The sum of a storage's channels, for lookups with one channel.
     RowSum(StorageId),
+    /// The sum of the storage's row whose number is the lookup's channel, for lookups with one position over all channels.
+    RowSums(StorageId),
+    /// The sum of the storage's column, for lookups with one position over all channels.
+    ColumnSums(StorageId),
     /// A tensor at the lookup's channels.
     Tensor(TensorId),
     /// An accumulator at the lookup's channels.
@@ -223,6 +229,10 @@ pub enum TableKind {
     DType(crate::program::DType),
     /// `(v', clamp(v', lo, hi))`.
     Clamp(i32, i32),
+    /// `(v', clamp(v', lo, hi))` for `v'` in `[-2^bits, 2^bits)`: lo, hi and bits of a private layer.
+    Bounded(i32, i32, u8),
+    /// `(v, max(v, 0))` for int8 `v`.
+    Relu,
     /// `(v, [v <= 0], [v < 0])`.
     Sign,
     /// `(row, T[row])` of the program's table.

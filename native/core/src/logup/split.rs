@@ -97,6 +97,8 @@ impl<const D: usize> LinearForm<D> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Target {
     Storage(StorageId),
+    /// The same, with equal weights for all positions.
+    ColumnSums(StorageId),
     /// A piece of a tensor's view.
     Piece(u32, usize),
     Accumulator(usize),
@@ -289,6 +291,21 @@ impl<const D: usize> Splitter<'_, D> {
                 let slot = self.slot(key, shape.positions, |_| vec![K::ONE; shape.channels].into());
                 self.rows(slot, leaf, term, factor * side);
             }
+            // One position: its weight is one factor. The lookup's channels are the storage's rows, or its columns.
+            Source::RowSums(s) => {
+                let shape = layout.storages[*s];
+                let weight = self.position_weights(leaf, term, factor).sum();
+                let rows = self.channels(leaf, term, shape.positions);
+                let key = Key { target: Target::Storage(*s), vector: 0, group: 0, channel: 0 };
+                let slot = self.slot(key, shape.positions, |_| vec![K::ONE; shape.channels].into());
+                self.pending[slot].u.add(&rows, weight);
+            }
+            Source::ColumnSums(s) => {
+                let shape = layout.storages[*s];
+                let weight = self.position_weights(leaf, term, factor).sum();
+                let slot = self.slot(key(Target::ColumnSums(*s)), shape.positions, |this| this.channels(leaf, term, shape.channels));
+                self.pending[slot].u.add(&vec![K::ONE; shape.positions].into(), weight);
+            }
             Source::Tensor(x) => {
                 let view = &layout.views[*x as usize];
                 let whole = self.tensor_rows(leaf, term, factor, view.positions);
@@ -319,7 +336,7 @@ impl<const D: usize> Splitter<'_, D> {
         let mut weights = Vec::new();
         for Pending { target, u, v } in self.pending {
             match target {
-                Target::Storage(storage) => form.push(storage, u, v),
+                Target::Storage(storage) | Target::ColumnSums(storage) => form.push(storage, u, v),
                 Target::Piece(x, i) => form.push(self.layout.views[x as usize].pieces[i].storage, u, v),
                 Target::Accumulator(accumulator) => weights.push(AccumulatorWeight { accumulator, u, v }),
             }

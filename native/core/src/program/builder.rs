@@ -9,7 +9,7 @@ use super::lines::{self, Channel, Interval, Plane};
 use super::quantize::{Addition, Multiplier, Staircase, is_mean_multiplier, is_multiplier};
 use super::{
     Accumulator, ConstId, Constant, Contract, DType, Edge, Formula, Line, Op, Piece, Port, Program, Rescale, Rule, Semantics, Table,
-    TableId, Tensor, TensorId, Weights, Window, cost, interval, limits,
+    TableId, Tensor, TensorId, Weights, Window, cost, interval, limits, private,
 };
 
 /// A program under construction.
@@ -23,6 +23,32 @@ pub struct ProgramBuilder {
     weights: Weights,
     tables: Vec<Table>,
     drafts: Vec<(String, Draft)>,
+    private: Option<Bounds>,
+}
+
+/// Where values before the clamps of a private model lie: `log2 V`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Bounds {
+    /// [`private::DEFAULT_LOG_BOUND`] for all layers with weights.
+    Default,
+    /// One for all layers with weights.
+    All(u8),
+    /// One for each layer with weights, in order.
+    Each(Vec<u8>),
+}
+
+impl Bounds {
+    /// For each layer with weights.
+    fn of(self, drafts: &[(String, Draft)]) -> Checked<Vec<u8>> {
+        let weighted = |(_, draft): &&(String, Draft)| matches!(draft, Draft::Rescaled { contract, .. } if contract.has_weights());
+        let layers = drafts.iter().filter(weighted).count();
+        match self {
+            Bounds::Default => Ok(vec![private::DEFAULT_LOG_BOUND; layers]),
+            Bounds::All(bits) => Ok(vec![bits; layers]),
+            Bounds::Each(all) if all.len() == layers => Ok(all),
+            Bounds::Each(all) => Err(fault("private form", Fault::Limit, format!("{} bounds for {layers} layers with weights", all.len()))),
+        }
+    }
 }
 
 /// An operator whose rules are not known yet.
@@ -82,7 +108,13 @@ impl ProgramBuilder {
             weights: Weights::default(),
             tables: Vec::new(),
             drafts: Vec::new(),
+            private: None,
         }
+    }
+
+    /// Makes the program one of private weights: nothing in it will depend on weights or biases.
+    pub fn private(&mut self, bounds: Bounds) {
+        self.private = Some(bounds);
     }
 
     /// Declares a tensor.
@@ -264,6 +296,7 @@ impl ProgramBuilder {
             Some(w) => return Err(fault("range_bits", Fault::Limit, format!("{w} is out of range"))),
             None => self.choose_range_bits(&drafts, &solved),
         };
+        let log_bounds = self.private.take().map(|bounds| bounds.of(&drafts)).transpose()?;
         let mut labels = Vec::new();
         let mut accumulators = Vec::new();
         let mut ops = Vec::new();
@@ -272,8 +305,8 @@ impl ProgramBuilder {
             self.assemble(draft, solved, w, &mut accumulators, &mut ops);
             labels.resize(labels.len() + ops.len() - before, label);
         }
-        let (clamp_rows, sign_rows) = rows(&self.tensors, &ops);
-        let program = Program {
+        let private = log_bounds.map(|log_bounds| private::form(&ops, log_bounds));
+        let mut program = Program {
             name: self.name,
             semantics: self.semantics,
             tensors: self.tensors,
@@ -284,9 +317,11 @@ impl ProgramBuilder {
             outputs: self.outputs,
             ops,
             range_bits: w,
-            clamp_rows,
-            sign_rows,
+            clamp_rows: (0, 0),
+            sign_rows: (0, 0),
+            private,
         };
+        (program.clamp_rows, program.sign_rows) = rows(&program);
         let checked = check::load(program, Some(&self.weights)).map_err(|e| match e.op.and_then(|i| labels.get(i)) {
             Some(label) => ProgramError { place: format!("{label}: {}", e.place), ..e },
             None => e,
@@ -322,8 +357,10 @@ impl ProgramBuilder {
         if let Some(m) = multipliers.iter().find(|m| !valid(**m)) {
             return Err(fault(label, Fault::Quantization, format!("multiplier {m:?} is out of range")));
         }
+        let hidden = self.private.is_some() && contract.has_weights();
         let find = |(i, (&reach, &m)): (usize, (&Interval, &Multiplier))| {
             let staircase = if single { Staircase::Single(m) } else { Staircase::Double(m) };
+            let reach = if hidden { staircase.whole_domain() } else { reach };
             let channel = Channel { staircase, reach, zero: out.zero_point.into(), clamp };
             channel.find().map_err(|e| {
                 fault(
@@ -468,19 +505,23 @@ fn cover(values: &[i64]) -> (i64, u8) {
 
 /// Rows of the clamp tables: every dtype's values and one beyond, every reachable value of a line, softmax's values. Rows of the sign
 /// table: the same without zero point, of lines with two offsets.
-fn rows(tensors: &[Tensor], ops: &[Op]) -> ((i64, u8), (i64, u8)) {
+fn rows(program: &Program) -> ((i64, u8), (i64, u8)) {
     let (mut values, mut signs) = (Vec::new(), Vec::new());
-    for op in ops {
+    for op in &program.ops {
         let (Op::Rescale(Rescale { out, .. }) | Op::Softmax { out, .. } | Op::MaxPool { out, .. }) = op else { continue };
-        if let Some(t) = tensors.get(*out as usize) {
+        if let Some(t) = program.tensors.get(*out as usize) {
             let (low, high) = t.dtype.range();
             values.extend([i64::from(low) - 1, i64::from(high) + 1]);
         }
         let Op::Rescale(r) = op else { continue };
         for rule in &r.rules {
             let &Rule::Line { low, high, line } = rule else { continue };
-            let ends = [low, high].map(|acc| line.value(acc, r.zero.into()));
-            values.extend(ends);
+            let mut ends = [low, high].map(|acc| line.value(acc, r.zero.into()));
+            match program.log_bound(r.acc) {
+                // Such a line has a table of its own.
+                Some(bits) => ends = private::span(bits, r.zero.into()).into(),
+                None => values.extend(ends),
+            }
             if line.two_offsets() {
                 signs.extend(ends.map(|v| v - i64::from(r.zero)));
                 signs.extend([-1, 1]);

@@ -6,11 +6,13 @@
 
 use super::error::{Checked, Fault, ProgramError};
 use super::{
-    Accumulator, Constant, Contract, DType, Edge, Formula, Line, Op, Piece, Port, Program, Rescale, Rule, Semantics, Table, Tensor,
-    Weights, Window, limits,
+    Accumulator, Constant, Contract, DType, Edge, Formula, Line, Op, Piece, Port, PrivateForm, Program, Rescale, Rule, Semantics, Table,
+    Tensor, Weights, Window, limits,
 };
 
 const PROGRAM_MAGIC: &[u8; 8] = b"NXEprg\x01\0";
+/// The same, and the bounds of a private model's values after it.
+const PRIVATE_MAGIC: &[u8; 8] = b"NXEprg\x02\0";
 const WEIGHTS_MAGIC: &[u8; 8] = b"NXEwgt\x01\0";
 
 /// What is encoded: a value writes itself and reads itself back.
@@ -487,7 +489,7 @@ impl Code for Op {
 impl Program {
     /// The canonical encoding.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut out = PROGRAM_MAGIC.to_vec();
+        let mut out = if self.private.is_some() { PRIVATE_MAGIC } else { PROGRAM_MAGIC }.to_vec();
         self.name.write(&mut out);
         self.semantics.write(&mut out);
         write_list(&self.tensors, &mut out);
@@ -500,13 +502,18 @@ impl Program {
         self.range_bits.write(&mut out);
         self.clamp_rows.write(&mut out);
         self.sign_rows.write(&mut out);
+        if let Some(form) = &self.private {
+            write_list(&form.log_bounds, &mut out);
+        }
         out
     }
 
     /// Reads what [`Program::to_bytes`] wrote, and nothing else. The program is not checked.
     pub fn from_bytes(bytes: &[u8]) -> Checked<Program> {
         let mut input = Input { bytes };
-        if input.take(8)? != PROGRAM_MAGIC {
+        let magic = input.take(8)?;
+        let private = magic == PRIVATE_MAGIC;
+        if magic != PROGRAM_MAGIC && !private {
             return Err(fault("not a program of this version"));
         }
         let program = Program {
@@ -522,6 +529,7 @@ impl Program {
             range_bits: Code::read(&mut input)?,
             clamp_rows: Code::read(&mut input)?,
             sign_rows: Code::read(&mut input)?,
+            private: if private { Some(PrivateForm { log_bounds: input.list(limits::ITEMS)? }) } else { None },
         };
         input.end()?;
         Ok(program)

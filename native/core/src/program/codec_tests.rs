@@ -100,10 +100,19 @@ fn program() -> impl Strategy<Value = Program> {
         prop::collection::vec(table, 0..3),
         (ports(), ports()),
         prop::collection::vec(op(), 0..6),
-        any::<(u8, (i64, u8), (i64, u8))>(),
+        (any::<(u8, (i64, u8), (i64, u8))>(), prop::option::of(prop::collection::vec(any::<u8>(), 0..4))),
     )
         .prop_map(
-            |((name, semantics), tensors, accumulators, constants, tables, (inputs, outputs), ops, (range_bits, clamp_rows, sign_rows))| {
+            |(
+                (name, semantics),
+                tensors,
+                accumulators,
+                constants,
+                tables,
+                (inputs, outputs),
+                ops,
+                ((range_bits, clamp_rows, sign_rows), bounds),
+            )| {
                 Program {
                     name,
                     semantics,
@@ -117,6 +126,7 @@ fn program() -> impl Strategy<Value = Program> {
                     range_bits,
                     clamp_rows,
                     sign_rows,
+                    private: bounds.map(|log_bounds| PrivateForm { log_bounds }),
                 }
             },
         )

@@ -28,6 +28,12 @@ pub const MACS: u64 = 1 << 42;
 pub const RANGE_BITS: (u8, u8) = (4, 20);
 /// Bits of the clamp tables and of the sign table.
 pub const ROW_BITS: u8 = 24;
+/// `log2 V` of private weights: at least as wide as a dtype, at most as a clamp table.
+pub const LOG_BOUND: (u8, u8) = (8, ROW_BITS - 1);
+/// Slope numerators of lines over private accumulators, exclusive.
+pub const PRIVATE_SLOPE: i64 = 1 << 29;
+/// `log2` of `2 d V` for private weights: the registration splits it into limbs.
+pub const PRIVATE_SPAN: u32 = 60;
 /// Magnitude of a Mix coefficient.
 pub const COEFFICIENT: u64 = 1 << 40;
 /// Output rows times input columns of a window: what pulling weights back to the input goes through.

@@ -13,6 +13,7 @@ pub mod error;
 pub mod interval;
 pub mod limits;
 pub mod lines;
+pub mod private;
 pub mod quantize;
 pub mod softmax;
 
@@ -357,6 +358,18 @@ pub struct Program {
     pub clamp_rows: (i64, u8),
     /// The sign table covers `v = v' - zero` in `[start, start + 2^bits)`; bits 0 if no line has two offsets.
     pub sign_rows: (i64, u8),
+    /// Set where nobody but their owner sees weights and biases.
+    pub private: Option<PrivateForm>,
+}
+
+/// The form of a program whose weights and biases are private: nothing in it is computed from them.
+///
+/// Its lines hold on every accumulator that overflows nothing, its constant channels are those of `M = 0` or of an empty clamp, and the
+/// values before a clamp are bounded by what the owner chose. That the weights keep these bounds is proved once, by their registration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PrivateForm {
+    /// For each accumulator that weights make `log2 V`: values before the clamp lie in `[-V, V)`. 0 for others.
+    pub log_bounds: Vec<u8>,
 }
 
 /// Values of all constants, in the order of [`Program::constants`].
@@ -367,6 +380,19 @@ pub struct Weights {
 }
 
 impl Program {
+    /// `(start, bits)` of the clamp table behind an accumulator: `[-V, V)` for private weights, else the program's own rows.
+    pub fn clamp_rows_of(&self, acc: AccId) -> (i64, u8) {
+        match self.log_bound(acc) {
+            Some(bits) => (-(1 << bits), bits + 1),
+            None => self.clamp_rows,
+        }
+    }
+
+    /// `log2 V` of an accumulator that private weights make.
+    pub fn log_bound(&self, acc: AccId) -> Option<u8> {
+        self.private.as_ref()?.log_bounds.get(acc as usize).copied().filter(|&bits| bits > 0)
+    }
+
     /// The tensor that an operator, or the rescale of its accumulator, defines.
     pub fn output_of(&self, op: &Op) -> Option<TensorId> {
         match op {
@@ -419,6 +445,13 @@ impl Tensor {
     /// Number of elements.
     pub fn size(&self) -> usize {
         self.positions() * self.channels()
+    }
+}
+
+impl Contract {
+    /// Whether weights take part.
+    pub fn has_weights(&self) -> bool {
+        matches!(self, Contract::Conv { .. } | Contract::Depthwise { .. })
     }
 }
 

@@ -82,6 +82,11 @@ impl Staircase {
         }
     }
 
+    /// All accumulators that overflow nothing.
+    pub fn whole_domain(self) -> (i64, i64) {
+        (1 - self.domain(), self.domain() - 1)
+    }
+
     /// Whether every accumulator has the same value.
     pub fn is_constant(self) -> bool {
         matches!(self, Staircase::Double((0, _)) | Staircase::Single((0, _)))

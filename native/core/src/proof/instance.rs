@@ -51,12 +51,14 @@ impl Compiled {
         if layout.storages.iter().any(|s| s.home == Home::Model) {
             homes.push((Home::Model, Role::Model, 0));
         }
+        let fresh = layout.storages.iter().filter_map(|s| if let Home::Fresh(i) = s.home { Some(i) } else { None }).max();
+        homes.extend((1..=fresh.unwrap_or(0)).map(|i| (Home::Fresh(i), Role::Model, i)));
         let mut place = vec![(0, 0); layout.storages.len()];
         let (mut oracles, mut members, mut ports) = (Vec::new(), Vec::new(), Vec::new());
         for (k, (home, role, index)) in homes.into_iter().enumerate() {
             let mine: Vec<StorageId> = (0..layout.storages.len()).filter(|&s| layout.storages[s].home == home).collect();
             mine.iter().enumerate().for_each(|(at, &s)| place[s] = (k, at));
-            oracles.push(OracleLayout::new(parameters, role, index, shapes(&layout, &mine), hiding(parameters, role)));
+            oracles.push(OracleLayout::new(parameters, role, index, shapes(&layout, &mine), hiding(parameters, role, layout.private)));
             members.push(mine);
             ports.push(if let Home::Port(i) = home { Some(i) } else { None });
         }
@@ -100,7 +102,7 @@ impl Compiled {
     /// Where a statement tensor lies when it is committed: it does not depend on the model.
     pub fn tensor_layout(parameters: &Parameters, tensor: &Tensor) -> OracleLayout {
         let shapes = vec![(tensor.positions(), tensor.channels())];
-        OracleLayout::new(parameters, Role::Tensor, 0, shapes, hiding(parameters, Role::Tensor))
+        OracleLayout::new(parameters, Role::Tensor, 0, shapes, hiding(parameters, Role::Tensor, false))
     }
 
     /// Commits a statement tensor by itself. In zero-knowledge mode the commitment is a function of the values and of the seed, in plain mode
@@ -112,7 +114,12 @@ impl Compiled {
     }
 
     /// Commits the weights: the model oracle of every proof of this model.
-    pub fn commit_model(parameters: &Parameters, program: &Program, weights: &Weights) -> Result<Committed, LayoutError> {
+    pub fn commit_model(
+        parameters: &Parameters,
+        program: &Program,
+        weights: &Weights,
+        seed: Option<&Seed>,
+    ) -> Result<Committed, LayoutError> {
         let ports = program.inputs.len() + program.outputs.len();
         let layout = Layout::new(program, Form { committed: vec![false; ports], committed_weights: true })?;
         let mine: Vec<StorageId> = (0..layout.storages.len()).filter(|&s| layout.storages[s].home == Home::Model).collect();
@@ -123,15 +130,23 @@ impl Compiled {
             }
         }
         let columns: Vec<&[F]> = mine.iter().map(|&s| &values[s][..]).collect();
-        let oracle = OracleLayout::new(parameters, Role::Model, 0, shapes(&layout, &mine), hiding(parameters, Role::Model));
-        Ok(commit(parameters, Arc::new(oracle), &columns, Secret::None))
+        let oracle = OracleLayout::new(parameters, Role::Model, 0, shapes(&layout, &mine), hiding(parameters, Role::Model, layout.private));
+        let secret = seed.map_or(Secret::None, Secret::Kept);
+        Ok(commit(parameters, Arc::new(oracle), &columns, secret))
     }
 }
 
 /// What an oracle's opened rows show. Committed weights that are public hide nothing in either mode.
-fn hiding(parameters: &Parameters, role: Role) -> Hiding {
+fn hiding(parameters: &Parameters, role: Role, private: bool) -> Hiding {
     match (parameters.mode(), role) {
-        (Mode::Plain, _) | (Mode::Zk, Role::Model) => Hiding::None,
+        (Mode::Plain, _) => Hiding::None,
+        (Mode::Zk, Role::Model) => {
+            if private {
+                Hiding::Kept
+            } else {
+                Hiding::None
+            }
+        }
         (Mode::Zk, Role::Witness) => Hiding::Fresh { pads: parameters.pads(), degree: parameters.degree() },
         (Mode::Zk, Role::Tensor | Role::Parameters) => Hiding::Kept,
     }

@@ -1,11 +1,13 @@
 //! Keys. A verifying key is all that a verifier needs: the checked program, and either the commitment of the weights or the weights.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use thiserror::Error;
 
 use super::instance::Compiled;
+use super::prove::Opened;
+use super::registration::{Linked, Registered};
 use super::terms::soundness;
 use crate::field::{F, from_i64};
 use crate::layout::{Form, LayoutError};
@@ -14,6 +16,8 @@ use crate::pcs::Committed;
 use crate::program::check::{CheckedProgram, load};
 use crate::program::error::ProgramError;
 use crate::program::{Program, Weights};
+use crate::random::Seed;
+use crate::reject::{Reject, Verdict};
 
 const MAGIC: &[u8; 8] = b"NXEvkey2";
 const MODEL: &str = "nexus-edge v1 model";
@@ -33,6 +37,12 @@ pub enum KeyError {
     /// The program has no proof.
     #[error(transparent)]
     Layout(#[from] LayoutError),
+    /// The operating system gave no randomness.
+    #[error("no randomness from the operating system: {0}")]
+    Entropy(String),
+    /// A seed belongs to commitments of private weights in zero-knowledge mode, and to no other.
+    #[error("only a private model's own commitment in zero-knowledge mode has a seed")]
+    Seed,
     /// There is no such parameter set.
     #[error("no parameter set of {0} bits: use 100 or 128")]
     Security(u32),
@@ -46,13 +56,44 @@ pub enum KeyError {
     },
 }
 
+impl From<std::io::Error> for KeyError {
+    fn from(e: std::io::Error) -> Self {
+        KeyError::Entropy(e.to_string())
+    }
+}
+
 /// How weights enter.
 #[derive(Clone, Debug, PartialEq)]
 pub enum KeyWeights {
     /// Root of the model oracle.
     Committed([u8; 32]),
+    /// Another commitment of a private model, which the digest does not name.
+    Linked {
+        /// Root of the registered oracle, which the digest names.
+        registered: [u8; 32],
+        /// Root of the model oracle of proofs.
+        root: [u8; 32],
+    },
     /// The weights themselves.
     Inside(Arc<Weights>),
+}
+
+impl KeyWeights {
+    /// Root of the model oracle of proofs.
+    pub fn root(&self) -> Option<[u8; 32]> {
+        match self {
+            KeyWeights::Committed(root) | KeyWeights::Linked { root, .. } => Some(*root),
+            KeyWeights::Inside(_) => None,
+        }
+    }
+
+    /// Flag and bytes of what the digest names.
+    fn named(&self) -> (u8, Vec<u8>) {
+        match self {
+            KeyWeights::Committed(root) | KeyWeights::Linked { registered: root, .. } => (1, root.to_vec()),
+            KeyWeights::Inside(w) => (0, w.to_bytes()),
+        }
+    }
 }
 
 /// What a verifier holds.
@@ -64,6 +105,9 @@ pub struct VerifyingKey {
     pub(super) public: Vec<Vec<F>>,
     digest: [u8; 32],
     compiled: Mutex<HashMap<Vec<bool>, Arc<Compiled>>>,
+    /// Evidence that a private model is registered, and that a linked commitment is linked.
+    registered: OnceLock<()>,
+    linked: OnceLock<()>,
 }
 
 /// What a prover holds: the key, the weights and the model oracle.
@@ -73,6 +117,8 @@ pub struct ProvingKey {
     /// Values of all constants.
     pub weights: Arc<Weights>,
     pub(super) model: Option<Committed>,
+    /// Of the model oracle, if it hides the weights.
+    seed: Option<Seed>,
 }
 
 fn lift(weights: &Weights) -> Vec<Vec<F>> {
@@ -83,10 +129,19 @@ impl VerifyingKey {
     fn new(parameters: Parameters, program: Arc<CheckedProgram>, weights: KeyWeights) -> Result<Self, KeyError> {
         let public = match &weights {
             KeyWeights::Inside(w) => lift(w),
-            KeyWeights::Committed(_) => Vec::new(),
+            KeyWeights::Committed(_) | KeyWeights::Linked { .. } => Vec::new(),
         };
         let digest = digest(&parameters, &program, &weights);
-        let key = VerifyingKey { parameters, program, weights, public, digest, compiled: Mutex::new(HashMap::new()) };
+        let key = VerifyingKey {
+            parameters,
+            program,
+            weights,
+            public,
+            digest,
+            compiled: Mutex::new(HashMap::new()),
+            registered: OnceLock::new(),
+            linked: OnceLock::new(),
+        };
         // The usual form: inputs committed, outputs clear. Any other differs by a few tensors; each proof's own sum is checked too.
         key.compiled(&key.usual_form())?;
         Ok(key)
@@ -115,7 +170,39 @@ impl VerifyingKey {
 
     /// Whether the weights are committed.
     pub fn committed_weights(&self) -> bool {
-        matches!(self.weights, KeyWeights::Committed(_))
+        self.weights.root().is_some()
+    }
+
+    /// How weights enter.
+    pub fn weights(&self) -> &KeyWeights {
+        &self.weights
+    }
+
+    /// Takes notice of a verified registration; one of another model changes nothing.
+    pub fn admit(&self, registered: &Registered) {
+        if registered.digest() == self.digest {
+            self.registered.get_or_init(|| ());
+        }
+    }
+
+    /// Takes notice of a verified link; one that does not cover this key's commitment changes nothing.
+    pub fn admit_link(&self, linked: &Linked) {
+        if linked.digest() == self.digest && self.weights.root().is_some_and(|root| linked.covers(&root)) {
+            self.linked.get_or_init(|| ());
+        }
+    }
+
+    /// A proof under committed weights that nobody but their owner has seen is worth nothing unless they are what the program assumes of
+    /// them. (A key with the weights inside was checked with them when it was read.)
+    pub(super) fn require_evidence(&self) -> Verdict<()> {
+        let refused = |why: &str| Err(Reject::Statement(why.into()));
+        if self.program.private.is_some() && self.committed_weights() && self.registered.get().is_none() {
+            return refused("the model's weights are private, and no verified registration of them is known");
+        }
+        if matches!(self.weights, KeyWeights::Linked { .. }) && self.linked.get().is_none() {
+            return refused("the key's commitment is not the registered one, and no verified link between them is known");
+        }
+        Ok(())
     }
 
     /// The public structure of proofs in which these ports are committed.
@@ -147,8 +234,8 @@ impl VerifyingKey {
         out.extend(self.parameters.security().to_le_bytes());
         out.push(self.parameters.mode() as u8);
         let (flag, weights) = match &self.weights {
-            KeyWeights::Committed(root) => (1u8, root.to_vec()),
-            KeyWeights::Inside(w) => (0, w.to_bytes()),
+            KeyWeights::Linked { registered, root } => (2, [*registered, *root].concat()),
+            other => other.named(),
         };
         out.push(flag);
         for part in [weights, self.program.to_bytes()] {
@@ -193,6 +280,12 @@ impl VerifyingKey {
                 let root = weights.try_into().map_err(|_| malformed("a root has 32 bytes"))?;
                 Self::new(parameters, Arc::new(load(program, None)?), KeyWeights::Committed(root))
             }
+            2 if program.private.is_none() => Err(malformed("a linked commitment of public weights")),
+            2 => {
+                let (registered, root) = weights.split_first_chunk::<32>().ok_or_else(|| malformed("two roots have 64 bytes"))?;
+                let root = root.try_into().map_err(|_| malformed("two roots have 64 bytes"))?;
+                Self::new(parameters, Arc::new(load(program, None)?), KeyWeights::Linked { registered: *registered, root })
+            }
             0 => {
                 let weights = Weights::from_bytes(weights)?;
                 let program = Arc::new(load(program, Some(&weights))?);
@@ -207,10 +300,7 @@ fn digest(parameters: &Parameters, program: &Program, weights: &KeyWeights) -> [
     let mut h = blake3::Hasher::new_derive_key(MODEL);
     let program = program.to_bytes();
     let set = parameters.to_bytes();
-    let (flag, weights) = match weights {
-        KeyWeights::Committed(root) => (1u8, root.to_vec()),
-        KeyWeights::Inside(w) => (0, w.to_bytes()),
-    };
+    let (flag, weights) = weights.named();
     h.update(&[flag]);
     for part in [&set, &weights, &program] {
         h.update(&(part.len() as u64).to_le_bytes());
@@ -222,16 +312,61 @@ fn digest(parameters: &Parameters, program: &Program, weights: &KeyWeights) -> [
 impl ProvingKey {
     /// Checks program and weights together, and commits the weights unless they go inside the key.
     pub fn new(program: Program, weights: Weights, inside: bool, security: u32, mode: Mode) -> Result<Self, KeyError> {
+        let seed = if Self::hides(&program, mode) && !inside { Some(Seed::fresh()?) } else { None };
+        Self::with_seed(program, weights, inside, security, mode, seed)
+    }
+
+    /// Whether the model oracle hides the weights, so that it needs a seed.
+    fn hides(program: &Program, mode: Mode) -> bool {
+        program.private.is_some() && mode == Mode::Zk
+    }
+
+    /// [`Self::new`] with the seed of a commitment of private weights that was made before.
+    pub fn with_seed(
+        program: Program,
+        weights: Weights,
+        inside: bool,
+        security: u32,
+        mode: Mode,
+        seed: Option<Seed>,
+    ) -> Result<Self, KeyError> {
         let parameters = Parameters::new(security, mode).ok_or(KeyError::Security(security))?;
         let program = Arc::new(load(program, Some(&weights))?);
         let weights = Arc::new(weights);
         if inside || weights.values.is_empty() {
             let key = VerifyingKey::new(parameters, program, KeyWeights::Inside(weights.clone()))?;
-            return Ok(ProvingKey { verifying: Arc::new(key), weights, model: None });
+            return Ok(ProvingKey { verifying: Arc::new(key), weights, model: None, seed: None });
         }
-        let model = Compiled::commit_model(&parameters, &program, &weights)?;
+        if seed.is_some() != Self::hides(&program, mode) {
+            return Err(KeyError::Seed);
+        }
+        let model = Compiled::commit_model(&parameters, &program, &weights, seed.as_ref())?;
         let key = VerifyingKey::new(parameters, program, KeyWeights::Committed(model.root))?;
-        Ok(ProvingKey { verifying: Arc::new(key), weights, model: Some(model) })
+        Ok(ProvingKey { verifying: Arc::new(key), weights, model: Some(model), seed })
+    }
+
+    /// The same private model under a commitment of its own: proofs name the registered one, and need a link ([`super::link`]).
+    pub fn committed_again(&self, seed: Seed) -> Result<Self, KeyError> {
+        let own = &self.verifying;
+        let KeyWeights::Committed(registered) = own.weights else { return Err(KeyError::Seed) };
+        if self.seed.is_none() {
+            return Err(KeyError::Seed);
+        }
+        let model = Compiled::commit_model(&own.parameters, &own.program, &self.weights, Some(&seed))?;
+        let weights = KeyWeights::Linked { registered, root: model.root };
+        let key = VerifyingKey::new(own.parameters.clone(), own.program.clone(), weights)?;
+        Ok(ProvingKey { verifying: Arc::new(key), weights: self.weights.clone(), model: Some(model), seed: Some(seed) })
+    }
+
+    /// The seed of a commitment that hides the weights.
+    pub fn seed(&self) -> Option<&Seed> {
+        self.seed.as_ref()
+    }
+
+    /// What a proof opens of a commitment that hides the weights.
+    pub(super) fn opened(&self, rows: Vec<usize>) -> Option<Opened> {
+        let budget = self.model.as_ref()?.layout.budget();
+        Some(Opened { seed: self.seed.clone()?, rows, budget })
     }
 }
 
@@ -247,13 +382,15 @@ impl ProvingKey {
             public: if own.committed_weights() { Vec::new() } else { lift(&weights) },
             digest: own.digest,
             compiled: Mutex::default(),
+            registered: own.registered.clone(),
+            linked: own.linked.clone(),
         };
         let mut model = None;
-        if let KeyWeights::Committed(root) = own.weights {
-            let mut other = Compiled::commit_model(&own.parameters, &own.program, &weights)?;
+        if let Some(root) = own.weights.root() {
+            let mut other = Compiled::commit_model(&own.parameters, &own.program, &weights, self.seed.as_ref())?;
             other.root = root;
             model = Some(other);
         }
-        Ok(ProvingKey { verifying: Arc::new(verifying), weights: Arc::new(weights), model })
+        Ok(ProvingKey { verifying: Arc::new(verifying), weights: Arc::new(weights), model, seed: self.seed.clone() })
     }
 }

@@ -57,6 +57,8 @@ pub struct Made {
     pub proof: Vec<u8>,
     /// For each port, what the proof opens of its commitment; `None` for clear ones and in plain mode.
     pub opened: Vec<Option<Opened>>,
+    /// What the proof opens of a commitment that hides the weights.
+    pub model_opened: Option<Opened>,
     /// Sizes and times.
     pub figures: Figures,
 }
@@ -152,7 +154,7 @@ fn prove_here(key: &ProvingKey, executor: &Executor, request: &Request<'_>, prog
     figures.cells = compiled.layout.cells();
     figures.lookups = compiled.layout.lookup_count();
     figures.bits = soundness(verifying.parameters(), &compiled).bits;
-    Ok(Made { outputs, statement: shown.statement, proof: shown.proof, opened: shown.opened, figures })
+    Ok(Made { outputs, statement: shown.statement, proof: shown.proof, opened: shown.opened, model_opened: shown.model_opened, figures })
 }
 
 /// Secrets of one attempt.
@@ -178,6 +180,8 @@ pub struct Shown {
     pub proof: Vec<u8>,
     /// As in [`Made`].
     pub opened: Vec<Option<Opened>>,
+    /// As in [`Made`].
+    pub model_opened: Option<Opened>,
 }
 
 /// Proves from values of all storages. `committed` is what goes into the oracles: the same as `witness` for an honest prover.
@@ -394,12 +398,14 @@ impl Attempt<'_> {
         let rows = pcs::query(key.parameters(), &mut prover, &c.stack, &oracles, combination);
         clock.report(1.0)?;
         clock.leave();
-        let mut opened = vec![None; layout.ports.len()];
+        let (mut opened, mut model_opened) = (vec![None; layout.ports.len()], None);
         for (k, (seed, rows)) in own.seeds.iter().zip(rows).enumerate() {
-            if let (Some(port), Some(seed)) = (c.ports[k], seed) {
-                opened[port] = Some(Opened { seed: seed.clone(), rows, budget: c.oracles[k].budget() });
+            match (c.ports[k], seed) {
+                (Some(port), Some(seed)) => opened[port] = Some(Opened { seed: seed.clone(), rows, budget: c.oracles[k].budget() }),
+                (None, _) if own.oracles[k].is_none() => model_opened = self.key.opened(rows),
+                _ => {}
             }
         }
-        Ok(Shown { statement, proof: prover.finish(), opened })
+        Ok(Shown { statement, proof: prover.finish(), opened, model_opened })
     }
 }

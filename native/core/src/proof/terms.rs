@@ -81,12 +81,22 @@ fn contraction_size(compiled: &Compiled) -> (usize, usize) {
 
 /// Elements of `K` that a proof sends and a zero-knowledge proof masks.
 pub fn masked_messages(compiled: &Compiled) -> usize {
-    let n = compiled.blocks.variables;
-    let tree = 1 + n * (n - 1) + 4 * n;
     let products = compiled.layout.accumulators.iter().any(|a| matches!(a.kind, AccumulatorKind::Product { .. }));
     let (rounds, factors) = contraction_size(compiled);
     let contractions = 1 + rounds * if products { 3 } else { 2 } + factors;
-    tree + contractions + 2 * compiled.stack.variables()
+    tree_messages(compiled) + contractions + 2 * compiled.stack.variables()
+}
+
+/// The same for a proof about weights, which contracts nothing, and looks nothing up if it is a link.
+pub fn weight_messages(compiled: &Compiled) -> usize {
+    let tree = if compiled.layout.lookups.is_empty() { 0 } else { tree_messages(compiled) };
+    tree + 2 * compiled.stack.variables()
+}
+
+/// The root, two elements a round, four a layer.
+fn tree_messages(compiled: &Compiled) -> usize {
+    let n = compiled.blocks.variables;
+    1 + n * (n - 1) + 4 * n
 }
 
 /// Bytes of a proof, at most: openings are counted as if no two queries met.

@@ -2,7 +2,7 @@
 
 use super::conversation::{begin, copies, copy_variables, ties};
 use super::instance::Compiled;
-use super::key::{KeyWeights, VerifyingKey};
+use super::key::VerifyingKey;
 use super::statement::{Content, Statement, tensor_commitment};
 use crate::channel::{PlainReader, ProofBytes, Reader, Transcript};
 use crate::contraction;
@@ -13,7 +13,8 @@ use crate::parameters::Mode;
 use crate::pcs::{self, Claim, Combined};
 use crate::reject::{Reject, Verdict};
 
-/// Accepts only if `proof` shows `statement` for the model of `key`.
+/// Accepts only if `proof` shows `statement` for the model of `key`. A private model's key must have been shown evidence of its registration
+/// ([`VerifyingKey::admit`]), and of the link of its commitment if that is another than the registered one.
 pub fn verify(key: &VerifyingKey, statement: &Statement, proof: &[u8]) -> Verdict<()> {
     // On a worker from start to end, as the prover.
     rayon::scope(|_| verify_here(key, statement, proof))
@@ -23,6 +24,7 @@ fn verify_here(key: &VerifyingKey, statement: &Statement, proof: &[u8]) -> Verdi
     if statement.digest != key.digest() {
         return Err(Reject::Statement("it names another model than the key".into()));
     }
+    key.require_evidence()?;
     let form = statement.form(&key.program)?;
     let compiled = key.compiled(&form).map_err(|e| Reject::Statement(e.to_string()))?;
     check(key, &compiled, statement, proof)
@@ -89,10 +91,8 @@ fn roots<'a>(key: &VerifyingKey, compiled: &Compiled, statement: &Statement, pro
     for (k, port) in compiled.ports.iter().enumerate() {
         let own = k == 0 || port.is_some();
         if !own {
-            match &key.weights {
-                KeyWeights::Committed(root) => out.push(*root),
-                KeyWeights::Inside(_) => return Err(Reject::Statement("a key with its weights inside has no model oracle".into())),
-            }
+            let model = key.weights.root();
+            out.push(model.ok_or_else(|| Reject::Statement("a key with its weights inside has no model oracle".into()))?);
             continue;
         }
         let (head, tail) = rest.split_at_checked(32).ok_or(Reject::Truncated { at: "root" })?;

@@ -138,6 +138,17 @@ impl<'a> Entry<'a> {
                 }
                 Source::Broadcast(s) => Values::Broadcast { cells: &witness.storages[*s] },
                 Source::RowSum(s) => Values::RowSum { cells: &witness.storages[*s], width: layout.storages[*s].channels },
+                Source::RowSums(s) => {
+                    let rows = witness.storages[*s].chunks_exact(layout.storages[*s].channels);
+                    let cells: Vec<F> = rows.map(|row| row.iter().copied().sum()).collect();
+                    Values::Matrix { width: cells.len(), cells: cells.into(), channels: None }
+                }
+                Source::ColumnSums(s) => {
+                    let width = layout.storages[*s].channels;
+                    let mut cells = vec![F::ZERO; width];
+                    witness.storages[*s].chunks_exact(width).for_each(|row| add_scaled(&mut cells, F::ONE, row));
+                    Values::Matrix { cells: cells.into(), width, channels: None }
+                }
                 Source::Tensor(x) => Values::Matrix {
                     cells: stored(layout, witness, *x).map_or_else(|| tensor(layout, witness, *x).into(), Into::into),
                     width: layout.views[*x as usize].channels,

@@ -35,6 +35,10 @@ fn step(layout: &Layout, weights: &Weights, trace: &Trace, recipe: &Recipe, witn
     match recipe {
         Recipe::Tensor { storage, tensor } => witness.storages[*storage] = lift(&trace.tensors[*tensor as usize]),
         Recipe::Constant { storage, constant } => witness.storages[*storage] = lift(&weights.values[*constant as usize]),
+        Recipe::Relu { storage, of } => {
+            let positive = |&x: &F| from_i64(centred(x).max(0));
+            witness.storages[*storage] = witness.storages[*of].par_iter().with_min_len(1 << 14).map(positive).collect();
+        }
         Recipe::Accumulator(at) => {
             witness.accumulators[*at] = match &layout.accumulators[*at].kind {
                 AccumulatorKind::Contract { contract: Contract::Mix { terms }, .. } => mix(terms, trace),

@@ -14,6 +14,7 @@ mod messages;
 mod networks;
 mod pools;
 mod programs;
+mod registrations;
 mod rescales;
 mod softmaxes;
 mod statements;

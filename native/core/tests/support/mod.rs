@@ -58,11 +58,13 @@ pub fn window(input: (u32, u32), output: (u32, u32), kernel: (u32, u32), stride:
 pub struct Net {
     pub b: ProgramBuilder,
     pub random: Random,
+    /// Where weights and biases come from, if not from `random`, which gives the shapes' and scales' numbers.
+    pub weights: Option<Random>,
 }
 
 impl Net {
     pub fn new(name: &str, seed: u64) -> Self {
-        Net { b: ProgramBuilder::new(name, Semantics::Tflm), random: Random(seed) }
+        Net { b: ProgramBuilder::new(name, Semantics::Tflm), random: Random(seed), weights: None }
     }
 
     pub fn tensor(&mut self, name: &str, dims: &[u32], scale: f32, zero: i32) -> TensorId {
@@ -71,10 +73,14 @@ impl Net {
 
     pub fn conv(&mut self, x: (TensorId, i32), out: TensorId, window: Window, dims: &[u32], low: i32, depthwise: bool) {
         let n: u32 = dims.iter().product();
-        let weights = (0..n).map(|_| self.random.within(-127, 127) as i32).collect();
+        let mut weights: Vec<i32> = (0..n).map(|_| self.random.within(-127, 127) as i32).collect();
         let channels = if depthwise { dims[2] } else { dims[0] } as usize;
         let depth = if depthwise { dims[0] * dims[1] } else { n / dims[0] };
-        let bias = (0..channels).map(|_| self.random.within(-900, 900) as i32).collect();
+        let mut bias: Vec<i32> = (0..channels).map(|_| self.random.within(-900, 900) as i32).collect();
+        if let Some(own) = &mut self.weights {
+            weights.fill_with(|| own.within(-128, 127) as i32);
+            bias.fill_with(|| own.within(-20_000, 20_000) as i32);
+        }
         let multipliers = (0..channels).map(|_| multiplier((0.5 + 2.5 * self.random.unit()) / (60.0 * f64::from(depth).sqrt()))).collect();
         let clamp = (low, 127);
         let c = Convolution {
@@ -97,7 +103,15 @@ impl Net {
 /// 7 x 6 x 3: conv SAME, depthwise stride 2 with odd padding, pointwise, ADD, table, max pool, average pool SAME, views, transpose, fully
 /// connected, softmax.
 pub fn everything(seed: u64, range_bits: u8) -> (CheckedProgram, Weights) {
-    let mut n = Net::new("everything", seed);
+    every_operator(Net::new("everything", seed)).finish(Some(range_bits)).expect("a valid program")
+}
+
+/// The same with weights and biases of another seed.
+pub fn everything_with_weights(seed: u64, weights: u64) -> ProgramBuilder {
+    every_operator(Net { weights: Some(Random(weights)), ..Net::new("everything", seed) })
+}
+
+fn every_operator(mut n: Net) -> ProgramBuilder {
     let x = n.tensor("x", &[1, 7, 6, 3], 0.02, 7);
     n.b.input(x, Edge::Integer).expect("input");
     let c1 = n.tensor("c1", &[1, 7, 6, 5], 0.05, -20);
@@ -134,7 +148,7 @@ pub fn everything(seed: u64, range_bits: u8) -> (CheckedProgram, Weights) {
     let (m, e) = multiplier(0.05 * f64::from(1 << 26));
     n.b.softmax("softmax", f1, o1, m, (-e) as u8);
     n.b.output(o1, Edge::Integer).expect("output");
-    n.b.finish(Some(range_bits)).expect("a valid program")
+    n.b
 }
 
 /// One fully connected layer of one output.

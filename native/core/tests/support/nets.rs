@@ -1,7 +1,9 @@
 //! Networks of one or two operators, each made so that one attack is possible on them.
 
-use nexus_edge_core::program::builder::Convolution;
+use nexus_edge_core::program::builder::{Bounds, Convolution};
 use nexus_edge_core::program::check::CheckedProgram;
+use nexus_edge_core::program::error::ProgramError;
+use nexus_edge_core::program::quantize::Multiplier;
 use nexus_edge_core::program::{Edge, Piece, TensorId, Weights};
 
 use super::{Net, multiplier, window};
@@ -125,3 +127,61 @@ pub fn views() -> (CheckedProgram, Weights) {
     n.b.lookup("half", vec![r], y, same).expect("lookup");
     finish(n, y, 8)
 }
+
+/// One layer with weights of its own, private: 5 x 4 x 3 positions, zero point 7, a 3 x 3 convolution with a border to 4 channels, or a
+/// depthwise one with multiplier 2.
+pub fn private_layer(depthwise: bool, seed: u64) -> (CheckedProgram, Weights) {
+    let mut n = Net::new("private", seed);
+    let x = input(&mut n, &[1, 5, 4, 3], 7);
+    let channels = if depthwise { 6 } else { 4 };
+    let y = n.tensor("y", &[1, 5, 4, channels], 0.05, -20);
+    let dims: &[u32] = if depthwise { &[3, 3, 6] } else { &[4, 3, 3, 3] };
+    let count = dims.iter().product::<u32>();
+    let c = Convolution {
+        x,
+        out: y,
+        window: window((5, 4), (5, 4), (3, 3), (1, 1), (1, 1)),
+        dims,
+        weights: (0..count).map(|_| n.random.within(-128, 127) as i32).collect(),
+        bias: Some((0..channels).map(|_| n.random.within(-900, 900) as i32).collect()),
+        x_zero: 7,
+        multipliers: (0..channels).map(|c| multiplier(0.01 / f64::from(1 + c))).collect(),
+        clamp: (-128, 127),
+        depthwise,
+        single_rounding: false,
+    };
+    n.b.conv("conv", c).expect("conv");
+    n.b.private(Bounds::Default);
+    finish(n, y, 16)
+}
+
+/// A private layer whose channels `(weights, bias, multiplier)` read the inputs `x_0, x_1` with zero point 0 at one position.
+pub fn private_channels(depthwise: bool, channels: &[([i32; 2], i32, Multiplier)], log_bound: u8, clamp: (i32, i32)) -> Private {
+    let mut n = Net::new("private channels", 0);
+    // Depthwise: two taps of one channel, which the layer's channels share.
+    let x = if depthwise { input(&mut n, &[1, 2, 1, 1], 0) } else { input(&mut n, &[1, 1, 1, 2], 0) };
+    let outputs = channels.len() as u32;
+    let y = n.tensor("y", &[1, 1, 1, outputs], 0.02, 0);
+    let by_channel = channels.iter().flat_map(|c| c.0).collect();
+    let by_tap = (0..2).flat_map(|tap| channels.iter().map(move |c| c.0[tap])).collect();
+    let c = Convolution {
+        x,
+        out: y,
+        window: if depthwise { window((2, 1), (1, 1), (2, 1), (1, 1), (0, 0)) } else { window((1, 1), (1, 1), (1, 1), (1, 1), (0, 0)) },
+        dims: if depthwise { &[2, 1, outputs] } else { &[outputs, 1, 1, 2] },
+        weights: if depthwise { by_tap } else { by_channel },
+        bias: Some(channels.iter().map(|c| c.1).collect()),
+        x_zero: 0,
+        multipliers: channels.iter().map(|c| c.2).collect(),
+        clamp,
+        depthwise,
+        single_rounding: false,
+    };
+    n.b.conv("conv", c).expect("conv");
+    n.b.output(y, Edge::Integer).expect("output");
+    n.b.private(Bounds::All(log_bound));
+    n.b.finish(Some(16))
+}
+
+/// A private model, or why there is none.
+pub type Private = Result<(CheckedProgram, Weights), ProgramError>;

@@ -132,7 +132,7 @@ def _contract(
     channels = weights.shape[-1] if depthwise else weights.shape[0]
     lowering.count_rules(op, channels)
     multipliers = _multipliers(lowering, op, q_x, filter_info, q_out, channels, weights.ndim - 1 if depthwise else 0)
-    zero = _weight_zero(op, filter_info)
+    zero = _weight_zero(lowering, op, filter_info)
     bias = lowering.optional(op, 2, "int32")
     if bias is not None and bias.shape != (channels,):
         raise op.malformed(f"its biases have shape {list(bias.shape)} instead of [{channels}]", lowering.graph.tensors[op.inputs[2]])
@@ -153,11 +153,13 @@ def _contract(
     )
 
 
-def _weight_zero(op: Operator, info: TensorInfo) -> int:
+def _weight_zero(lowering: Lowering, op: Operator, info: TensorInfo) -> int:
     """The weights' zero point: legacy uint8 has one; the int8 kernels ignore it."""
     zeros = set(info.zero_points)
     if info.dtype == "int8" and zeros != {0}:
         raise op.unsupported("int8 weights have a zero point other than 0, which the runtimes ignore", info)
+    if lowering.private and info.dtype != "int8":
+        raise op.unsupported("weights of a private model must be int8 with zero point 0", info, "quantise the model to int8")
     zero = info.zero_points[0]
     if not 0 <= zero <= 255 and info.dtype == "uint8":
         raise op.malformed(f"its zero point {zero} is no uint8", info)

@@ -59,14 +59,16 @@ def _with_constant(lowering: Lowering, op: Operator, place: int, q: list[Quantiz
     if dims is None:
         raise op.malformed(f"the shapes {list(x.dims)} and {list(known.array.shape)} cannot be combined", info)
     values = known.array.astype(np.int64).reshape(-1) - q[place].zero_point
-    if (values == values[0]).all():
+    if (values == values[0]).all() and not lowering.private:
         source = x if dims == x.dims else lowering.broadcast(op, x, dims)
         out = lowering.define(op, info, source.stored, lowering.declared(op, info, dims))
         lowering.builder.lookup(label(op), [source.id], out.id, _constant_table(lowering, op, q, place, int(values[0])))
         lowering.bind(op, out)
         return True
-    if op.kind == "MUL" and dims == x.dims and _scales_channels(known, dims, values, q[place]):
-        lowering.bind(op, _scale_channels(lowering, op, x, values, q, place))
+    # Factors of zero point 0 are int8 whatever they are.
+    fits = q[place].zero_point == 0 or not lowering.private
+    if op.kind == "MUL" and dims == x.dims and fits and _scales_channels(known, dims, values, q[place]):
+        lowering.bind(op, _scale_channels(lowering, op, x, np.broadcast_to(values, x.dims[-1]), q, place))
         return True
     return False
 

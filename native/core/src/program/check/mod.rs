@@ -2,7 +2,8 @@
 //!
 //! A checked program has sound references and shapes, values inside their dtypes, rules that equal the runtime's formulas on all
 //! reachable accumulators, and no equation that could wrap modulo the field's characteristic. Without weights the accumulators'
-//! intervals are taken as declared.
+//! intervals are taken as declared. A private form declares nothing about weights: its lines hold on all accumulators that overflow
+//! nothing.
 
 pub(super) mod contract;
 mod layout;
@@ -47,6 +48,7 @@ pub fn load(program: Program, weights: Option<&Weights>) -> Checked<CheckedProgr
     counts(&program)?;
     tensors(&program)?;
     constants(&program)?;
+    private(&program)?;
     if let Some(w) = weights {
         check_weights(&program, w)?;
     }
@@ -212,6 +214,35 @@ fn constants(p: &Program) -> Checked<()> {
     }
     if total > limits::WEIGHTS {
         return Err(ProgramError::new(Fault::Limit, "program", format!("more than {} weights", limits::WEIGHTS)));
+    }
+    Ok(())
+}
+
+/// The declarations of a private form: bounds for the accumulators that weights make and no others, and nothing chosen about constants.
+fn private(p: &Program) -> Checked<()> {
+    let Some(form) = &p.private else { return Ok(()) };
+    let refused = |fault, detail: &str| Err(ProgramError::new(fault, "private form", detail));
+    if p.constants.is_empty() {
+        return refused(Fault::Weights, "there are no weights to hide");
+    }
+    let mut weighted = vec![false; p.accumulators.len()];
+    for op in &p.ops {
+        let Op::Contract { acc, contract } = op else { continue };
+        let (Contract::Conv { weights, bias, .. } | Contract::Depthwise { weights, bias, .. }) = contract else { continue };
+        if let Some(w) = weighted.get_mut(*acc as usize) {
+            *w = true;
+        }
+        let range = |id: Option<u32>| id.and_then(|id| p.constants.get(id as usize)).map(|c| c.range);
+        if range(Some(*weights)).is_some_and(|r| r != (-128, 127)) || range(*bias).is_some_and(|r| r != (i32::MIN, i32::MAX)) {
+            return refused(Fault::Weights, "private weights are int8 and biases int32");
+        }
+    }
+    let fits = |(&bits, &weighted): (&u8, &bool)| match weighted {
+        true => (limits::LOG_BOUND.0..=limits::LOG_BOUND.1).contains(&bits),
+        false => bits == 0,
+    };
+    if form.log_bounds.len() != weighted.len() || !form.log_bounds.iter().zip(&weighted).all(fits) {
+        return refused(Fault::Limit, "each accumulator that weights make has one bound, and no other has");
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use super::super::error::Fault;
 use super::super::lines::{self, Channel, Interval, LineError};
 use super::super::quantize::{Addition, Multiplier, Staircase, is_mean_multiplier, is_multiplier};
-use super::super::{Contract, Formula, Program, Rescale, Rule, interval, limits};
+use super::super::{Contract, Formula, Program, Rescale, Rule, interval, limits, private};
 use super::{Checker, Refused, Step, refuse, require};
 
 /// Equations stay below this, a quarter of the field's characteristic.
@@ -42,13 +42,17 @@ impl<'a> Checker<'a> {
         let Some(contract) = self.sources[r.acc as usize] else {
             return refuse(Fault::Reference, "its accumulator is not defined");
         };
-        let bounds = Bounds::new(self.program);
+        let bounds = Bounds::new(self.program, r, contract);
         if let Formula::Add { .. } = r.formula {
             return self.addition(r, contract, &bounds);
         }
         let staircases = staircases(r, contract, self.program)?;
         let reach = self.reach(r, contract)?;
         let channel = |i: usize| {
+            if bounds.private.is_some() {
+                let reach = staircases[i].whole_domain();
+                return Some(Channel { staircase: staircases[i], reach, zero: r.zero.into(), clamp: (r.clamp.0.into(), r.clamp.1.into()) });
+            }
             let declared = match r.rules[i] {
                 Rule::Line { low, high, .. } => Some((low, high)),
                 Rule::Constant(_) => None,
@@ -63,7 +67,14 @@ impl<'a> Checker<'a> {
                 let what = if r.by_position { "position" } else { "channel" };
                 let name = |Refused(fault, detail): Refused| Refused(fault, format!("{what} {i}: {detail}"));
                 match channel(i) {
-                    Some(c) => c.check(&r.rules[i]).map_err(line_fault).and_then(|()| bounds.rule(&r.rules[i], c.zero)).map_err(name),
+                    Some(c) => {
+                        let checked = c.check(&r.rules[i]).map_err(line_fault).and_then(|()| bounds.rule(&r.rules[i], c.zero));
+                        let kept = |two| match &reach {
+                            Some(all) => bounds.kept(&c, &r.rules[i], all[i]).map(|()| two),
+                            _ => Ok(two),
+                        };
+                        checked.and_then(kept).map_err(name)
+                    }
                     None => unreached_constant(r, i, staircases[i]).map_err(name),
                 }
             })
@@ -180,17 +191,43 @@ fn staircases(r: &Rescale, contract: &Contract, program: &Program) -> Step<Vec<S
     }
 }
 
-/// The rows of the program's tables.
+/// The rows of the program's tables that a rescale uses.
 struct Bounds {
     range_bits: u32,
     clamp: (i64, i64),
     sign: (i64, i64),
+    /// For an accumulator of private weights: the values before the clamp to which their registration binds them.
+    private: Option<Interval>,
 }
 
 impl Bounds {
-    fn new(p: &Program) -> Self {
+    fn new(p: &Program, r: &Rescale, contract: &Contract) -> Self {
         let rows = |(start, bits): (i64, u8)| (start, start + (1 << bits) - 1);
-        Bounds { range_bits: p.range_bits.into(), clamp: rows(p.clamp_rows), sign: rows(p.sign_rows) }
+        let private = p.log_bound(r.acc).filter(|_| contract.has_weights()).map(|bits| private::span(bits, r.zero.into()));
+        Bounds { range_bits: p.range_bits.into(), clamp: rows(p.clamp_rows_of(r.acc)), sign: rows(p.sign_rows), private }
+    }
+
+    /// Checks the owner's own weights against the bounds of a private form: what their registration is going to prove.
+    fn kept(&self, channel: &Channel, rule: &Rule, reach: Interval) -> Step {
+        if self.private.is_none() {
+            return Ok(());
+        }
+        let (low, high) = channel.reach;
+        require(low <= reach.0 && reach.1 <= high, Fault::Wrap, || {
+            format!("accumulators in [{}, {}] overflow 32 bits in the kernel", reach.0, reach.1)
+        })?;
+        let (Rule::Line { line, .. }, Some(span)) = (rule, self.private) else { return Ok(()) };
+        // With either offset: the registration does not look at signs.
+        let value = |acc: i64, b: i64| (line.a * acc + b).div_euclid(line.d);
+        let (first, last) = (value(reach.0, line.b_pos.min(line.b_neg)), value(reach.1, line.b_pos.max(line.b_neg)));
+        require(span.0 <= first && last <= span.1, Fault::Weights, || {
+            let enough = (limits::LOG_BOUND.0..=limits::LOG_BOUND.1).find(|&bits| {
+                let (low, high) = private::span(bits, channel.zero);
+                low <= first && last <= high
+            });
+            let hint = enough.map_or("no bound is large enough".into(), |bits| format!("choose 2^{bits}"));
+            format!("values before the clamp reach [{first}, {last}], their bound V is {}: {hint}", -self.clamp.0)
+        })
     }
 
     /// Checks that the tables cover what honest values need and that nothing wraps, for every `v'` that the clamp table admits.
@@ -204,7 +241,12 @@ impl Bounds {
         let top = reach * wide(line.a) + offset + wide(line.d) * worst + (1 << (2 * self.range_bits));
         require(top < WRAP, Fault::Wrap, || "the line's equation could wrap".into())?;
         require(line.d <= 1 << (2 * self.range_bits), Fault::Wrap, || format!("denominator {} needs a third limb", line.d))?;
-        let (first, last) = (line.value(low, zero), line.value(high, zero));
+        if self.private.is_some() {
+            require(line.a < limits::PRIVATE_SLOPE, Fault::Wrap, || format!("slope {} of a private line", line.a))?;
+            let span = 2 * wide(line.d) * worst;
+            require(span <= 1 << limits::PRIVATE_SPAN, Fault::Wrap, || "the registration's equations could wrap".into())?;
+        }
+        let (first, last) = self.private.unwrap_or_else(|| (line.value(low, zero), line.value(high, zero)));
         let covers = |rows: (i64, i64), a: i64, b: i64| rows.0 <= a && b <= rows.1;
         require(covers(self.clamp, first, last), Fault::Table, || format!("clamp rows do not cover [{first}, {last}]"))?;
         let two = line.two_offsets();
@@ -220,7 +262,7 @@ mod tests {
 
     /// One line against tables; the fault it is refused for.
     fn fault(line: Line, clamp: (i64, i64), reach: i64) -> Option<Fault> {
-        let bounds = Bounds { range_bits: 16, clamp, sign: (-1, 1) };
+        let bounds = Bounds { range_bits: 16, clamp, sign: (-1, 1), private: None };
         bounds.rule(&Rule::Line { low: -reach, high: reach, line }, 0).err().map(|e| e.0)
     }
 
@@ -236,6 +278,21 @@ mod tests {
         assert_eq!(fault(line, (-(1 << 30), (1 << 20) - 1), 1 << 31), Some(Fault::Wrap));
         assert_eq!(fault(line, (-(1 << 20), (1 << 30) - 1), 1 << 31), Some(Fault::Wrap));
         assert_eq!(fault(Line { d: (1 << 32) + 1, ..line }, rows, 1 << 31), Some(Fault::Wrap));
+    }
+
+    #[test]
+    fn private_lines_leave_room_for_their_registration() {
+        let fault = |line: Line, bound: i64| {
+            let bounds =
+                Bounds { range_bits: 20, clamp: (-bound, bound - 1), sign: (0, 0), private: Some(private::span(bound.ilog2() as u8, 0)) };
+            bounds.rule(&Rule::Line { low: 1 - (1 << 31), high: (1 << 31) - 1, line }, 0).err().map(|e| e.0)
+        };
+        let line = Line { a: (1 << 29) - 1, b_pos: 0, b_neg: 0, d: 1 << 36 };
+        assert_eq!(fault(line, 1 << 23), None);
+        assert_eq!(fault(Line { a: 1 << 29, ..line }, 1 << 23), Some(Fault::Wrap));
+        assert_eq!(fault(Line { d: (1 << 36) + 1, ..line }, 1 << 23), Some(Fault::Wrap));
+        // Values of the whole domain are beyond the rows: the registration keeps the weights away from them.
+        assert_eq!(fault(Line { d: 1, ..line }, 1 << 8), None);
     }
 
     #[test]

@@ -1,0 +1,407 @@
+//! Proofs about the committed weights of a private model, without any run of it (design section 7).
+//!
+//! A *registration* shows once that weights and biases are what the public program assumes of them; a proof of inference under a private
+//! model is worth nothing without it. A *link* shows that other commitments hold the same weights and biases as the registered one:
+//! `<W - W', eq(tau)> = 0` for every constant, with `tau` drawn after all roots.
+//!
+//! Both are statements of a kind of their own, absorbed before the model digest: no such proof is accepted as one of inference, nor the
+//! reverse. They have no tensors and no context.
+
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+
+use thiserror::Error;
+
+use super::VERSION;
+use super::conversation::{copies, copy_variables};
+use super::instance::Compiled;
+use super::key::{KeyWeights, ProvingKey, VerifyingKey};
+use super::prove::{Opened, Progress, ProveError};
+use super::terms::{soundness, weight_messages};
+use crate::channel::{PlainReader, ProofBytes, Prover, Reader, Transcript};
+use crate::exec::Trace;
+use crate::field::{Ext, F, K};
+use crate::layout::{Layout, LayoutError};
+use crate::logup::{self, Leaves};
+use crate::masking::MaskedReader;
+use crate::parameters::{Mode, Parameters};
+use crate::pcs::{self, Claim, Combined, Committed, Halt, Hiding, OpenedRows, Secret};
+use crate::prover::values::Witness;
+use crate::prover::witness;
+use crate::random::Randomness;
+use crate::reject::{Reject, Verdict};
+
+/// Commitments that one link may cover.
+const FRESH: usize = 64;
+
+/// Why there is no registration or link.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum RegistrationError {
+    /// Weights are public or inside the key.
+    #[error("only models whose program is private and whose weights are committed are registered or linked")]
+    NotPrivate,
+    /// The commitment is not the registered one itself.
+    #[error("a registration, and a link's first commitment, is of the model's own commitment, not of a linked one")]
+    NotRegistered,
+    /// The commitments cannot be linked.
+    #[error("a link joins 1 to {FRESH} commitments of one program, parameter set, and weights")]
+    Different,
+    /// The program has no such proof.
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
+    /// The errors of the proof sum up to more than the parameter set promises.
+    #[error("the proof would have {bits:.1} bits of soundness, {wanted} are required; use the 128-bit set")]
+    Unsound {
+        /// What it would have.
+        bits: f64,
+        /// What is required.
+        wanted: u32,
+    },
+    /// No proof came of it.
+    #[error(transparent)]
+    Proof(#[from] ProveError),
+}
+
+/// A registration or a link, and what it opens of the commitments that it is about.
+pub struct WeightProof {
+    /// The proof.
+    pub proof: Vec<u8>,
+    /// For each commitment, the registered one first; `None` where commitments hide nothing.
+    pub opened: Vec<Option<Opened>>,
+}
+
+/// Evidence that the registration of a model was verified.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Registered {
+    digest: [u8; 32],
+}
+
+impl Registered {
+    /// From the caller's own record that [`verify_registration`] accepted this digest's registration before.
+    pub fn recorded(digest: [u8; 32]) -> Self {
+        Registered { digest }
+    }
+
+    /// The model digest.
+    pub fn digest(&self) -> [u8; 32] {
+        self.digest
+    }
+}
+
+/// Evidence that some commitments hold the weights of a registered model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Linked {
+    registered: [u8; 32],
+    fresh: BTreeSet<[u8; 32]>,
+}
+
+impl Linked {
+    /// From the caller's own record that [`verify_link`] accepted this commitment's link to the registered model before.
+    pub fn recorded(registered: [u8; 32], root: [u8; 32]) -> Self {
+        Linked { registered, fresh: BTreeSet::from([root]) }
+    }
+
+    /// The model digest.
+    pub fn digest(&self) -> [u8; 32] {
+        self.registered
+    }
+
+    /// Whether the commitment with this root was linked.
+    pub fn covers(&self, root: &[u8; 32]) -> bool {
+        self.fresh.contains(root)
+    }
+}
+
+/// What a proof about weights is about.
+#[derive(Clone, Copy)]
+pub enum Subject<'a> {
+    /// A model's registration.
+    Registration(&'a VerifyingKey),
+    /// A registered model, and keys under other commitments of it.
+    Link(&'a VerifyingKey, &'a [&'a VerifyingKey]),
+}
+
+impl<'a> Subject<'a> {
+    fn key(self) -> &'a VerifyingKey {
+        match self {
+            Subject::Registration(key) | Subject::Link(key, _) => key,
+        }
+    }
+
+    fn fresh(self) -> &'a [&'a VerifyingKey] {
+        match self {
+            Subject::Registration(_) => &[],
+            Subject::Link(_, fresh) => fresh,
+        }
+    }
+
+    /// The commitments, the registered one first. Refuses keys without one, and keys of different programs or parameter sets.
+    fn roots(self) -> Result<Vec<[u8; 32]>, RegistrationError> {
+        let key = self.key();
+        if key.program().private.is_none() {
+            return Err(RegistrationError::NotPrivate);
+        }
+        let counted = matches!(self, Subject::Registration(_)) || (1..=FRESH).contains(&self.fresh().len());
+        let same = |other: &&VerifyingKey| other.program() == key.program() && other.parameters() == key.parameters();
+        if !counted || !self.fresh().iter().all(same) {
+            return Err(RegistrationError::Different);
+        }
+        if matches!(key.weights, KeyWeights::Linked { .. }) {
+            return Err(RegistrationError::NotRegistered);
+        }
+        let root = |key: &VerifyingKey| key.weights.root().ok_or(RegistrationError::NotPrivate);
+        std::iter::once(key).chain(self.fresh().iter().copied()).map(root).collect()
+    }
+
+    fn compile(self) -> Result<Compiled, RegistrationError> {
+        let key = self.key();
+        let layout = match self {
+            Subject::Registration(_) => Layout::registration(key.program())?,
+            Subject::Link(_, fresh) => Layout::link(key.program(), fresh.len()),
+        };
+        let compiled = Compiled::from_layout(key.parameters(), layout)?;
+        let (bits, wanted) = (soundness(key.parameters(), &compiled).bits, key.parameters().security());
+        if bits <= f64::from(wanted) {
+            return Err(RegistrationError::Unsound { bits, wanted });
+        }
+        Ok(compiled)
+    }
+
+    /// Absorbs everything public: the statement, then every oracle.
+    fn begin(self, compiled: &Compiled, roots: &[[u8; 32]]) -> Transcript {
+        let key = self.key();
+        let mut t = Transcript::new();
+        t.absorb("version", VERSION);
+        t.absorb("parameter set", &key.parameters().to_bytes());
+        t.absorb("mode", &[key.parameters().mode() as u8]);
+        t.absorb("kind", if matches!(self, Subject::Registration(_)) { b"registration" } else { b"link" });
+        t.absorb("semantics", &[key.program().semantics as u8]);
+        t.absorb("model", &key.digest());
+        t.absorb("fresh commitments", &(self.fresh().len() as u64).to_le_bytes());
+        self.fresh().iter().for_each(|fresh| t.absorb("model", &fresh.digest()));
+        t.absorb("oracles", &(roots.len() as u64).to_le_bytes());
+        for (layout, root) in compiled.oracles.iter().zip(roots) {
+            t.absorb("oracle", &layout.to_bytes());
+            t.absorb("root", root);
+        }
+        t
+    }
+}
+
+/// Proves that the weights of a private model are what its program assumes of them: once for each model.
+pub fn register(key: &ProvingKey, progress: Progress<'_>) -> Result<WeightProof, RegistrationError> {
+    let subject = Subject::Registration(&key.verifying);
+    subject.roots()?;
+    let model = key.model.as_ref().ok_or(RegistrationError::NotPrivate)?;
+    rayon::scope(|_| {
+        report(progress, "witness", 0.0)?;
+        let compiled = subject.compile()?;
+        let witness = witness::fill(&compiled.layout, &key.weights, &Trace { tensors: Vec::new(), accumulators: Vec::new() });
+        let (proof, rows) = prove(subject, &compiled, &witness, &[model], true, progress)?;
+        Ok(WeightProof { proof, opened: opened(&[key], rows) })
+    })
+}
+
+/// Accepts only if `proof` shows that the committed weights of the key's model are what its program assumes of them.
+pub fn verify_registration(key: &VerifyingKey, proof: &[u8]) -> Verdict<Registered> {
+    verify(Subject::Registration(key), proof)?;
+    Ok(Registered { digest: key.digest() })
+}
+
+/// Proves that fresh commitments hold the weights of the registered model.
+pub fn link(registered: &ProvingKey, fresh: &[&ProvingKey], progress: Progress<'_>) -> Result<WeightProof, RegistrationError> {
+    let keys: Vec<&VerifyingKey> = fresh.iter().map(|key| &*key.verifying).collect();
+    let subject = Subject::Link(&registered.verifying, &keys);
+    subject.roots()?;
+    if fresh.iter().any(|key| key.weights != registered.weights) {
+        return Err(RegistrationError::Different);
+    }
+    let models: Option<Vec<&Committed>> = std::iter::once(&registered).chain(fresh).map(|key| key.model.as_ref()).collect();
+    let models = models.ok_or(RegistrationError::NotPrivate)?;
+    rayon::scope(|_| {
+        let compiled = subject.compile()?;
+        let (proof, rows) = prove(subject, &compiled, &Witness::default(), &models, true, progress)?;
+        let keys: Vec<&ProvingKey> = std::iter::once(&registered).chain(fresh).copied().collect();
+        Ok(WeightProof { proof, opened: opened(&keys, rows) })
+    })
+}
+
+/// The rows of the models' oracles, which follow the witness's.
+fn opened(keys: &[&ProvingKey], rows: OpenedRows) -> Vec<Option<Opened>> {
+    keys.iter().zip(rows.into_iter().skip(1)).map(|(key, rows)| key.opened(rows)).collect()
+}
+
+/// Accepts only if `proof` shows that all keys commit to the same weights and biases.
+pub fn verify_link(registered: &VerifyingKey, fresh: &[&VerifyingKey], proof: &[u8]) -> Verdict<Linked> {
+    verify(Subject::Link(registered, fresh), proof)?;
+    Ok(Linked { registered: registered.digest(), fresh: fresh.iter().filter_map(|key| key.weights.root()).collect() })
+}
+
+fn verify(subject: Subject<'_>, proof: &[u8]) -> Verdict<()> {
+    rayon::scope(|_| {
+        let models = subject.roots().map_err(|e| Reject::Statement(e.to_string()))?;
+        let compiled = subject.compile().map_err(|e| Reject::Statement(e.to_string()))?;
+        check(subject, &compiled, &models, proof)
+    })
+}
+
+/// The prover of a changed structure or witness: what a malicious one does.
+#[cfg(feature = "attacks")]
+pub fn prove_cells(subject: Subject<'_>, compiled: &Compiled, witness: &Witness, models: &[&Committed]) -> Vec<u8> {
+    prove(subject, compiled, witness, models, false, &mut |_, _| true).expect("nobody stops it").0
+}
+
+/// The verifier of another public structure: what a proof would show if a constraint were missing on both sides.
+#[cfg(feature = "attacks")]
+pub fn verify_cells(subject: Subject<'_>, compiled: &Compiled, proof: &[u8]) -> Verdict<()> {
+    check(subject, compiled, &subject.roots().map_err(|e| Reject::Statement(e.to_string()))?, proof)
+}
+
+fn report(progress: &mut (dyn FnMut(&'static str, f64) -> bool + Send), phase: &'static str, fraction: f64) -> Result<(), ProveError> {
+    if progress(phase, fraction) { Ok(()) } else { Err(ProveError::Stopped) }
+}
+
+/// `models`: the registered commitment, then the fresh ones. -> the proof and the rows of all oracles, the witness's first.
+fn prove(
+    subject: Subject<'_>,
+    c: &Compiled,
+    witness: &Witness,
+    models: &[&Committed],
+    honest: bool,
+    progress: Progress<'_>,
+) -> Result<(Vec<u8>, OpenedRows), ProveError> {
+    report(progress, "commit", 0.0)?;
+    let key = subject.key();
+    let own: Vec<&[F]> = c.members[0].iter().map(|&s| &witness.storages[s][..]).collect();
+    let mut random = Randomness::fresh()?;
+    let secret = match c.oracles[0].hiding {
+        Hiding::Fresh { .. } => Secret::Fresh { random: &mut random, messages: weight_messages(c) },
+        Hiding::None | Hiding::Kept => Secret::None,
+    };
+    let own = pcs::commit(key.parameters(), c.oracles[0].clone(), &own, secret);
+    let oracles: Vec<&Committed> = std::iter::once(&own).chain(models.iter().copied()).collect();
+    let roots: Vec<[u8; 32]> = oracles.iter().map(|o| o.root).collect();
+    let transcript = subject.begin(c, &roots);
+    let mut prover = Prover::new(transcript.clone());
+    if let Some(fresh) = &own.fresh {
+        prover = prover.masked(fresh.r.clone());
+    }
+    prover.append(&own.root);
+    let rows = if key.parameters().degree() == 2 {
+        converse::<2>(&mut prover, transcript, key.parameters(), c, witness, &oracles, honest, progress)?
+    } else {
+        converse::<3>(&mut prover, transcript, key.parameters(), c, witness, &oracles, honest, progress)?
+    };
+    Ok((prover.finish(), rows))
+}
+
+fn converse<const D: usize>(
+    prover: &mut Prover,
+    transcript: Transcript,
+    parameters: &Parameters,
+    c: &Compiled,
+    witness: &Witness,
+    oracles: &[&Committed],
+    honest: bool,
+    progress: Progress<'_>,
+) -> Result<OpenedRows, ProveError> {
+    let layout = &c.layout;
+    let start = prover.so_far().len();
+    let copy_point: Vec<K<D>> = prover.challenges("copy", copy_variables(c));
+    let mut forms = Vec::new();
+    if !layout.lookups.is_empty() {
+        report(progress, "lookups", 0.0)?;
+        let alpha: K<D> = prover.challenge("alpha");
+        let betas: Vec<K<D>> = prover.challenges("betas", layout.tuple_width());
+        let r = logup::prove(prover, Leaves::new(layout, witness, &c.blocks, alpha, &betas));
+        let gamma: K<D> = prover.challenge("gamma");
+        forms.push(logup::split(layout, &c.blocks, &r, gamma, alpha, &betas).0);
+    }
+    forms.extend(copies(c, &copy_point));
+    let claims: Vec<_> = forms.into_iter().map(|f| c.functionals(f)).collect();
+    let mut control = |done| if report(progress, "opening", done).is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) };
+    let combination = match pcs::combine(parameters, prover, &c.stack, oracles, &claims, &mut control) {
+        ControlFlow::Continue(combination) => combination,
+        ControlFlow::Break(Halt::Stopped) => return Err(ProveError::Stopped),
+        ControlFlow::Break(Halt::Uncovered) => return Err(ProveError::Uncovered),
+    };
+    if let Some(fresh) = &oracles[0].fresh {
+        let so_far = prover.so_far()[start..].to_vec();
+        let roots: Vec<[u8; 32]> = oracles.iter().map(|o| o.root).collect();
+        let mut reader = MaskedReader::<_, D>::new(ProofBytes::new(transcript, &so_far));
+        let read = conversation(&mut reader, parameters, c, &roots);
+        let messages = prover.unmasked::<D>();
+        if honest {
+            read?;
+            if reader.counts().0 != messages.len() || messages.len() != weight_messages(c) {
+                return Err(Reject::Equation("the number of masked messages").into());
+            }
+        }
+        let line = |flat: &[F]| -> Vec<K<D>> { flat.as_chunks::<D>().0.iter().map(|&c| Ext(c)).collect() };
+        reader.prove(prover, &messages, &line(&fresh.r), &line(&fresh.b), honest)?;
+    }
+    Ok(pcs::query(parameters, prover, &c.stack, oracles, combination))
+}
+
+fn check(subject: Subject<'_>, compiled: &Compiled, models: &[[u8; 32]], proof: &[u8]) -> Verdict<()> {
+    let (root, rest) = proof.split_first_chunk::<32>().ok_or(Reject::Truncated { at: "root" })?;
+    let roots = [&[*root], models].concat();
+    let transcript = subject.begin(compiled, &roots);
+    let parameters = subject.key().parameters();
+    if parameters.degree() == 2 {
+        read::<2>(transcript, rest, parameters, compiled, &roots)
+    } else {
+        read::<3>(transcript, rest, parameters, compiled, &roots)
+    }
+}
+
+fn read<const D: usize>(transcript: Transcript, proof: &[u8], parameters: &Parameters, c: &Compiled, roots: &[[u8; 32]]) -> Verdict<()> {
+    match parameters.mode() {
+        Mode::Plain => {
+            let mut reader = PlainReader::new(transcript, proof);
+            whole::<D, _>(&mut reader, parameters, c, roots)?;
+            reader.finish()
+        }
+        Mode::Zk => {
+            let mut reader = MaskedReader::<_, D>::new(ProofBytes::new(transcript, proof));
+            whole::<D, _>(&mut reader, parameters, c, roots)?;
+            reader.into_source().finish()
+        }
+    }
+}
+
+fn whole<const D: usize, R: Reader<D>>(reader: &mut R, parameters: &Parameters, c: &Compiled, roots: &[[u8; 32]]) -> Verdict<()> {
+    let combined = conversation(reader, parameters, c, roots)?;
+    let line = reader.settle(parameters.pads())?;
+    pcs::verify_queries(parameters, reader, &c.stack, roots, combined, line.as_ref())
+}
+
+/// As the conversation of a proof of inference, without contractions and ports; a link has no lookups either.
+fn conversation<const D: usize, R: Reader<D>>(
+    reader: &mut R,
+    parameters: &Parameters,
+    c: &Compiled,
+    roots: &[[u8; 32]],
+) -> Verdict<Combined<D>> {
+    let layout = &c.layout;
+    let copy_point: Vec<K<D>> = reader.challenges("copy", copy_variables(c));
+    let mut claims = Vec::new();
+    if !layout.lookups.is_empty() {
+        let alpha: K<D> = reader.challenge("alpha");
+        let betas: Vec<K<D>> = reader.challenges("betas", layout.tuple_width());
+        let (r, p, q) = logup::verify(reader, c.blocks.variables)?;
+        let gamma: K<D> = reader.challenge("gamma");
+        let form = logup::split(layout, &c.blocks, &r, gamma, alpha, &betas).0;
+        claims.push((form, reader.add_scaled(&p, &q, gamma)));
+    }
+    claims.extend(copies(c, &copy_point).into_iter().map(|f| (f, reader.constant(K::ZERO))));
+    let claims: Vec<_> = claims
+        .into_iter()
+        .map(|(form, value)| {
+            let value = reader.sub(&value, &reader.constant(form.constant));
+            Claim { functionals: c.functionals(form), value }
+        })
+        .collect();
+    pcs::verify_combination(parameters, reader, &c.stack, roots, &claims)
+}

@@ -1,0 +1,495 @@
+//! Owners of private models whose weights are not what their public programs assume.
+//!
+//! An owner commits to anything at all under an honest program; the honest registration prover does its best with it. Each attack names the
+//! checks that stop it: with them taken away on both sides the same forgery is accepted.
+
+use std::sync::Arc;
+
+use nexus_edge_core::exec::Trace;
+use nexus_edge_core::field::{F, centred, from_i64};
+use nexus_edge_core::layout::{Home, Index, Layout, LimbRecipe, Lookup, Recipe, StorageId, TableKind};
+use nexus_edge_core::pcs::{self, Committed};
+use nexus_edge_core::program::check::{CheckedProgram, load};
+use nexus_edge_core::program::error::Fault;
+use nexus_edge_core::program::quantize::Multiplier;
+use nexus_edge_core::program::{Line, Op, PrivateForm, Program, Rule, Weights};
+use nexus_edge_core::proof::{
+    Compiled, ProvingKey, Registered, Request, Subject, VerifyingKey, link, prove, prove_cells, register, require_registration, verify,
+    verify_cells, verify_link, verify_registration,
+};
+use nexus_edge_core::prover::values::{Witness, entry};
+use nexus_edge_core::prover::witness::{count, fill};
+use nexus_edge_core::reject::{Reject, Verdict};
+use p3_field::{Field, PrimeCharacteristicRing};
+use rayon::prelude::*;
+
+use crate::forge::{LOOKUPS, OPENING, Victim, uses};
+use crate::ideal::is_satisfied;
+use crate::support::{Random, nets};
+
+/// The checks of one channel, in the order of their recipes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Check {
+    Bias,
+    Top,
+    Bottom,
+    Above,
+    Below,
+    Int8,
+}
+
+/// Somebody who registers a program of one layer.
+struct Owner {
+    program: Arc<CheckedProgram>,
+    layout: Layout,
+    /// All cells but limbs and multiplicities, which [`Owner::witness`] adds.
+    cells: Witness,
+}
+
+impl Owner {
+    fn new((program, weights): (CheckedProgram, Weights)) -> Self {
+        let layout = Layout::registration(&program).expect("private");
+        let cells = fill(&layout, &weights, &Trace { tensors: vec![], accumulators: vec![] });
+        Owner { program: Arc::new(program), layout, cells }
+    }
+
+    fn constant(&self, constant: u32) -> StorageId {
+        let of = |r: &Recipe| matches!(r, Recipe::Constant { constant: c, .. } if *c == constant).then(|| storage_of(r));
+        self.layout.recipes.iter().find_map(of).expect("a committed constant")
+    }
+
+    fn positive(&self) -> StorageId {
+        self.layout.recipes.iter().find_map(|r| if let Recipe::Relu { storage, .. } = r { Some(*storage) } else { None }).expect("weights")
+    }
+
+    fn limbs(&self) -> Vec<LimbRecipe> {
+        self.layout.recipes.iter().filter_map(|r| if let Recipe::Limbs(r) = r { Some(r.clone()) } else { None }).collect()
+    }
+
+    fn weight(mut self, at: usize, value: i64) -> Self {
+        let (w, positive) = (self.constant(0), self.positive());
+        self.cells.storages[w][at] = from_i64(value);
+        self.cells.storages[positive][at] = from_i64(value.max(0));
+        self
+    }
+
+    fn bias(mut self, channel: usize, value: i64) -> Self {
+        let bias = self.constant(1);
+        self.cells.storages[bias][channel] = from_i64(value);
+        self
+    }
+
+    /// The best witness for the cells: limbs of whatever the sums are.
+    fn witness(&self, layout: &Layout) -> Witness {
+        let mut out = self.cells.clone();
+        for recipe in self.limbs() {
+            let all = Index::all(recipe.channels);
+            let value = Lookup { table: 0, positions: 1, channels: all, group: 0, entries: vec![recipe.terms.clone()] };
+            let values = entry(layout, &out, &value, 0);
+            for (k, &s) in recipe.limbs.iter().enumerate() {
+                let last = k + 1 == recipe.limbs.len();
+                let limb = |v: &F| {
+                    let high = centred(*v) >> (layout.range_bits * (k + 1));
+                    from_i64(if last { high } else { high & ((1 << layout.range_bits) - 1) })
+                };
+                out.storages[s] = values.iter().map(limb).collect();
+            }
+        }
+        count(layout, &mut out);
+        out
+    }
+
+    fn compiled(&self, key: &VerifyingKey, layout: Layout) -> Compiled {
+        Compiled::from_layout(key.parameters(), layout).expect("a domain")
+    }
+
+    /// The key under the root of these very cells, and their oracle.
+    fn commit(&self) -> (VerifyingKey, Committed) {
+        let honest = key_of(&self.program, [0; 32]);
+        let compiled = self.compiled(&honest, self.layout.clone());
+        let values: Vec<&[F]> = compiled.members[1].iter().map(|&s| &self.cells.storages[s][..]).collect();
+        let model = pcs::commit(honest.parameters(), compiled.oracles[1].clone(), &values);
+        (key_of(&self.program, model.root), model)
+    }
+
+    /// The honest verifier's verdict.
+    fn outcome(&self) -> Verdict<()> {
+        let (key, model) = self.commit();
+        let compiled = self.compiled(&key, self.layout.clone());
+        let proof = prove_cells(Subject::Registration(&key), &compiled, &self.witness(&self.layout), &[&model]);
+        verify_registration(&key, &proof).map(|registered| assert_eq!(registered.digest(), key.digest()))
+    }
+
+    /// Whether a lookup is part of a check.
+    fn belongs(&self, lookup: &Lookup, check: Check) -> bool {
+        if check == Check::Int8 {
+            return self.layout.tables[lookup.table].kind == TableKind::Relu;
+        }
+        let recipe = &self.limbs()[check as usize];
+        assert!(!recipe.limbs.is_empty(), "found by its limbs");
+        recipe.limbs.iter().any(|&s| uses(lookup, s))
+    }
+
+    /// The verdict without some checks, on both sides.
+    fn without(&self, checks: &[Check]) -> Verdict<()> {
+        let (key, model) = self.commit();
+        let mut layout = self.layout.clone();
+        layout.lookups.retain(|k| !checks.iter().any(|&c| self.belongs(k, c)));
+        assert!(layout.lookups.len() < self.layout.lookups.len(), "nothing is taken away");
+        let witness = self.witness(&layout);
+        let compiled = self.compiled(&key, layout);
+        let subject = Subject::Registration(&key);
+        verify_cells(subject, &compiled, &prove_cells(subject, &compiled, &witness, &[&model]))
+    }
+
+    /// Refused, and accepted without these checks but not with all but one of them.
+    fn is_stopped_by(&self, checks: &[Check]) {
+        assert_eq!(self.outcome(), LOOKUPS);
+        assert_eq!(self.without(checks), Ok(()), "without {checks:?}");
+        for kept in 0..checks.len() {
+            let others: Vec<Check> = checks.iter().enumerate().filter(|(i, _)| *i != kept).map(|(_, &c)| c).collect();
+            assert!(others.is_empty() || self.without(&others).is_err(), "{:?} alone does not stop it", checks[kept]);
+        }
+    }
+}
+
+fn storage_of(recipe: &Recipe) -> StorageId {
+    let Recipe::Constant { storage, .. } = recipe else { unreachable!("matched by the caller") };
+    *storage
+}
+
+/// The key of a program under any root.
+fn key_of(program: &CheckedProgram, root: [u8; 32]) -> VerifyingKey {
+    let program = program.to_bytes();
+    let mut bytes = b"NXEvkey1".to_vec();
+    bytes.extend(100u32.to_le_bytes());
+    bytes.push(1);
+    for part in [&root[..], &program] {
+        bytes.extend((part.len() as u64).to_le_bytes());
+        bytes.extend(part);
+    }
+    VerifyingKey::from_bytes(&bytes).expect("a key of any root")
+}
+
+fn line(program: &Program, channel: usize) -> Line {
+    let rules = program.ops.iter().find_map(|op| if let Op::Rescale(r) = op { Some(&r.rules) } else { None }).expect("a rescale");
+    let Rule::Line { line, .. } = rules[channel] else { panic!("channel {channel} is constant") };
+    line
+}
+
+fn key(private: (CheckedProgram, Weights)) -> ProvingKey {
+    ProvingKey::new(Program::clone(&private.0), private.1, false, 100).expect("provable")
+}
+
+fn registered(key: &ProvingKey) -> Vec<u8> {
+    register(key, &mut |_, _| true).expect("private")
+}
+
+#[test]
+fn honest_owners_are_accepted() {
+    for depthwise in [false, true] {
+        let owner = Owner::new(nets::private_layer(depthwise, 1));
+        assert_eq!(owner.outcome(), Ok(()));
+        // What the library commits to and proves.
+        let key = key(nets::private_layer(depthwise, 1));
+        assert_eq!(owner.commit().0.digest(), key.verifying.digest());
+        let proof = registered(&key);
+        let read = VerifyingKey::from_bytes(&key.verifying.to_bytes()).expect("own key");
+        let registered = verify_registration(&read, &proof).expect("honest");
+        assert_eq!(require_registration(&read, Some(&registered)), Ok(()));
+        assert_eq!(owner.witness(&owner.layout).storages, owner.cells.storages);
+    }
+}
+
+#[test]
+fn a_weight_is_int8() {
+    for depthwise in [false, true] {
+        for value in [128, -129, 1 << 20] {
+            let owner = Owner::new(nets::private_layer(depthwise, 1)).weight(5, value);
+            assert_eq!(owner.outcome(), LOOKUPS);
+        }
+        Owner::new(nets::private_layer(depthwise, 1)).weight(5, 128).is_stopped_by(&[Check::Int8]);
+        for value in [127, -128] {
+            assert_eq!(Owner::new(nets::private_layer(depthwise, 1)).weight(5, value).outcome(), Ok(()));
+        }
+    }
+}
+
+#[test]
+fn positive_parts_are_exact() {
+    for (depthwise, by) in [(false, 1), (false, -1), (true, 1), (true, -1)] {
+        let mut owner = Owner::new(nets::private_layer(depthwise, 1));
+        let positive = owner.positive();
+        owner.cells.storages[positive][7] += from_i64(by);
+        owner.is_stopped_by(&[Check::Int8]);
+    }
+}
+
+/// A multiplier so small that no accumulator leaves `V`.
+const TINY: Multiplier = (1 << 30, 24);
+
+#[test]
+fn accumulators_stay_inside_int32() {
+    const END: i64 = (1 << 31) - 1;
+    for depthwise in [false, true] {
+        // Inputs in [-128, 127]: weight 1 reaches [-128, 127], weight -2 reaches [-254, 256].
+        let at = |weights, bias: i64| {
+            let private =
+                |bias: i64| nets::private_channels(depthwise, &[([3, -4], 9, TINY), (weights, bias as i32, TINY)], 8, (-128, 127));
+            (private(bias).map(drop).map_err(|e| e.fault), Owner::new(private(0).expect("small")).bias(1, bias))
+        };
+        for (weights, bias) in [([1, 0], END - 127), ([1, 0], 128 - END), ([-2, 0], END - 256), ([0, -2], 254 - END)] {
+            let (loaded, owner) = at(weights, bias);
+            assert_eq!((loaded, owner.outcome()), (Ok(()), Ok(())), "{weights:?} {bias}");
+            let beyond = bias + bias.signum();
+            let (loaded, owner) = at(weights, beyond);
+            assert_eq!(loaded, Err(Fault::Wrap));
+            owner.is_stopped_by(&[if bias > 0 { Check::Top } else { Check::Bottom }]);
+        }
+    }
+}
+
+#[test]
+fn biases_are_int32() {
+    for depthwise in [false, true] {
+        let owner =
+            |bias| Owner::new(nets::private_channels(depthwise, &[([0, 0], 5, TINY)], 8, (-128, 127)).expect("small")).bias(0, bias);
+        // Each check alone stops it.
+        owner(1 << 31).is_stopped_by(&[Check::Bias, Check::Top]);
+        owner(-(1 << 31) - 1).is_stopped_by(&[Check::Bias, Check::Top, Check::Bottom]);
+        // The field's own -1 / 2 is no integer of any size.
+        assert_eq!(owner(-1).outcome(), Ok(()));
+        let mut half = owner(0);
+        let bias = half.constant(1);
+        half.cells.storages[bias][0] = -F::TWO.inverse();
+        assert_eq!(half.outcome(), LOOKUPS);
+    }
+}
+
+#[test]
+fn a_left_shift_narrows_the_limits() {
+    // One output only, so that no V stands before the shift's own limit; M 2^-(31+e) = 4 shifts by 3.
+    const END: i64 = (1 << 28) - 1;
+    for depthwise in [false, true] {
+        let private = nets::private_channels(depthwise, &[([1, 0], 0, (1 << 30, -3))], 8, (5, 5)).expect("constant");
+        let owner = |bias| Owner::new(private.clone()).bias(0, bias);
+        for (bias, check) in [(END - 127, Check::Top), (128 - END, Check::Bottom)] {
+            assert_eq!(owner(bias).outcome(), Ok(()));
+            let beyond = owner(bias + bias.signum());
+            assert_eq!(beyond.outcome(), LOOKUPS);
+            assert_eq!(beyond.without(&[check]), Ok(()));
+        }
+    }
+}
+
+#[test]
+fn values_before_the_clamp_stay_inside_the_bound() {
+    const SLOPES: [Multiplier; 3] = [(1 << 30, 7), (1_690_499_128, 6), (1_400_000_001, 11)];
+    for depthwise in [false, true] {
+        for slope in SLOPES {
+            let channels = |bias| [([1, 1], 0, slope), ([5, -3], bias, slope)];
+            let small = nets::private_channels(depthwise, &channels(0), 9, (-128, 127)).expect("small");
+            let l = line(&small.0, 1);
+            let (high, low) = (127 * 5 + 128 * 3, -128 * 5 - 127 * 3);
+            let top = (l.d * 512 - 1 - l.b_pos.max(l.b_neg)).div_euclid(l.a) - high;
+            let bottom = -(l.d * 512 + l.b_pos.min(l.b_neg)).div_euclid(l.a) - low;
+            for (bias, check) in [(top, Check::Above), (bottom, Check::Below)] {
+                let loaded =
+                    |bias: i64| nets::private_channels(depthwise, &channels(bias as i32), 9, (-128, 127)).map(drop).map_err(|e| e.fault);
+                assert_eq!((loaded(bias), Owner::new(small.clone()).bias(1, bias).outcome()), (Ok(()), Ok(())));
+                let beyond = bias + bias.signum();
+                assert_eq!(loaded(beyond), Err(Fault::Weights));
+                Owner::new(small.clone()).bias(1, beyond).is_stopped_by(&[check]);
+            }
+        }
+    }
+}
+
+#[test]
+fn long_values_take_four_limbs() {
+    for depthwise in [false, true] {
+        let private = nets::private_channels(depthwise, &[([3, -4], 0, (1 << 30, 30))], 20, (-128, 127)).expect("small");
+        let owner = |bias| Owner::new(private.clone()).bias(0, bias);
+        assert_eq!(owner(0).layout.range_bits, 15);
+        assert_eq!(owner(0).limbs().iter().map(|r| r.limbs.len()).collect::<Vec<_>>(), [2, 2, 2, 3, 3]);
+        assert_eq!(owner((1 << 31) - 1 - 127 * 3 - 128 * 4).outcome(), Ok(()));
+        owner((1 << 31) - 127 * 3 - 128 * 4).is_stopped_by(&[Check::Top]);
+    }
+}
+
+#[test]
+fn half_the_bound_is_not_kept() {
+    for depthwise in [false, true] {
+        let (program, weights) = nets::private_layer(depthwise, 1);
+        // The least bound that these weights keep, and half of it.
+        let declared = |bits: u8| Program { private: Some(PrivateForm { log_bounds: vec![bits] }), ..Program::clone(&program) };
+        let kept = |bits: &u8| load(declared(*bits), Some(&weights)).is_ok();
+        let least = (8..=23).find(kept).expect("some bound");
+        assert!(least > 8, "weights too small to tell");
+        let owner = |bits| Owner::new((load(declared(bits), None).expect("no weights are looked at"), weights.clone()));
+        assert_eq!(owner(least).outcome(), Ok(()));
+        let half = owner(least - 1);
+        assert_eq!(half.outcome(), LOOKUPS);
+        assert_eq!(half.without(&[Check::Above, Check::Below]), Ok(()));
+    }
+}
+
+/// All cells, against the constraints themselves: this covers every choice of multiplicities.
+#[test]
+fn no_cell_is_free() {
+    for depthwise in [false, true] {
+        let owner = Owner::new(nets::private_layer(depthwise, 1));
+        assert!(is_satisfied(&owner.layout, &owner.cells, &[]));
+        let free = |s: &StorageId| {
+            let multiplicity = owner.layout.tables.iter().any(|t| t.multiplicities == *s);
+            owner.layout.storages[*s].home == Home::Witness && !multiplicity
+        };
+        let cells: Vec<(StorageId, usize)> =
+            (0..owner.layout.storages.len()).filter(free).flat_map(|s| (0..owner.cells.storages[s].len()).map(move |at| (s, at))).collect();
+        let mut random = Random(19);
+        let changes: Vec<_> =
+            cells.iter().flat_map(|&(s, at)| [(s, at, F::ONE), (s, at, -F::ONE), (s, at, F::from_u64(random.next() >> 1))]).collect();
+        let passing: Vec<_> = changes
+            .into_par_iter()
+            .filter(|&(s, at, by)| {
+                let mut w = owner.cells.clone();
+                w.storages[s][at] += by;
+                is_satisfied(&owner.layout, &w, &[])
+            })
+            .collect();
+        assert_eq!(passing, []);
+    }
+}
+
+#[test]
+fn costs_are_as_designed() {
+    for depthwise in [false, true] {
+        let owner = Owner::new(nets::private_layer(depthwise, 1));
+        let (weights, channels) = if depthwise { (54, 6) } else { (108, 4) };
+        let rows: usize = owner.layout.tables.iter().map(|t| 1 << t.log_rows).sum();
+        assert_eq!(owner.layout.cells(), weights + 5 * channels + rows);
+        assert_eq!(owner.layout.lookup_count(), weights + 10 * channels);
+        assert_eq!(rows, (1 << 16) + 256);
+    }
+}
+
+#[test]
+fn proofs_belong_to_one_model_and_one_kind() {
+    let keys = [key(nets::private_layer(false, 1)), key(nets::private_layer(false, 2))];
+    let proofs = keys.each_ref().map(registered);
+    assert_eq!(keys[0].verifying.program().to_bytes(), keys[1].verifying.program().to_bytes(), "two private models of one shape");
+    for (i, key) in keys.iter().enumerate() {
+        assert!(verify_registration(&key.verifying, &proofs[i]).is_ok());
+        assert!(verify_registration(&key.verifying, &proofs[1 - i]).is_err());
+        for bad in [&proofs[i][..proofs[i].len() - 1], &[&proofs[i][..], &[0]].concat(), &[]] {
+            assert!(verify_registration(&key.verifying, bad).is_err());
+        }
+    }
+    // Of one key, for each of the three things that its proofs can say.
+    let victim = Victim { executor: executor(&keys[0]), key: key(nets::private_layer(false, 1)) };
+    let x = Random(3).int8(60);
+    let request = Request { inputs: vec![&x], context: [0; 32], committed: vec![true, false] };
+    let made = prove(&victim.key, &victim.executor, &request, &mut |_, _| true).expect("honest");
+    let verifying = &victim.key.verifying;
+    let linked = link(&victim.key, &[&keys[0]], &mut |_, _| true).expect("one model");
+    assert_eq!(verify(verifying, &made.statement, &made.proof), Ok(()));
+    assert!(verify_link(verifying, &[&keys[0].verifying], &linked).is_ok());
+    for other in [&made.proof, &linked] {
+        assert!(verify_registration(verifying, other).is_err());
+    }
+    for other in [&proofs[0], &linked] {
+        assert!(verify(verifying, &made.statement, other).is_err());
+    }
+    for other in [&proofs[0], &made.proof] {
+        assert!(verify_link(verifying, &[&keys[0].verifying], other).is_err());
+    }
+}
+
+fn executor(key: &ProvingKey) -> nexus_edge_core::exec::Executor {
+    nexus_edge_core::exec::Executor::new(key.verifying.program().clone(), &key.weights).expect("weights fit")
+}
+
+/// The same bytes of proof under another kind of statement: the kind is in the transcript, not only in the structure.
+#[test]
+fn the_kind_is_absorbed() {
+    let owner = Owner::new(nets::private_layer(false, 1));
+    let (key, model) = owner.commit();
+    let compiled = owner.compiled(&key, owner.layout.clone());
+    let proof = prove_cells(Subject::Registration(&key), &compiled, &owner.witness(&owner.layout), &[&model]);
+    assert_eq!(verify_cells(Subject::Registration(&key), &compiled, &proof), Ok(()));
+    // A link of no commitments has the same oracles.
+    assert!(matches!(verify_cells(Subject::Link(&key, &[]), &compiled, &proof), Err(Reject::Statement(_))));
+    let proof = prove_cells(Subject::Link(&key, &[]), &compiled, &owner.witness(&owner.layout), &[&model]);
+    assert_ne!(verify_cells(Subject::Registration(&key), &compiled, &proof), Ok(()));
+}
+
+#[test]
+fn a_private_model_needs_its_registration() {
+    let keys = [key(nets::private_layer(false, 1)), key(nets::private_layer(false, 2))];
+    let [a, b] = keys.each_ref().map(|k| Registered::recorded(k.verifying.digest()));
+    assert!(require_registration(&keys[0].verifying, Some(&a)).is_ok());
+    for other in [None, Some(&b)] {
+        assert!(matches!(require_registration(&keys[0].verifying, other), Err(Reject::Statement(_))));
+    }
+    let public = Victim::new(nets::convolution(), false);
+    assert!(require_registration(&public.key.verifying, None).is_ok());
+    assert!(register(&public.key, &mut |_, _| true).is_err(), "nothing is registered of a public model");
+}
+
+/// Links of one registered commitment and others with the given cells: the cheater knows all of them and claims that they are equal.
+fn linked(owner: &Owner, others: &[Owner], only: Option<&dyn Fn(&mut Layout)>) -> Verdict<()> {
+    let commits: Vec<(VerifyingKey, Committed)> = std::iter::once(owner).chain(others).map(Owner::commit).collect();
+    let fresh: Vec<&VerifyingKey> = commits[1..].iter().map(|c| &c.0).collect();
+    let models: Vec<&Committed> = commits.iter().map(|c| &c.1).collect();
+    let mut layout = Layout::link(&owner.program, others.len());
+    if let Some(weaken) = only {
+        weaken(&mut layout);
+    }
+    let compiled = owner.compiled(&commits[0].0, layout);
+    let subject = Subject::Link(&commits[0].0, &fresh);
+    let proof = prove_cells(subject, &compiled, &Witness::default(), &models);
+    match only {
+        None => verify_link(&commits[0].0, &fresh, &proof).map(|l| assert_eq!(l.registered, commits[0].0.digest())),
+        Some(_) => verify_cells(subject, &compiled, &proof),
+    }
+}
+
+#[test]
+fn a_link_is_of_equal_weights_and_biases() {
+    for depthwise in [false, true] {
+        let owner = || Owner::new(nets::private_layer(depthwise, 1));
+        assert_eq!(linked(&owner(), &[owner()], None), Ok(()));
+        assert_eq!(linked(&owner(), &[owner(), owner(), owner()], None), Ok(()));
+        let changed = |constant: u32, at: usize| {
+            let mut other = owner();
+            let s = other.constant(constant);
+            other.cells.storages[s][at] += F::ONE;
+            other
+        };
+        for (constant, at) in [(0, 0), (0, 53), (1, 0), (1, 3)] {
+            assert_eq!(linked(&owner(), &[changed(constant, at)], None), OPENING);
+            assert_eq!(linked(&owner(), &[owner(), changed(constant, at)], None), OPENING);
+            assert_eq!(linked(&changed(constant, at), &[owner()], None), OPENING);
+            // Ablation: without the equality of this constant.
+            let weaken = move |layout: &mut Layout| drop(layout.copies.remove(constant as usize));
+            assert_eq!(linked(&owner(), &[changed(constant, at)], Some(&weaken)), Ok(()));
+        }
+    }
+}
+
+#[test]
+fn a_link_is_of_these_commitments() {
+    let keys = [1, 1, 2].map(|seed| key(nets::private_layer(false, seed)));
+    let [a, b, other] = &keys;
+    let proof = link(a, &[b], &mut |_, _| true).expect("equal weights");
+    let linked = verify_link(&a.verifying, &[&b.verifying], &proof).expect("honest");
+    assert_eq!((linked.registered, linked.fresh.into_iter().collect::<Vec<_>>()), (a.verifying.digest(), vec![b.verifying.digest()]));
+    assert!(link(a, &[other], &mut |_, _| true).is_err(), "an honest prover knows better");
+    assert!(link(a, &[], &mut |_, _| true).is_err());
+    assert!(verify_link(&a.verifying, &[&other.verifying], &proof).is_err());
+    assert!(verify_link(&other.verifying, &[&b.verifying], &proof).is_err());
+    assert!(verify_link(&a.verifying, &[&b.verifying, &b.verifying], &proof).is_err());
+    assert!(verify_link(&a.verifying, &[], &proof).is_err());
+    let depthwise = key(nets::private_layer(true, 1));
+    assert!(matches!(verify_link(&a.verifying, &[&depthwise.verifying], &proof), Err(Reject::Statement(_))));
+}
