@@ -36,6 +36,8 @@ fn term(layout: &Layout, witness: &Witness, lookup: &Lookup, t: &Term, p: usize,
         Source::Local(s) => stored(*s, c),
         Source::Broadcast(s) => witness.storages[*s][row],
         Source::RowSum(s) => (0..layout.storages[*s].channels).map(|c| stored(*s, c)).sum(),
+        Source::RowSums(s) => (0..layout.storages[*s].channels).map(|k| witness.storages[*s][c * layout.storages[*s].channels + k]).sum(),
+        Source::ColumnSums(s) => witness.storages[*s].iter().skip(c).step_by(layout.storages[*s].channels).copied().sum(),
         Source::Tensor(x) => tensor(layout, witness, *x)[row * layout.views[*x as usize].channels + channel],
         Source::Accumulator(a) => witness.accumulators[*a][row * layout.accumulators[*a].channels + channel],
     };
@@ -46,6 +48,10 @@ fn term(layout: &Layout, witness: &Witness, lookup: &Lookup, t: &Term, p: usize,
 fn check<const D: usize>((program, _): &(CheckedProgram, Weights), committed_weights: bool, seed: u64) {
     let ports = program.inputs.len() + program.outputs.len();
     let layout = Layout::new(program, Form { committed: vec![true; ports], committed_weights }).expect("a layout");
+    check_layout::<D>(&program.name, &layout, seed);
+}
+
+fn check_layout<const D: usize>(name: &str, layout: &Layout, seed: u64) {
     let mut random = Random(seed);
     let mut fill = |n: usize| (0..n).map(|_| element(&mut random)).collect::<Vec<F>>();
     let witness = Witness {
@@ -54,8 +60,8 @@ fn check<const D: usize>((program, _): &(CheckedProgram, Weights), committed_wei
     };
     let alpha: K<D> = extension(&mut random);
     let betas: Vec<K<D>> = (0..layout.tuple_width()).map(|_| extension(&mut random)).collect();
-    let blocks = LeafBlocks::new(&layout);
-    let leaves = Leaves::new(&layout, &witness, &blocks, alpha, &betas);
+    let blocks = LeafBlocks::new(layout);
+    let leaves = Leaves::new(layout, &witness, &blocks, alpha, &betas);
     for b in &blocks.blocks {
         for i in 0..b.size() {
             let (p, c) = (b.positions.start + i / b.channels.size, b.channels.start + i % b.channels.size);
@@ -65,7 +71,7 @@ fn check<const D: usize>((program, _): &(CheckedProgram, Weights), committed_wei
                 // Cells are many, and what is slow here is very slow: every seventh of the large blocks.
                 Some(_) if b.size() > 1 << 10 && i % 7 != 0 => continue,
                 Some(lookup) => {
-                    let entry = |e: &Vec<Term>| e.iter().map(|t| term(&layout, &witness, lookup, t, p, c)).sum::<F>();
+                    let entry = |e: &Vec<Term>| e.iter().map(|t| term(layout, &witness, lookup, t, p, c)).sum::<F>();
                     let start = alpha - betas[0].scale(from_i64(lookup.table as i64 + 1));
                     (from_i64(1), lookup.entries.iter().zip(&betas[1..]).fold(start, |q, (e, beta)| q - beta.scale(entry(e))))
                 }
@@ -79,7 +85,7 @@ fn check<const D: usize>((program, _): &(CheckedProgram, Weights), committed_wei
                     (-witness.storages[table.multiplicities][row], q)
                 }
             };
-            assert_eq!(leaves.fraction(b.offset + i), expected, "{} block at {} leaf {i}", program.name, b.offset);
+            assert_eq!(leaves.fraction(b.offset + i), expected, "{name} block at {} leaf {i}", b.offset);
         }
     }
     for i in blocks.total..blocks.total.next_multiple_of(8) {
@@ -106,5 +112,14 @@ fn leaves_are_the_lookups_cell_by_cell() {
     for (i, net) in small.iter().chain(&[nets::softmax(3, 5), support::everything(4, 10), wide()]).enumerate() {
         check::<2>(net, i % 2 == 0, i as u64);
         check::<3>(net, i % 2 == 1, 100 + i as u64);
+    }
+}
+
+#[test]
+fn leaves_of_registrations_are_the_lookups_cell_by_cell() {
+    for depthwise in [false, true] {
+        let layout = Layout::registration(&nets::private_layer(depthwise, 1).0).expect("private");
+        check_layout::<2>("registration", &layout, 7);
+        check_layout::<3>("registration", &layout, 8);
     }
 }

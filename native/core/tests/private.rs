@@ -3,13 +3,15 @@
 mod support;
 
 use nexus_edge_core::exec::Executor;
+use nexus_edge_core::parameters::Mode;
 use nexus_edge_core::program::builder::Bounds;
 use nexus_edge_core::program::check::{CheckedProgram, load};
 use nexus_edge_core::program::error::Fault;
 use nexus_edge_core::program::{Constant, Op, PrivateForm, Program, Rescale, Rule, Weights};
 use nexus_edge_core::proof::{
-    KeyError, ProvingKey, Request, VerifyingKey, link, prove, register, require_registration, verify, verify_link, verify_registration,
+    KeyError, ProvingKey, Request, VerifyingKey, link, prove, register, verify, verify_link, verify_registration,
 };
+use nexus_edge_core::random::Seed;
 use proptest::prelude::*;
 use support::{Random, everything_with_weights};
 
@@ -142,22 +144,28 @@ fn private_and_public_programs_compute_the_same() {
 
 #[test]
 fn a_private_model_is_registered_linked_and_proved() {
-    for security in [100, 128] {
+    for (security, mode) in [(100, Mode::Zk), (128, Mode::Zk), (100, Mode::Plain)] {
         let (program, weights) = private(1, Bounds::Default);
-        let make = || ProvingKey::new(Program::clone(&program), weights.clone(), false, security).expect("provable");
-        let key = make();
-        let read = VerifyingKey::from_bytes(&key.verifying.to_bytes()).expect("own key");
-        let registered = verify_registration(&read, &register(&key, &mut |_, _| true).expect("private")).expect("honest");
-        require_registration(&read, Some(&registered)).expect("this model's");
-        let fresh = [make(), make()];
-        let proof = link(&key, &fresh.each_ref(), &mut |_, _| true).expect("equal weights");
-        verify_link(&read, &fresh.each_ref().map(|k| &*k.verifying), &proof).expect("honest");
-        let executor = Executor::new(key.verifying.program().clone(), &weights).expect("weights fit");
-        let x = Random(5).int8(7 * 6 * 3);
-        for committed in [vec![true, false], vec![false, true]] {
-            let made =
-                prove(&key, &executor, &Request { inputs: vec![&x], context: [9; 32], committed }, &mut |_, _| true).expect("honest");
-            verify(&read, &made.statement, &made.proof).expect("honest");
+        let key = ProvingKey::new(Program::clone(&program), weights.clone(), false, security, mode).expect("provable");
+        let read = |key: &ProvingKey| VerifyingKey::from_bytes(&key.verifying.to_bytes()).expect("own key");
+        let registered = verify_registration(&read(&key), &register(&key, &mut |_, _| true).expect("private").proof).expect("honest");
+        let mut keys = vec![key];
+        if mode == Mode::Zk {
+            let fresh = [1, 2].map(|seed| keys[0].committed_again(Seed::from_bytes([seed; 32])).expect("private"));
+            let proof = link(&keys[0], &fresh.each_ref(), &mut |_, _| true).expect("one model").proof;
+            let linked = verify_link(&read(&keys[0]), &fresh.each_ref().map(|k| &*k.verifying), &proof).expect("honest");
+            fresh.iter().for_each(|key| key.verifying.admit_link(&linked));
+            keys.extend(fresh);
+        }
+        for key in keys {
+            key.verifying.admit(&registered);
+            let executor = Executor::new(key.verifying.program().clone(), &weights).expect("weights fit");
+            let x = Random(5).int8(7 * 6 * 3);
+            for committed in [vec![true, false], vec![false, true]] {
+                let request = Request { inputs: vec![&x], context: [9; 32], committed, ..Request::default() };
+                let made = prove(&key, &executor, &request, &mut |_, _| true).expect("honest");
+                verify(&key.verifying, &made.statement, &made.proof).expect("honest");
+            }
         }
     }
 }
@@ -165,7 +173,7 @@ fn a_private_model_is_registered_linked_and_proved() {
 #[test]
 fn the_prover_can_be_stopped() {
     let (program, weights) = private(1, Bounds::Default);
-    let key = ProvingKey::new(Program::clone(&program), weights, false, 100).expect("provable");
+    let key = ProvingKey::new(Program::clone(&program), weights, false, 100, Mode::Zk).expect("provable");
     for phase in ["witness", "commit", "lookups", "opening"] {
         assert!(register(&key, &mut |at, _| at != phase).is_err(), "{phase}");
     }
@@ -175,7 +183,7 @@ fn the_prover_can_be_stopped() {
 fn an_owner_with_other_weights_has_no_key() {
     let (program, mut weights) = private(1, Bounds::Default);
     weights.values[1][0] = i32::MAX;
-    let refused = ProvingKey::new(Program::clone(&program), weights, false, 100).err().expect("an overflow");
+    let refused = ProvingKey::new(Program::clone(&program), weights, false, 100, Mode::Zk).err().expect("an overflow");
     assert!(matches!(refused, KeyError::Program(e) if e.fault == Fault::Wrap));
 }
 

@@ -42,10 +42,10 @@ pub enum RegistrationError {
     #[error("only models whose program is private and whose weights are committed are registered or linked")]
     NotPrivate,
     /// The commitment is not the registered one itself.
-    #[error("a registration, and a link's first commitment, is of the model's own commitment, not of a linked one")]
+    #[error("a registration, and a link's first commitment, is of the commitment that the model digest names")]
     NotRegistered,
     /// The commitments cannot be linked.
-    #[error("a link joins 1 to {FRESH} commitments of one program, parameter set, and weights")]
+    #[error("a link joins 1 to {FRESH} other commitments of one model")]
     Different,
     /// The program has no such proof.
     #[error(transparent)]
@@ -142,16 +142,22 @@ impl<'a> Subject<'a> {
         if key.program().private.is_none() {
             return Err(RegistrationError::NotPrivate);
         }
-        let counted = matches!(self, Subject::Registration(_)) || (1..=FRESH).contains(&self.fresh().len());
-        let same = |other: &&VerifyingKey| other.program() == key.program() && other.parameters() == key.parameters();
-        if !counted || !self.fresh().iter().all(same) {
-            return Err(RegistrationError::Different);
+        let KeyWeights::Committed(registered) = key.weights else { return Err(RegistrationError::NotRegistered) };
+        let mut roots = vec![registered];
+        if let Subject::Link(_, fresh) = self {
+            let again = |other: &VerifyingKey| match other.weights {
+                KeyWeights::Linked { registered: of, root } if of == registered => Some(root),
+                _ => None,
+            };
+            let same = |other: &&VerifyingKey| other.program() == key.program() && other.parameters() == key.parameters();
+            if fresh.is_empty() || fresh.len() > FRESH || !fresh.iter().all(same) {
+                return Err(RegistrationError::Different);
+            }
+            for other in fresh {
+                roots.push(again(other).ok_or(RegistrationError::Different)?);
+            }
         }
-        if matches!(key.weights, KeyWeights::Linked { .. }) {
-            return Err(RegistrationError::NotRegistered);
-        }
-        let root = |key: &VerifyingKey| key.weights.root().ok_or(RegistrationError::NotPrivate);
-        std::iter::once(key).chain(self.fresh().iter().copied()).map(root).collect()
+        Ok(roots)
     }
 
     fn compile(self) -> Result<Compiled, RegistrationError> {

@@ -8,22 +8,25 @@ use std::sync::Arc;
 use nexus_edge_core::exec::Trace;
 use nexus_edge_core::field::{F, centred, from_i64};
 use nexus_edge_core::layout::{Home, Index, Layout, LimbRecipe, Lookup, Recipe, StorageId, TableKind};
-use nexus_edge_core::pcs::{self, Committed};
+use nexus_edge_core::masking::EQUATIONS;
+use nexus_edge_core::parameters::Mode;
+use nexus_edge_core::pcs::{self, Committed, Secret};
 use nexus_edge_core::program::check::{CheckedProgram, load};
 use nexus_edge_core::program::error::Fault;
 use nexus_edge_core::program::quantize::Multiplier;
 use nexus_edge_core::program::{Line, Op, PrivateForm, Program, Rule, Weights};
 use nexus_edge_core::proof::{
-    Compiled, ProvingKey, Registered, Request, Subject, VerifyingKey, link, prove, prove_cells, register, require_registration, verify,
-    verify_cells, verify_link, verify_registration,
+    Compiled, Linked, ProvingKey, Registered, Request, Subject, VerifyingKey, link, prove, prove_cells, register, verify, verify_cells,
+    verify_link, verify_registration,
 };
 use nexus_edge_core::prover::values::{Witness, entry};
 use nexus_edge_core::prover::witness::{count, fill};
+use nexus_edge_core::random::Seed;
 use nexus_edge_core::reject::{Reject, Verdict};
 use p3_field::{Field, PrimeCharacteristicRing};
 use rayon::prelude::*;
 
-use crate::forge::{LOOKUPS, OPENING, Victim, uses};
+use crate::forge::{LOOKUPS, Victim, same_in_both_modes, uses};
 use crate::ideal::is_satisfied;
 use crate::support::{Random, nets};
 
@@ -104,20 +107,24 @@ impl Owner {
     }
 
     /// The key under the root of these very cells, and their oracle.
-    fn commit(&self) -> (VerifyingKey, Committed) {
-        let honest = key_of(&self.program, [0; 32]);
+    fn commit(&self, mode: Mode) -> (VerifyingKey, Committed) {
+        let honest = key_of(&self.program, &[0; 32], mode);
         let compiled = self.compiled(&honest, self.layout.clone());
         let values: Vec<&[F]> = compiled.members[1].iter().map(|&s| &self.cells.storages[s][..]).collect();
-        let model = pcs::commit(honest.parameters(), compiled.oracles[1].clone(), &values);
-        (key_of(&self.program, model.root), model)
+        let seed = Seed::fresh().expect("randomness");
+        let secret = if mode == Mode::Zk { Secret::Kept(&seed) } else { Secret::None };
+        let model = pcs::commit(honest.parameters(), compiled.oracles[1].clone(), &values, secret);
+        (key_of(&self.program, &model.root, mode), model)
     }
 
     /// The honest verifier's verdict.
     fn outcome(&self) -> Verdict<()> {
-        let (key, model) = self.commit();
-        let compiled = self.compiled(&key, self.layout.clone());
-        let proof = prove_cells(Subject::Registration(&key), &compiled, &self.witness(&self.layout), &[&model]);
-        verify_registration(&key, &proof).map(|registered| assert_eq!(registered.digest(), key.digest()))
+        same_in_both_modes(|mode| {
+            let (key, model) = self.commit(mode);
+            let compiled = self.compiled(&key, self.layout.clone());
+            let proof = prove_cells(Subject::Registration(&key), &compiled, &self.witness(&self.layout), &[&model]);
+            verify_registration(&key, &proof).map(|registered| assert_eq!(registered.digest(), key.digest()))
+        })
     }
 
     /// Whether a lookup is part of a check.
@@ -132,14 +139,16 @@ impl Owner {
 
     /// The verdict without some checks, on both sides.
     fn without(&self, checks: &[Check]) -> Verdict<()> {
-        let (key, model) = self.commit();
         let mut layout = self.layout.clone();
         layout.lookups.retain(|k| !checks.iter().any(|&c| self.belongs(k, c)));
         assert!(layout.lookups.len() < self.layout.lookups.len(), "nothing is taken away");
         let witness = self.witness(&layout);
-        let compiled = self.compiled(&key, layout);
-        let subject = Subject::Registration(&key);
-        verify_cells(subject, &compiled, &prove_cells(subject, &compiled, &witness, &[&model]))
+        same_in_both_modes(|mode| {
+            let (key, model) = self.commit(mode);
+            let compiled = self.compiled(&key, layout.clone());
+            let subject = Subject::Registration(&key);
+            verify_cells(subject, &compiled, &prove_cells(subject, &compiled, &witness, &[&model]))
+        })
     }
 
     /// Refused, and accepted without these checks but not with all but one of them.
@@ -158,13 +167,13 @@ fn storage_of(recipe: &Recipe) -> StorageId {
     *storage
 }
 
-/// The key of a program under any root.
-fn key_of(program: &CheckedProgram, root: [u8; 32]) -> VerifyingKey {
+/// The key of a program under any root, or under a registered one and another.
+fn key_of(program: &CheckedProgram, roots: &[u8], mode: Mode) -> VerifyingKey {
     let program = program.to_bytes();
-    let mut bytes = b"NXEvkey1".to_vec();
+    let mut bytes = b"NXEvkey2".to_vec();
     bytes.extend(100u32.to_le_bytes());
-    bytes.push(1);
-    for part in [&root[..], &program] {
+    bytes.extend([mode as u8, (roots.len() / 32) as u8]);
+    for part in [roots, &program] {
         bytes.extend((part.len() as u64).to_le_bytes());
         bytes.extend(part);
     }
@@ -178,11 +187,18 @@ fn line(program: &Program, channel: usize) -> Line {
 }
 
 fn key(private: (CheckedProgram, Weights)) -> ProvingKey {
-    ProvingKey::new(Program::clone(&private.0), private.1, false, 100).expect("provable")
+    ProvingKey::new(Program::clone(&private.0), private.1, false, 100, Mode::Zk).expect("provable")
+}
+
+fn again(key: &ProvingKey) -> ProvingKey {
+    key.committed_again(Seed::fresh().expect("randomness")).expect("private")
 }
 
 fn registered(key: &ProvingKey) -> Vec<u8> {
-    register(key, &mut |_, _| true).expect("private")
+    let made = register(key, &mut |_, _| true).expect("private");
+    let opened = made.opened[0].as_ref().expect("rows of the hidden weights");
+    assert!(made.opened.len() == 1 && opened.rows.is_sorted() && !opened.rows.is_empty() && opened.rows.len() < opened.budget);
+    made.proof
 }
 
 #[test]
@@ -192,11 +208,13 @@ fn honest_owners_are_accepted() {
         assert_eq!(owner.outcome(), Ok(()));
         // What the library commits to and proves.
         let key = key(nets::private_layer(depthwise, 1));
-        assert_eq!(owner.commit().0.digest(), key.verifying.digest());
+        let plain =
+            ProvingKey::new(Program::clone(&owner.program), Weights::clone(&key.weights), false, 100, Mode::Plain).expect("provable");
+        assert_eq!(owner.commit(Mode::Plain).0.digest(), plain.verifying.digest());
         let proof = registered(&key);
         let read = VerifyingKey::from_bytes(&key.verifying.to_bytes()).expect("own key");
         let registered = verify_registration(&read, &proof).expect("honest");
-        assert_eq!(require_registration(&read, Some(&registered)), Ok(()));
+        assert_eq!(registered.digest(), key.verifying.digest());
         assert_eq!(owner.witness(&owner.layout).storages, owner.cells.storages);
     }
 }
@@ -386,22 +404,23 @@ fn proofs_belong_to_one_model_and_one_kind() {
         }
     }
     // Of one key, for each of the three things that its proofs can say.
-    let victim = Victim { executor: executor(&keys[0]), key: key(nets::private_layer(false, 1)) };
+    let (key, other) = (&keys[0], again(&keys[0]));
     let x = Random(3).int8(60);
-    let request = Request { inputs: vec![&x], context: [0; 32], committed: vec![true, false] };
-    let made = prove(&victim.key, &victim.executor, &request, &mut |_, _| true).expect("honest");
-    let verifying = &victim.key.verifying;
-    let linked = link(&victim.key, &[&keys[0]], &mut |_, _| true).expect("one model");
+    let request = Request { inputs: vec![&x], context: [0; 32], committed: vec![true, false], ..Request::default() };
+    let made = prove(key, &executor(key), &request, &mut |_, _| true).expect("honest");
+    let verifying = &key.verifying;
+    let linked = link(key, &[&other], &mut |_, _| true).expect("one model").proof;
+    verifying.admit(&verify_registration(verifying, &proofs[0]).expect("honest"));
     assert_eq!(verify(verifying, &made.statement, &made.proof), Ok(()));
-    assert!(verify_link(verifying, &[&keys[0].verifying], &linked).is_ok());
+    assert!(verify_link(verifying, &[&other.verifying], &linked).is_ok());
     for other in [&made.proof, &linked] {
         assert!(verify_registration(verifying, other).is_err());
     }
     for other in [&proofs[0], &linked] {
         assert!(verify(verifying, &made.statement, other).is_err());
     }
-    for other in [&proofs[0], &made.proof] {
-        assert!(verify_link(verifying, &[&keys[0].verifying], other).is_err());
+    for bad in [&proofs[0], &made.proof] {
+        assert!(verify_link(verifying, &[&other.verifying], bad).is_err());
     }
 }
 
@@ -413,33 +432,68 @@ fn executor(key: &ProvingKey) -> nexus_edge_core::exec::Executor {
 #[test]
 fn the_kind_is_absorbed() {
     let owner = Owner::new(nets::private_layer(false, 1));
-    let (key, model) = owner.commit();
-    let compiled = owner.compiled(&key, owner.layout.clone());
-    let proof = prove_cells(Subject::Registration(&key), &compiled, &owner.witness(&owner.layout), &[&model]);
-    assert_eq!(verify_cells(Subject::Registration(&key), &compiled, &proof), Ok(()));
-    // A link of no commitments has the same oracles.
-    assert!(matches!(verify_cells(Subject::Link(&key, &[]), &compiled, &proof), Err(Reject::Statement(_))));
-    let proof = prove_cells(Subject::Link(&key, &[]), &compiled, &owner.witness(&owner.layout), &[&model]);
-    assert_ne!(verify_cells(Subject::Registration(&key), &compiled, &proof), Ok(()));
+    for mode in [Mode::Plain, Mode::Zk] {
+        let (key, model) = owner.commit(mode);
+        let compiled = owner.compiled(&key, owner.layout.clone());
+        let proof = prove_cells(Subject::Registration(&key), &compiled, &owner.witness(&owner.layout), &[&model]);
+        assert_eq!(verify_cells(Subject::Registration(&key), &compiled, &proof), Ok(()));
+        // A link of no commitments has the same oracles.
+        assert!(matches!(verify_cells(Subject::Link(&key, &[]), &compiled, &proof), Err(Reject::Statement(_))));
+        let proof = prove_cells(Subject::Link(&key, &[]), &compiled, &owner.witness(&owner.layout), &[&model]);
+        assert_ne!(verify_cells(Subject::Registration(&key), &compiled, &proof), Ok(()));
+    }
 }
 
 #[test]
-fn a_private_model_needs_its_registration() {
+fn a_private_model_needs_its_registration_and_its_link() {
     let keys = [key(nets::private_layer(false, 1)), key(nets::private_layer(false, 2))];
-    let [a, b] = keys.each_ref().map(|k| Registered::recorded(k.verifying.digest()));
-    assert!(require_registration(&keys[0].verifying, Some(&a)).is_ok());
-    for other in [None, Some(&b)] {
-        assert!(matches!(require_registration(&keys[0].verifying, other), Err(Reject::Statement(_))));
-    }
+    let x = Random(3).int8(60);
+    let request = Request { inputs: vec![&x], context: [0; 32], committed: vec![true, false], ..Request::default() };
+    let read = |key: &ProvingKey| VerifyingKey::from_bytes(&key.verifying.to_bytes()).expect("own key");
+    let refused = |verdict: Verdict<()>| assert!(matches!(verdict, Err(Reject::Statement(_))), "{verdict:?}");
+    let [own, others] = keys.each_ref().map(|k| Registered::recorded(k.verifying.digest()));
+
+    let made = prove(&keys[0], &executor(&keys[0]), &request, &mut |_, _| true).expect("honest");
+    assert!(made.model_opened.as_ref().is_some_and(|o| o.rows.len() < o.budget));
+    let verifier = read(&keys[0]);
+    refused(verify(&verifier, &made.statement, &made.proof));
+    verifier.admit(&others);
+    refused(verify(&verifier, &made.statement, &made.proof));
+    verifier.admit(&own);
+    assert_eq!(verify(&verifier, &made.statement, &made.proof), Ok(()));
+
+    // Under a commitment of its own, the statement names the registered model and the verifier wants the link too.
+    let fresh = again(&keys[0]);
+    let made = prove(&fresh, &executor(&fresh), &request, &mut |_, _| true).expect("honest");
+    assert_eq!(made.statement.digest, keys[0].verifying.digest());
+    let verifier = read(&fresh);
+    assert_eq!(verifier.to_bytes(), fresh.verifying.to_bytes());
+    verifier.admit(&own);
+    refused(verify(&verifier, &made.statement, &made.proof));
+    let root = fresh.verifying.weights().root().expect("committed");
+    verifier.admit_link(&Linked::recorded(keys[1].verifying.digest(), root));
+    verifier.admit_link(&Linked::recorded(keys[0].verifying.digest(), [0; 32]));
+    refused(verify(&verifier, &made.statement, &made.proof));
+    let proof = link(&keys[0], &[&fresh], &mut |_, _| true).expect("one model").proof;
+    verifier.admit_link(&verify_link(&read(&keys[0]), &[&verifier], &proof).expect("honest"));
+    assert_eq!(verify(&verifier, &made.statement, &made.proof), Ok(()));
+    // The registered key's verifier does not take a proof under the other root.
+    let registered = read(&keys[0]);
+    registered.admit(&own);
+    assert!(verify(&registered, &made.statement, &made.proof).is_err());
+
     let public = Victim::new(nets::convolution(), false);
-    assert!(require_registration(&public.key.verifying, None).is_ok());
-    assert!(register(&public.key, &mut |_, _| true).is_err(), "nothing is registered of a public model");
+    assert!(register(&public.zk, &mut |_, _| true).is_err(), "nothing is registered of a public model");
+    assert!(public.zk.committed_again(Seed::from_bytes([1; 32])).is_err());
+    assert!(fresh.committed_again(Seed::from_bytes([1; 32])).is_err(), "links start at the registered commitment");
 }
 
 /// Links of one registered commitment and others with the given cells: the cheater knows all of them and claims that they are equal.
 fn linked(owner: &Owner, others: &[Owner], only: Option<&dyn Fn(&mut Layout)>) -> Verdict<()> {
-    let commits: Vec<(VerifyingKey, Committed)> = std::iter::once(owner).chain(others).map(Owner::commit).collect();
-    let fresh: Vec<&VerifyingKey> = commits[1..].iter().map(|c| &c.0).collect();
+    let commits: Vec<(VerifyingKey, Committed)> = std::iter::once(owner).chain(others).map(|o| o.commit(Mode::Zk)).collect();
+    let again = |c: &(VerifyingKey, Committed)| key_of(&owner.program, &[commits[0].1.root, c.1.root].concat(), Mode::Zk);
+    let fresh: Vec<VerifyingKey> = commits[1..].iter().map(again).collect();
+    let fresh: Vec<&VerifyingKey> = fresh.iter().collect();
     let models: Vec<&Committed> = commits.iter().map(|c| &c.1).collect();
     let mut layout = Layout::link(&owner.program, others.len());
     if let Some(weaken) = only {
@@ -449,7 +503,7 @@ fn linked(owner: &Owner, others: &[Owner], only: Option<&dyn Fn(&mut Layout)>) -
     let subject = Subject::Link(&commits[0].0, &fresh);
     let proof = prove_cells(subject, &compiled, &Witness::default(), &models);
     match only {
-        None => verify_link(&commits[0].0, &fresh, &proof).map(|l| assert_eq!(l.registered, commits[0].0.digest())),
+        None => verify_link(&commits[0].0, &fresh, &proof).map(|l| assert_eq!(l.digest(), commits[0].0.digest())),
         Some(_) => verify_cells(subject, &compiled, &proof),
     }
 }
@@ -467,9 +521,9 @@ fn a_link_is_of_equal_weights_and_biases() {
             other
         };
         for (constant, at) in [(0, 0), (0, 53), (1, 0), (1, 3)] {
-            assert_eq!(linked(&owner(), &[changed(constant, at)], None), OPENING);
-            assert_eq!(linked(&owner(), &[owner(), changed(constant, at)], None), OPENING);
-            assert_eq!(linked(&changed(constant, at), &[owner()], None), OPENING);
+            assert_eq!(linked(&owner(), &[changed(constant, at)], None), Err(Reject::Equation(EQUATIONS)));
+            assert_eq!(linked(&owner(), &[owner(), changed(constant, at)], None), Err(Reject::Equation(EQUATIONS)));
+            assert_eq!(linked(&changed(constant, at), &[owner()], None), Err(Reject::Equation(EQUATIONS)));
             // Ablation: without the equality of this constant.
             let weaken = move |layout: &mut Layout| drop(layout.copies.remove(constant as usize));
             assert_eq!(linked(&owner(), &[changed(constant, at)], Some(&weaken)), Ok(()));
@@ -479,17 +533,28 @@ fn a_link_is_of_equal_weights_and_biases() {
 
 #[test]
 fn a_link_is_of_these_commitments() {
-    let keys = [1, 1, 2].map(|seed| key(nets::private_layer(false, seed)));
-    let [a, b, other] = &keys;
-    let proof = link(a, &[b], &mut |_, _| true).expect("equal weights");
+    let [a, other] = [1, 2].map(|seed| key(nets::private_layer(false, seed)));
+    let (b, c) = (again(&a), again(&a));
+    assert_eq!(b.verifying.digest(), a.verifying.digest());
+    assert_ne!(b.verifying.weights().root(), c.verifying.weights().root());
+    let made = link(&a, &[&b], &mut |_, _| true).expect("one model");
+    assert!(made.opened.len() == 2 && made.opened.iter().all(Option::is_some));
+    let proof = made.proof;
     let linked = verify_link(&a.verifying, &[&b.verifying], &proof).expect("honest");
-    assert_eq!((linked.registered, linked.fresh.into_iter().collect::<Vec<_>>()), (a.verifying.digest(), vec![b.verifying.digest()]));
-    assert!(link(a, &[other], &mut |_, _| true).is_err(), "an honest prover knows better");
-    assert!(link(a, &[], &mut |_, _| true).is_err());
-    assert!(verify_link(&a.verifying, &[&other.verifying], &proof).is_err());
+    assert_eq!(linked.digest(), a.verifying.digest());
+    assert!(linked.covers(&b.verifying.weights().root().expect("committed")));
+    assert!(!linked.covers(&c.verifying.weights().root().expect("committed")));
+    let both = link(&a, &[&b, &c], &mut |_, _| true).expect("one model").proof;
+    assert!(verify_link(&a.verifying, &[&b.verifying, &c.verifying], &both).is_ok());
+    assert!(verify_link(&a.verifying, &[&c.verifying, &b.verifying], &both).is_err());
+    assert!(link(&a, &[&again(&other)], &mut |_, _| true).is_err(), "an honest prover knows better");
+    assert!(link(&a, &[], &mut |_, _| true).is_err());
+    assert!(link(&b, &[&c], &mut |_, _| true).is_err(), "links start at the registered commitment");
+    assert!(verify_link(&a.verifying, &[&c.verifying], &proof).is_err());
+    assert!(verify_link(&a.verifying, &[&again(&other).verifying], &proof).is_err());
     assert!(verify_link(&other.verifying, &[&b.verifying], &proof).is_err());
     assert!(verify_link(&a.verifying, &[&b.verifying, &b.verifying], &proof).is_err());
     assert!(verify_link(&a.verifying, &[], &proof).is_err());
     let depthwise = key(nets::private_layer(true, 1));
-    assert!(matches!(verify_link(&a.verifying, &[&depthwise.verifying], &proof), Err(Reject::Statement(_))));
+    assert!(matches!(verify_link(&a.verifying, &[&again(&depthwise).verifying], &proof), Err(Reject::Statement(_))));
 }
