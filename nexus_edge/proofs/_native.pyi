@@ -201,6 +201,9 @@ class ProvingKey:
     seed: Seed | None
     """Of the commitment to private weights."""
 
+    def committed_again(self, seed: Seed) -> ProvingKey:
+        """The same private model under another commitment; its proofs need a link."""
+
     def prove(
         self,
         inputs: Sequence[NDArray[Any]],
@@ -231,7 +234,10 @@ def verify(key: VerifyingKey, statement: Statement, proof: bytes) -> None:
     """Raises `Rejected` unless the proof shows the statement."""
 
 def verify_registration(key: VerifyingKey, proof: bytes) -> None:
-    """Raises `Rejected` unless the proof shows that the key's private weights are what its program assumes of them."""
+    """Raises `Rejected` unless the proof shows that the key's private weights are what its program assumes of them.
+
+    Until it has not raised, the key accepts no proof of a private model.
+    """
 
 def verify_link(registered: VerifyingKey, fresh: Sequence[VerifyingKey], proof: bytes) -> None:
-    """Raises `Rejected` unless the proof shows that all keys commit to the weights of the first."""
+    """Raises `Rejected` unless the proof shows that all keys commit to the weights of the first; the others take notice."""

@@ -165,12 +165,16 @@ pub struct ProvingKey {
 }
 
 impl ProvingKey {
+    fn around(inner: core::ProvingKey) -> PyResult<Self> {
+        let executor = nexus_edge_core::exec::Executor::new(inner.verifying.program().clone(), &inner.weights).map_err(errors::program)?;
+        Ok(ProvingKey { inner, executor })
+    }
+
     /// Commits a model.
     pub fn new(model: &Model, inside: bool, security: u32, mode: Mode) -> PyResult<Self> {
         let program = Program::clone(model.executor.program());
         let inner = core::ProvingKey::new(program, (*model.weights).clone(), inside, security, mode).map_err(errors::key)?;
-        let executor = nexus_edge_core::exec::Executor::new(inner.verifying.program().clone(), &inner.weights).map_err(errors::program)?;
-        Ok(ProvingKey { inner, executor })
+        Self::around(inner)
     }
 }
 
@@ -184,6 +188,10 @@ impl ProvingKey {
     #[getter]
     fn seed(&self) -> Option<Seed> {
         self.inner.seed().map(|seed| Seed { inner: seed.clone() })
+    }
+
+    fn committed_again(&self, py: Python<'_>, seed: &Seed) -> PyResult<ProvingKey> {
+        Self::around(py.detach(|| self.inner.committed_again(seed.inner.clone())).map_err(errors::key)?)
     }
 
     #[pyo3(signature = (inputs, context, clear_inputs = false, commit_outputs = false, threads = 0, progress = None, seeds = Vec::new()))]
@@ -276,17 +284,21 @@ fn verify(py: Python<'_>, key: &VerifyingKey, statement: &Statement, proof: &[u8
     py.detach(|| core::verify(&key.inner, &statement.inner, proof)).map_err(|e| rejected(&e))
 }
 
-/// Raises `Rejected` unless the proof shows that the key's private weights are what its program assumes.
+/// Raises `Rejected` unless the proof shows that the key's private weights are what its program assumes; else the key accepts proofs.
 #[pyfunction]
 fn verify_registration(py: Python<'_>, key: &VerifyingKey, proof: &[u8]) -> PyResult<()> {
-    py.detach(|| core::verify_registration(&key.inner, proof)).map(drop).map_err(|e| rejected(&e))
+    let registered = py.detach(|| core::verify_registration(&key.inner, proof)).map_err(|e| rejected(&e))?;
+    key.inner.admit(&registered);
+    Ok(())
 }
 
-/// Raises `Rejected` unless the proof shows that all keys commit to the weights of the first.
+/// Raises `Rejected` unless the proof shows that all keys commit to the weights of the first; else the others take notice.
 #[pyfunction]
 fn verify_link(py: Python<'_>, registered: &VerifyingKey, fresh: Vec<PyRef<'_, VerifyingKey>>, proof: &[u8]) -> PyResult<()> {
     let fresh: Vec<&core::VerifyingKey> = fresh.iter().map(|key| &*key.inner).collect();
-    py.detach(|| core::verify_link(&registered.inner, &fresh, proof)).map(drop).map_err(|e| rejected(&e))
+    let linked = py.detach(|| core::verify_link(&registered.inner, &fresh, proof)).map_err(|e| rejected(&e))?;
+    fresh.iter().for_each(|key| key.admit_link(&linked));
+    Ok(())
 }
 
 /// Adds the classes to the module.
