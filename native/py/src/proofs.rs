@@ -20,6 +20,13 @@ fn registration_error(e: RegistrationError) -> PyErr {
     }
 }
 
+/// Seed and opened rows of a hiding commitment.
+type Opened = Option<(Seed, Vec<usize>)>;
+
+fn opened(o: Option<core::Opened>) -> Opened {
+    o.map(|o| (Seed { inner: o.seed }, o.rows))
+}
+
 fn rejected(e: &Reject) -> PyErr {
     let kind = match e {
         Reject::Malformed { .. } => "malformed",
@@ -158,12 +165,16 @@ pub struct ProvingKey {
 }
 
 impl ProvingKey {
+    fn around(inner: core::ProvingKey) -> PyResult<Self> {
+        let executor = nexus_edge_core::exec::Executor::new(inner.verifying.program().clone(), &inner.weights).map_err(errors::program)?;
+        Ok(ProvingKey { inner, executor })
+    }
+
     /// Commits a model.
     pub fn new(model: &Model, inside: bool, security: u32, mode: Mode) -> PyResult<Self> {
         let program = Program::clone(model.executor.program());
         let inner = core::ProvingKey::new(program, (*model.weights).clone(), inside, security, mode).map_err(errors::key)?;
-        let executor = nexus_edge_core::exec::Executor::new(inner.verifying.program().clone(), &inner.weights).map_err(errors::program)?;
-        Ok(ProvingKey { inner, executor })
+        Self::around(inner)
     }
 }
 
@@ -172,6 +183,15 @@ impl ProvingKey {
     #[getter]
     fn verifying_key(&self) -> VerifyingKey {
         VerifyingKey { inner: self.inner.verifying.clone() }
+    }
+
+    #[getter]
+    fn seed(&self) -> Option<Seed> {
+        self.inner.seed().map(|seed| Seed { inner: seed.clone() })
+    }
+
+    fn committed_again(&self, py: Python<'_>, seed: &Seed) -> PyResult<ProvingKey> {
+        Self::around(py.detach(|| self.inner.committed_again(seed.inner.clone())).map_err(errors::key)?)
     }
 
     #[pyo3(signature = (inputs, context, clear_inputs = false, commit_outputs = false, threads = 0, progress = None, seeds = Vec::new()))]
@@ -185,7 +205,7 @@ impl ProvingKey {
         threads: usize,
         progress: Option<Py<PyAny>>,
         seeds: Vec<Option<PyRef<'py, Seed>>>,
-    ) -> PyResult<(Vec<Bound<'py, PyAny>>, Statement, Bound<'py, PyBytes>, Vec<Option<(Seed, Vec<usize>)>>, Bound<'py, PyDict>)> {
+    ) -> PyResult<(Vec<Bound<'py, PyAny>>, Statement, Bound<'py, PyBytes>, Vec<Opened>, Opened, Bound<'py, PyDict>)> {
         let p = self.inner.verifying.program();
         if inputs.len() != p.inputs.len() {
             return Err(errors::input("count", format!("{} inputs for a model with {}", inputs.len(), p.inputs.len())));
@@ -210,14 +230,15 @@ impl ProvingKey {
         figures.set_item("cells", made.figures.cells)?;
         figures.set_item("lookups", made.figures.lookups)?;
         figures.set_item("security_bits", made.figures.bits)?;
-        let opened = made.opened.into_iter().map(|o| o.map(|o| (Seed { inner: o.seed }, o.rows))).collect();
-        Ok((outputs, Statement { inner: made.statement }, PyBytes::new(py, &made.proof), opened, figures))
+        let ports = made.opened.into_iter().map(opened).collect();
+        let statement = Statement { inner: made.statement };
+        Ok((outputs, statement, PyBytes::new(py, &made.proof), ports, opened(made.model_opened), figures))
     }
 
     #[pyo3(signature = (threads = 0, progress = None))]
-    fn register<'py>(&self, py: Python<'py>, threads: usize, progress: Option<Py<PyAny>>) -> PyResult<Bound<'py, PyBytes>> {
-        let proof = reporting(py, progress, threads, |report| core::register(&self.inner, report), registration_error)?;
-        Ok(PyBytes::new(py, &proof.proof))
+    fn register<'py>(&self, py: Python<'py>, threads: usize, progress: Option<Py<PyAny>>) -> PyResult<(Bound<'py, PyBytes>, Vec<Opened>)> {
+        let made = reporting(py, progress, threads, |report| core::register(&self.inner, report), registration_error)?;
+        Ok((PyBytes::new(py, &made.proof), made.opened.into_iter().map(opened).collect()))
     }
 
     #[pyo3(signature = (fresh, threads = 0, progress = None))]
@@ -227,10 +248,10 @@ impl ProvingKey {
         fresh: Vec<PyRef<'py, ProvingKey>>,
         threads: usize,
         progress: Option<Py<PyAny>>,
-    ) -> PyResult<Bound<'py, PyBytes>> {
+    ) -> PyResult<(Bound<'py, PyBytes>, Vec<Opened>)> {
         let fresh: Vec<&core::ProvingKey> = fresh.iter().map(|key| &key.inner).collect();
-        let proof = reporting(py, progress, threads, |report| core::link(&self.inner, &fresh, report), registration_error)?;
-        Ok(PyBytes::new(py, &proof.proof))
+        let made = reporting(py, progress, threads, |report| core::link(&self.inner, &fresh, report), registration_error)?;
+        Ok((PyBytes::new(py, &made.proof), made.opened.into_iter().map(opened).collect()))
     }
 }
 
@@ -263,17 +284,21 @@ fn verify(py: Python<'_>, key: &VerifyingKey, statement: &Statement, proof: &[u8
     py.detach(|| core::verify(&key.inner, &statement.inner, proof)).map_err(|e| rejected(&e))
 }
 
-/// Raises `Rejected` unless the proof shows that the key's private weights are what its program assumes.
+/// Raises `Rejected` unless the proof shows that the key's private weights are what its program assumes; else the key accepts proofs.
 #[pyfunction]
 fn verify_registration(py: Python<'_>, key: &VerifyingKey, proof: &[u8]) -> PyResult<()> {
-    py.detach(|| core::verify_registration(&key.inner, proof)).map(drop).map_err(|e| rejected(&e))
+    let registered = py.detach(|| core::verify_registration(&key.inner, proof)).map_err(|e| rejected(&e))?;
+    key.inner.admit(&registered);
+    Ok(())
 }
 
-/// Raises `Rejected` unless the proof shows that all keys commit to the weights of the first.
+/// Raises `Rejected` unless the proof shows that all keys commit to the weights of the first; else the others take notice.
 #[pyfunction]
 fn verify_link(py: Python<'_>, registered: &VerifyingKey, fresh: Vec<PyRef<'_, VerifyingKey>>, proof: &[u8]) -> PyResult<()> {
     let fresh: Vec<&core::VerifyingKey> = fresh.iter().map(|key| &*key.inner).collect();
-    py.detach(|| core::verify_link(&registered.inner, &fresh, proof)).map(drop).map_err(|e| rejected(&e))
+    let linked = py.detach(|| core::verify_link(&registered.inner, &fresh, proof)).map_err(|e| rejected(&e))?;
+    fresh.iter().for_each(|key| key.admit_link(&linked));
+    Ok(())
 }
 
 /// Adds the classes to the module.
