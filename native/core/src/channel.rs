@@ -124,10 +124,10 @@ fn elements<const D: usize>(xof: &mut blake3::OutputReader, n: usize) -> Vec<K<D
 #[cfg(feature = "attacks")]
 pub type Tamper = std::sync::Arc<dyn Fn(&'static str, usize, &mut [u8]) + Send + Sync>;
 
-/// The masks of a proof's messages, and the messages without them; flat, `D` base elements each.
+/// The masks of a proof's messages, `D` base elements each, and how many elements are used.
 struct Masks {
     masks: Vec<F>,
-    sent: Vec<F>,
+    used: usize,
 }
 
 /// The prover's side: appends each message to the proof and absorbs it.
@@ -160,7 +160,7 @@ impl Prover {
 
     /// Adds `masks`, in order, to the messages that depend on the witness.
     pub(crate) fn masked(mut self, masks: Vec<F>) -> Self {
-        self.masks = Some(Masks { masks, sent: Vec::new() });
+        self.masks = Some(Masks { masks, used: 0 });
         self
     }
 
@@ -186,15 +186,10 @@ impl Prover {
     /// If a masked proof has more messages than masks: the key counted them.
     pub fn send<const D: usize>(&mut self, label: &'static str, values: &[K<D>]) {
         let Some(state) = &mut self.masks else { return self.send_clear(label, values) };
-        let masks = &state.masks[state.sent.len()..][..D * values.len()];
+        let masks = &state.masks[state.used..][..D * values.len()];
         let masked: Vec<K<D>> = values.iter().zip(masks.as_chunks::<D>().0).map(|(&t, &r)| t + Ext(r)).collect();
-        state.sent.extend(values.iter().flat_map(|t| t.0));
+        state.used += D * values.len();
         self.send_clear(label, &masked);
-    }
-
-    /// The messages that were masked, without their masks.
-    pub(crate) fn unmasked<const D: usize>(&self) -> Vec<K<D>> {
-        self.masks.as_ref().map_or(Vec::new(), |m| m.sent.as_chunks::<D>().0.iter().map(|&c| Ext(c)).collect())
     }
 
     /// The proof so far.

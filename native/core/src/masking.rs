@@ -219,14 +219,14 @@ impl<S: Source, const D: usize> MaskedReader<S, D> {
         (self.sent.len(), self.record.borrow().zeros.len())
     }
 
-    /// Sends the equations' proof: `t` the messages without masks, `r` and `b` the line. `Err` if an equation does not hold on `t`.
+    /// Sends the equations' proof for messages that were masked by the first entries of `r`. `Err` if an equation does not hold on them.
     ///
     /// A prover calls it on a reader of its own proof; nothing is sent before the equations have been checked.
-    pub(crate) fn prove(&self, prover: &mut Prover, t: &[K<D>], r: &[K<D>], b: &[K<D>], honest: bool) -> Verdict<()> {
+    pub(crate) fn prove(&self, prover: &mut Prover, r: &[K<D>], b: &[K<D>]) -> Verdict<()> {
         let n = self.sent.len();
         let gamma: K<D> = prover.challenge("equations");
-        let [e0, e1, e2] = self.record.borrow().on_lines(gamma, |i| [-b[i], t[i]]);
-        if honest && e2 != K::ZERO {
+        let [e0, e1, e2] = self.record.borrow().on_lines(gamma, |i| [-b[i], self.sent[i] - r[i]]);
+        if e2 != K::ZERO {
             return Err(Reject::Equation(EQUATIONS));
         }
         prover.send_clear("line constants", &[e0 + b[n], e1 + r[n]]);

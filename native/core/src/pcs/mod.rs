@@ -21,7 +21,6 @@ mod whir;
 
 use std::ops::ControlFlow;
 
-#[cfg(feature = "attacks")]
 pub(crate) use fresh::Fresh;
 pub use functional::{Claim, Functional};
 pub use open::{Combination, Halt, OpenedRows, combine, query};

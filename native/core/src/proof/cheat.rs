@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use super::exchange::{Exchange, elements};
 use super::instance::Compiled;
 use super::key::ProvingKey;
-use super::prove::{Attempt, Figures, ProveError, Secrets, Shown, elements};
+use super::prove::{Attempt, Figures, Secrets, Shown};
 use super::statement::Statement;
-use super::verify::{Lapse, conversation};
+use super::verify::{Inference, Lapse, conversation};
 use crate::channel::{ProofBytes, Prover, Tamper, Transcript};
 use crate::field::K;
 use crate::masking::{Defect, MaskedReader, Trick};
@@ -60,16 +61,15 @@ impl Attempt<'_> {
         &self,
         prover: &mut Prover,
         transcript: Transcript,
-        statement: &Statement,
-        fresh: &Fresh,
-        roots: &[[u8; 32]],
+        inference: &Inference<'_>,
+        fresh: Option<&Fresh>,
         start: usize,
-    ) -> Result<(), ProveError> {
+    ) {
+        let Some(fresh) = fresh else { return };
         let so_far = prover.so_far()[start..].to_vec();
         let mut reader: MaskedReader<_, D> = self.lapse().reader(ProofBytes::new(transcript, &so_far));
-        let _ = conversation(&mut reader, &self.key.verifying, self.compiled, statement, roots);
+        let _ = inference.read(&mut reader);
         reader.forge(prover, &elements(&fresh.r), &elements(&fresh.b), self.cheat.as_ref().and_then(|c| c.trick));
-        Ok(())
     }
 
     /// Before the opening, the last equation: a prover who wants it to be false by a constant `X`, whatever the challenges, so that it cancels

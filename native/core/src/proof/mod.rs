@@ -3,6 +3,7 @@
 #[cfg(feature = "attacks")]
 mod cheat;
 mod conversation;
+mod exchange;
 mod instance;
 mod key;
 mod prove;

@@ -8,17 +8,17 @@ use thiserror::Error;
 #[cfg(feature = "attacks")]
 use super::cheat::Cheat;
 use super::conversation::{begin, copies, copy_variables, ties};
+use super::exchange::Exchange;
 use super::instance::Compiled;
 use super::key::{KeyError, ProvingKey};
 use super::statement::{Content, Statement, StatementTensor, tensor_commitment};
 use super::terms::{masked_messages, soundness};
-use super::verify::conversation;
-use crate::channel::{ProofBytes, Prover, Transcript};
+use super::verify::Inference;
+use crate::channel::{Prover, Transcript};
 use crate::contraction;
 use crate::exec::{ExecError, Executor};
-use crate::field::{Ext, F, K};
+use crate::field::{F, K};
 use crate::logup::{self, Leaves};
-use crate::masking::MaskedReader;
 use crate::pcs::{self, Committed, Halt, Hiding, Secret};
 use crate::prover::values::Witness;
 use crate::prover::witness;
@@ -227,12 +227,14 @@ struct Own {
     seeds: Vec<Option<Seed>>,
 }
 
-/// A flat vector as elements.
-pub(super) fn elements<const D: usize>(flat: &[F]) -> Vec<K<D>> {
-    flat.as_chunks::<D>().0.iter().map(|&c| Ext(c)).collect()
-}
-
 impl Attempt<'_> {
+    fn is_honest(&self) -> bool {
+        #[cfg(feature = "attacks")]
+        return self.cheat.is_none();
+        #[cfg(not(feature = "attacks"))]
+        true
+    }
+
     pub fn prove(&self, context: [u8; 32], secrets: Secrets, progress: Progress<'_>, figures: &mut Figures) -> Result<Shown, ProveError> {
         if self.key.verifying.parameters().degree() == 2 {
             self.run::<2>(context, secrets, progress, figures)
@@ -304,33 +306,6 @@ impl Attempt<'_> {
         prover
     }
 
-    /// Reads the proof so far as its verifier will, which yields the equations between masked messages, and proves them. An honest prover's
-    /// own reading is its last check before anything leaves it.
-    fn settle<const D: usize>(
-        &self,
-        prover: &mut Prover,
-        transcript: Transcript,
-        statement: &Statement,
-        oracles: &[&Committed],
-        roots: &[[u8; 32]],
-        start: usize,
-    ) -> Result<(), ProveError> {
-        let Some(fresh) = oracles.iter().find_map(|o| o.fresh.as_ref()) else { return Ok(()) };
-        #[cfg(feature = "attacks")]
-        if self.cheat.is_some() {
-            return self.forge::<D>(prover, transcript, statement, fresh, roots, start);
-        }
-        let so_far = prover.so_far()[start..].to_vec();
-        let mut reader = MaskedReader::<_, D>::new(ProofBytes::new(transcript, &so_far));
-        conversation(&mut reader, &self.key.verifying, self.compiled, statement, roots)?;
-        let messages = prover.unmasked::<D>();
-        if reader.counts().0 != messages.len() || messages.len() != masked_messages(self.compiled) {
-            return Err(Reject::Equation("the number of masked messages").into());
-        }
-        reader.prove(prover, &messages, &elements(&fresh.r), &elements(&fresh.b), true)?;
-        Ok(reader.into_source().finish()?)
-    }
-
     fn run<const D: usize>(
         &self,
         context: [u8; 32],
@@ -388,7 +363,14 @@ impl Attempt<'_> {
             ControlFlow::Break(Halt::Stopped) => return Err(ProveError::Stopped),
             ControlFlow::Break(Halt::Uncovered) => return Err(ProveError::Uncovered),
         };
-        self.settle::<D>(&mut prover, transcript, &statement, &oracles, &roots, start)?;
+        let fresh = oracles.iter().find_map(|o| o.fresh.as_ref());
+        let inference = Inference { key, compiled: c, statement: &statement, roots: &roots };
+        if self.is_honest() {
+            inference.settle::<D>(&mut prover, transcript, start, fresh)?;
+        } else {
+            #[cfg(feature = "attacks")]
+            self.forge::<D>(&mut prover, transcript, &inference, fresh, start);
+        }
         let rows = pcs::query(key.parameters(), &mut prover, &c.stack, &oracles, combination);
         clock.report(1.0)?;
         clock.leave();

@@ -14,17 +14,24 @@ use thiserror::Error;
 
 use super::VERSION;
 use super::conversation::{copies, copy_variables};
+use super::exchange::Exchange;
+#[cfg(feature = "attacks")]
+use super::exchange::elements;
 use super::instance::Compiled;
 use super::key::{KeyWeights, ProvingKey, VerifyingKey};
 use super::prove::{Opened, Progress, ProveError};
 use super::terms::{soundness, weight_messages};
-use crate::channel::{PlainReader, ProofBytes, Prover, Reader, Transcript};
+use super::verify::Lapse;
+#[cfg(feature = "attacks")]
+use crate::channel::ProofBytes;
+use crate::channel::{Prover, Reader, Transcript};
 use crate::exec::Trace;
-use crate::field::{Ext, F, K};
+use crate::field::{F, K};
 use crate::layout::{Layout, LayoutError};
 use crate::logup::{self, Leaves};
+#[cfg(feature = "attacks")]
 use crate::masking::MaskedReader;
-use crate::parameters::{Mode, Parameters};
+use crate::parameters::Parameters;
 use crate::pcs::{self, Claim, Combined, Committed, Halt, Hiding, OpenedRows, Secret};
 use crate::prover::values::Witness;
 use crate::prover::witness;
@@ -332,20 +339,18 @@ fn converse<const D: usize>(
         ControlFlow::Break(Halt::Stopped) => return Err(ProveError::Stopped),
         ControlFlow::Break(Halt::Uncovered) => return Err(ProveError::Uncovered),
     };
-    if let Some(fresh) = &oracles[0].fresh {
-        let so_far = prover.so_far()[start..].to_vec();
-        let roots: Vec<[u8; 32]> = oracles.iter().map(|o| o.root).collect();
-        let mut reader = MaskedReader::<_, D>::new(ProofBytes::new(transcript, &so_far));
-        let read = conversation(&mut reader, parameters, c, &roots);
-        let messages = prover.unmasked::<D>();
-        if honest {
-            read?;
-            if reader.counts().0 != messages.len() || messages.len() != weight_messages(c) {
-                return Err(Reject::Equation("the number of masked messages").into());
-            }
+    let roots: Vec<[u8; 32]> = oracles.iter().map(|o| o.root).collect();
+    let about = AboutWeights { parameters, compiled: c, roots: &roots };
+    if honest {
+        about.settle::<D>(prover, transcript, start, oracles[0].fresh.as_ref())?;
+    } else {
+        #[cfg(feature = "attacks")]
+        if let Some(fresh) = &oracles[0].fresh {
+            let so_far = prover.so_far()[start..].to_vec();
+            let mut reader = MaskedReader::<_, D>::new(ProofBytes::new(transcript, &so_far));
+            let _ = about.read(&mut reader);
+            reader.forge(prover, &elements(&fresh.r), &elements(&fresh.b), None);
         }
-        let line = |flat: &[F]| -> Vec<K<D>> { flat.as_chunks::<D>().0.iter().map(|&c| Ext(c)).collect() };
-        reader.prove(prover, &messages, &line(&fresh.r), &line(&fresh.b), honest)?;
     }
     Ok(pcs::query(parameters, prover, &c.stack, oracles, combination))
 }
@@ -353,34 +358,37 @@ fn converse<const D: usize>(
 fn check(subject: Subject<'_>, compiled: &Compiled, models: &[[u8; 32]], proof: &[u8]) -> Verdict<()> {
     let (root, rest) = proof.split_first_chunk::<32>().ok_or(Reject::Truncated { at: "root" })?;
     let roots = [&[*root], models].concat();
-    let transcript = subject.begin(compiled, &roots);
-    let parameters = subject.key().parameters();
-    if parameters.degree() == 2 {
-        read::<2>(transcript, rest, parameters, compiled, &roots)
-    } else {
-        read::<3>(transcript, rest, parameters, compiled, &roots)
-    }
+    let about = AboutWeights { parameters: subject.key().parameters(), compiled, roots: &roots };
+    about.check(subject.begin(compiled, &roots), rest, Lapse::default())
 }
 
-fn read<const D: usize>(transcript: Transcript, proof: &[u8], parameters: &Parameters, c: &Compiled, roots: &[[u8; 32]]) -> Verdict<()> {
-    match parameters.mode() {
-        Mode::Plain => {
-            let mut reader = PlainReader::new(transcript, proof);
-            whole::<D, _>(&mut reader, parameters, c, roots)?;
-            reader.finish()
-        }
-        Mode::Zk => {
-            let mut reader = MaskedReader::<_, D>::new(ProofBytes::new(transcript, proof));
-            whole::<D, _>(&mut reader, parameters, c, roots)?;
-            reader.into_source().finish()
-        }
-    }
+/// A registration or a link.
+struct AboutWeights<'a> {
+    parameters: &'a Parameters,
+    compiled: &'a Compiled,
+    roots: &'a [[u8; 32]],
 }
 
-fn whole<const D: usize, R: Reader<D>>(reader: &mut R, parameters: &Parameters, c: &Compiled, roots: &[[u8; 32]]) -> Verdict<()> {
-    let combined = conversation(reader, parameters, c, roots)?;
-    let line = reader.settle(parameters.pads())?;
-    pcs::verify_queries(parameters, reader, &c.stack, roots, combined, line.as_ref())
+impl Exchange for AboutWeights<'_> {
+    fn parameters(&self) -> &Parameters {
+        self.parameters
+    }
+
+    fn compiled(&self) -> &Compiled {
+        self.compiled
+    }
+
+    fn roots(&self) -> &[[u8; 32]] {
+        self.roots
+    }
+
+    fn messages(&self) -> usize {
+        weight_messages(self.compiled)
+    }
+
+    fn read<const D: usize, R: Reader<D>>(&self, reader: &mut R) -> Verdict<Combined<D>> {
+        conversation(reader, self.parameters, self.compiled, self.roots)
+    }
 }
 
 /// As the conversation of a proof of inference, without contractions and ports; a link has no lookups either.

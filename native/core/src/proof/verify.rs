@@ -1,17 +1,19 @@
 //! The verifier, start to end. Generic over its reading context from the first message to the opening.
 
 use super::conversation::{begin, copies, copy_variables, ties};
+use super::exchange::Exchange;
 use super::instance::Compiled;
 use super::key::VerifyingKey;
 use super::statement::{Content, Statement, tensor_commitment};
-use crate::channel::{PlainReader, ProofBytes, Reader, Source, Transcript};
+use super::terms::masked_messages;
+use crate::channel::{Reader, Source, Transcript};
 use crate::contraction;
 use crate::field::K;
 use crate::logup;
 #[cfg(feature = "attacks")]
 use crate::masking::Defect;
 use crate::masking::MaskedReader;
-use crate::parameters::Mode;
+use crate::parameters::Parameters;
 use crate::pcs::{self, Claim, Combined};
 use crate::reject::{Reject, Verdict};
 
@@ -77,48 +79,37 @@ pub fn verify_compiled(key: &VerifyingKey, compiled: &Compiled, statement: &Stat
 fn check(key: &VerifyingKey, compiled: &Compiled, statement: &Statement, proof: &[u8], lapse: Lapse) -> Verdict<()> {
     let (roots, rest) = roots(key, compiled, statement, proof)?;
     let transcript = lapse.transcript(begin(statement, &key.program, key.parameters(), compiled, &roots));
-    if key.parameters().degree() == 2 {
-        read::<2>(transcript, rest, key, compiled, statement, &roots, lapse)
-    } else {
-        read::<3>(transcript, rest, key, compiled, statement, &roots, lapse)
-    }
+    Inference { key, compiled, statement, roots: &roots }.check(transcript, rest, lapse)
 }
 
-/// Reads the messages in the context of the key's mode.
-fn read<const D: usize>(
-    transcript: Transcript,
-    proof: &[u8],
-    key: &VerifyingKey,
-    compiled: &Compiled,
-    statement: &Statement,
-    roots: &[[u8; 32]],
-    lapse: Lapse,
-) -> Verdict<()> {
-    match key.parameters().mode() {
-        Mode::Plain => {
-            let mut reader = PlainReader::new(transcript, proof);
-            whole::<D, _>(&mut reader, key, compiled, statement, roots)?;
-            reader.finish()
-        }
-        Mode::Zk => {
-            let mut reader: MaskedReader<_, D> = lapse.reader(ProofBytes::new(transcript, proof));
-            whole::<D, _>(&mut reader, key, compiled, statement, roots)?;
-            reader.into_source().finish()
-        }
-    }
+/// A proof that a model gives these outputs on these inputs.
+pub(super) struct Inference<'a> {
+    pub key: &'a VerifyingKey,
+    pub compiled: &'a Compiled,
+    pub statement: &'a Statement,
+    pub roots: &'a [[u8; 32]],
 }
 
-/// Everything that is read: messages and equations, the proof of equations between masked ones, rows.
-fn whole<const D: usize, R: Reader<D>>(
-    reader: &mut R,
-    key: &VerifyingKey,
-    compiled: &Compiled,
-    statement: &Statement,
-    roots: &[[u8; 32]],
-) -> Verdict<()> {
-    let combined = conversation(reader, key, compiled, statement, roots)?;
-    let line = reader.settle(key.parameters().pads())?;
-    pcs::verify_queries(key.parameters(), reader, &compiled.stack, roots, combined, line.as_ref())
+impl Exchange for Inference<'_> {
+    fn parameters(&self) -> &Parameters {
+        self.key.parameters()
+    }
+
+    fn compiled(&self) -> &Compiled {
+        self.compiled
+    }
+
+    fn roots(&self) -> &[[u8; 32]] {
+        self.roots
+    }
+
+    fn messages(&self) -> usize {
+        masked_messages(self.compiled)
+    }
+
+    fn read<const D: usize, R: Reader<D>>(&self, reader: &mut R) -> Verdict<Combined<D>> {
+        conversation(reader, self.key, self.compiled, self.statement, self.roots)
+    }
 }
 
 /// Roots of all oracles: those of the witness and of committed tensors start the proof, the model's is in the key.

@@ -117,8 +117,7 @@ impl Setting {
         let so_far = prover.so_far().to_vec();
         let mut reader = MaskedReader::new(ProofBytes::new(self.transcript(), &so_far));
         self.read_combination(&mut reader, &oracle.root).expect("honest");
-        let t = prover.unmasked::<D>();
-        reader.prove(&mut prover, &t, &Self::elements(&fresh.r), &Self::elements(&fresh.b), true).expect("honest");
+        reader.prove(&mut prover, &Self::elements(&fresh.r), &Self::elements(&fresh.b)).expect("honest");
         query(&self.params, &mut prover, &self.stack, &[oracle], combination);
         prover.finish()
     }

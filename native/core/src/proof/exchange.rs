@@ -1,0 +1,83 @@
+//! What all kinds of proof share: a conversation is read in the context of the mode, the equations between masked messages are proved, and
+//! then rows are opened.
+
+use super::instance::Compiled;
+use super::prove::ProveError;
+use super::verify::Lapse;
+use crate::channel::{PlainReader, ProofBytes, Prover, Reader, Transcript};
+use crate::field::{Ext, F, K};
+use crate::masking::MaskedReader;
+use crate::parameters::{Mode, Parameters};
+use crate::pcs::{self, Combined, Fresh};
+use crate::reject::{Reject, Verdict};
+
+/// A kind of proof, about something in particular.
+pub(super) trait Exchange {
+    /// The parameter set.
+    fn parameters(&self) -> &Parameters;
+    /// The public structure.
+    fn compiled(&self) -> &Compiled;
+    /// Roots of all oracles.
+    fn roots(&self) -> &[[u8; 32]];
+    /// Messages that are masked.
+    fn messages(&self) -> usize;
+    /// Reads all messages, and the equations between them, as far as the combination of the oracles' columns.
+    fn read<const D: usize, R: Reader<D>>(&self, reader: &mut R) -> Verdict<Combined<D>>;
+
+    /// Checks a whole proof after what `transcript` has absorbed.
+    fn check(&self, transcript: Transcript, proof: &[u8], lapse: Lapse) -> Verdict<()> {
+        if self.parameters().degree() == 2 {
+            self.check_in::<2>(transcript, proof, lapse)
+        } else {
+            self.check_in::<3>(transcript, proof, lapse)
+        }
+    }
+
+    /// [`Self::check`] in the context of the mode.
+    fn check_in<const D: usize>(&self, transcript: Transcript, proof: &[u8], lapse: Lapse) -> Verdict<()> {
+        match self.parameters().mode() {
+            Mode::Plain => {
+                let mut reader = PlainReader::new(transcript, proof);
+                self.whole::<D, _>(&mut reader)?;
+                reader.finish()
+            }
+            Mode::Zk => {
+                let mut reader: MaskedReader<_, D> = lapse.reader(ProofBytes::new(transcript, proof));
+                self.whole::<D, _>(&mut reader)?;
+                reader.into_source().finish()
+            }
+        }
+    }
+
+    /// Everything that is read: messages and equations, the proof of equations between masked ones, rows.
+    fn whole<const D: usize, R: Reader<D>>(&self, reader: &mut R) -> Verdict<()> {
+        let combined = self.read(reader)?;
+        let line = reader.settle(self.parameters().pads())?;
+        pcs::verify_queries(self.parameters(), reader, &self.compiled().stack, self.roots(), combined, line.as_ref())
+    }
+
+    /// The honest prover's last check: reads the messages sent so far, from byte `start` of the proof on, as the verifier will. That yields the
+    /// equations between masked messages, which are proved. Nothing leaves a prover for whom one of them is false.
+    fn settle<const D: usize>(
+        &self,
+        prover: &mut Prover,
+        transcript: Transcript,
+        start: usize,
+        fresh: Option<&Fresh>,
+    ) -> Result<(), ProveError> {
+        let Some(fresh) = fresh else { return Ok(()) };
+        let so_far = prover.so_far()[start..].to_vec();
+        let mut reader = MaskedReader::<_, D>::new(ProofBytes::new(transcript, &so_far));
+        self.read(&mut reader)?;
+        if reader.counts().0 != self.messages() {
+            return Err(Reject::Equation("the number of masked messages").into());
+        }
+        reader.prove(prover, &elements(&fresh.r), &elements(&fresh.b))?;
+        Ok(reader.into_source().finish()?)
+    }
+}
+
+/// A flat vector over `K`.
+pub(super) fn elements<const D: usize>(flat: &[F]) -> Vec<K<D>> {
+    flat.as_chunks::<D>().0.iter().map(|&c| Ext(c)).collect()
+}
