@@ -12,6 +12,7 @@ use crate::program::check::CheckedProgram;
 use crate::program::{Program, Tensor, Weights};
 use crate::random::Seed;
 
+use super::statement::tensor_seed;
 use super::terms::masked_messages;
 
 /// The public structure of a proof: a function of program, form and parameters.
@@ -109,7 +110,8 @@ impl Compiled {
     /// of the values alone.
     pub fn commit_tensor(parameters: &Parameters, tensor: &Tensor, values: &[F], seed: &Seed) -> Committed {
         let layout = Self::tensor_layout(parameters, tensor);
-        let secret = if layout.hiding == Hiding::Kept { Secret::Kept(seed) } else { Secret::None };
+        let seed = tensor_seed(seed, tensor);
+        let secret = if layout.hiding == Hiding::Kept { Secret::Kept(&seed) } else { Secret::None };
         commit(parameters, Arc::new(layout), &[values], secret)
     }
 

@@ -11,7 +11,7 @@ use super::conversation::{begin, copies, copy_variables, ties};
 use super::exchange::Exchange;
 use super::instance::Compiled;
 use super::key::{KeyError, ProvingKey};
-use super::statement::{Content, Statement, StatementTensor, tensor_commitment};
+use super::statement::{Content, Statement, StatementTensor, tensor_commitment, tensor_seed};
 use super::terms::{masked_messages, soundness};
 use super::verify::Inference;
 use crate::channel::{Prover, Transcript};
@@ -258,9 +258,13 @@ impl Attempt<'_> {
                 let given = c.ports[k].and_then(|port| secrets.seeds.get_mut(port)?.take());
                 given.unwrap_or_else(|| secrets.randomness.seed())
             });
+            let bound = seed
+                .as_ref()
+                .zip(c.ports[k])
+                .map(|(seed, port)| tensor_seed(seed, &self.key.verifying.program.tensors[c.layout.ports[port] as usize]));
             let mut commit = |w: &Witness| {
                 let values: Vec<&[F]> = c.members[k].iter().map(|&s| &w.storages[s][..]).collect();
-                let secret = match (&seed, layout.hiding) {
+                let secret = match (&bound, layout.hiding) {
                     (Some(seed), _) => Secret::Kept(seed),
                     (None, Hiding::Fresh { .. }) => Secret::Fresh { random: &mut secrets.randomness, messages },
                     (None, _) => Secret::None,

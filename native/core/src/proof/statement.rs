@@ -3,6 +3,7 @@
 use crate::channel::Transcript;
 use crate::parameters::Parameters;
 use crate::program::{DType, Program, Tensor};
+use crate::random::Seed;
 use crate::reject::{Reject, Verdict};
 
 const MAGIC: &[u8; 8] = b"NXEstmt1";
@@ -52,6 +53,12 @@ pub fn tensor_commitment(root: &[u8; 32], tensor: &Tensor, parameters: &Paramete
     h.update(&(set.len() as u32).to_le_bytes());
     h.update(&set);
     *h.finalize().as_bytes()
+}
+
+/// The seed of a tensor's commitment: a holder's seed bound to the description, so that one array under two descriptions, which has two
+/// commitments and two budgets, has two roots.
+pub(super) fn tensor_seed(seed: &Seed, tensor: &Tensor) -> Seed {
+    seed.bound_to(&description(tensor), &[])
 }
 
 /// dtype, rank, dimensions, quantisation.

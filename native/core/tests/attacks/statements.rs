@@ -168,3 +168,20 @@ fn a_tensor_commitment_is_of_one_description() {
     // The name is not part of it: one model's output is another's input.
     assert_eq!(all[0], commitment(&|t| t.name = "another".into()));
 }
+
+/// One array under two descriptions has two commitments and two budgets: then it must have two roots, or rows of one oracle could be opened
+/// twice as often as is safe.
+#[test]
+fn hiding_commitments_under_two_descriptions_share_no_cell() {
+    let victim = Victim::new(support::dense(1, 20, 7), true);
+    let values: Vec<_> = Random(3).int8(20).iter().map(|&v| nexus_edge_core::field::from_i64(v.into())).collect();
+    let root = |mode: Mode, zero_point: i32| {
+        let mut tensor = victim.program().tensors[0].clone();
+        tensor.zero_point = zero_point;
+        let parameters = victim.in_mode(mode).verifying.parameters();
+        nexus_edge_core::proof::Compiled::commit_tensor(parameters, &tensor, &values, &Seed::from_bytes([1; 32])).root
+    };
+    assert_eq!(root(Mode::Plain, 3), root(Mode::Plain, 4), "nothing is random there");
+    assert_ne!(root(Mode::Zk, 3), root(Mode::Zk, 4));
+    assert_eq!(root(Mode::Zk, 3), root(Mode::Zk, 3));
+}
