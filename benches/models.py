@@ -25,9 +25,12 @@ PHASE_UNITS = {
 }
 
 
+MODES = ("plain", "zk")
+
+
 @dataclass(frozen=True)
 class Measured:
-    """Medians of one model."""
+    """Medians of one model in one mode."""
 
     name: str
     inspected: dict[str, Any]
@@ -48,7 +51,8 @@ def main() -> int:
     parser.add_argument("--out", type=Path, help="where to write the tables (default: standard output)")
     arguments = parser.parse_args()
     measured = [measure(model, arguments.runs, arguments.weights, arguments.threads) for model in arguments.models]
-    text = "\n\n".join((conditions(arguments), summary(measured), phases(measured))) + "\n"
+    zk = [each["zk"] for each in measured]
+    text = "\n\n".join((conditions(arguments), summary(zk), modes(measured), phases(zk))) + "\n"
     if arguments.out is None:
         sys.stdout.write(text)
     else:
@@ -56,31 +60,39 @@ def main() -> int:
     return 0
 
 
-def measure(model: Path, runs: int, weights: str, threads: int) -> Measured:
-    """All figures of one model. Every proof is verified against its input and output."""
+def measure(model: Path, runs: int, weights: str, threads: int) -> dict[str, Measured]:
+    """All figures of one model, by mode. Every proof is verified against its input and output."""
     print(model.name, file=sys.stderr, flush=True)
-    options = ["--weights", weights]
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        inspected = run("model", "inspect", model, *options)
-        write_inputs(place / "x", inspected["inputs"])
-        committed = run("model", "commit", model, "--key", place / "vk", *options)
+        options = {mode: ("--weights", weights, "--mode", mode) for mode in MODES}
+        inspected = {mode: run("model", "inspect", model, *options[mode]) for mode in MODES}
+        write_inputs(place / "x", inspected["zk"]["inputs"])
+        committed = {mode: run("model", "commit", model, "--key", place / f"vk.{mode}", *options[mode]) for mode in MODES}
+        proved: dict[str, list[dict[str, Any]]] = {mode: [] for mode in MODES}
+        verified: dict[str, list[dict[str, Any]]] = {mode: [] for mode in MODES}
         files: list[str | Path] = ["--input", place / "x", "--output", place / "y"]
-        prove: list[str | Path] = ["prove", "--model", model, *files, "--proof", place / "p", "--threads", str(threads), *options]
-        proved = [run(*prove) for _ in range(runs)]
-        verified = [run("verify", "--key", place / "vk", "--proof", place / "p", *files) for _ in range(runs)]
+        # In turn, so that what else the machine does is the same for both.
+        for _ in range(runs):
+            for mode in MODES:
+                proof: list[str | Path] = ["--proof", place / f"p.{mode}"]
+                proved[mode].append(run("prove", "--model", model, *files, *proof, "--threads", str(threads), *options[mode]))
+                verified[mode].append(run("verify", "--key", place / f"vk.{mode}", *proof, *files))
         ran = [run("infer", "--model", model, "--input", place / "x", "--output", place / "z", "--threads", "1") for _ in range(runs)]
         if (place / "y").read_bytes() != (place / "z").read_bytes():
             raise AssertionError(f"{model}: the proven output is not the executor's")
-    return Measured(
-        name=inspected["name"],
-        inspected=inspected,
-        committed=committed,
-        ran=medians(ran, ("infer_ms",)),
-        proved=medians(proved, ("prove_ms", "proof_bytes", "peak_rss_bytes", "import_ms", "commit_ms")),
-        phases=medians([each["phases_ms"] for each in proved], tuple(proved[0]["phases_ms"])),
-        verified=medians(verified, ("verify_ms", "key_ms")),
-    )
+    return {
+        mode: Measured(
+            name=inspected[mode]["name"],
+            inspected=inspected[mode],
+            committed=committed[mode],
+            ran=medians(ran, ("infer_ms",)),
+            proved=medians(proved[mode], ("prove_ms", "proof_bytes", "peak_rss_bytes", "import_ms", "commit_ms")),
+            phases=medians([each["phases_ms"] for each in proved[mode]], tuple(proved[mode][0]["phases_ms"])),
+            verified=medians(verified[mode], ("verify_ms", "key_ms")),
+        )
+        for mode in MODES
+    }
 
 
 def run(*words: str | Path) -> dict[str, Any]:
@@ -121,7 +133,7 @@ def conditions(arguments: argparse.Namespace) -> str:
     )
     return (
         f"# Models\n\n{cpu or platform.machine()}, {os.cpu_count()} cores, {arguments.threads} threads; medians of {arguments.runs} runs; "
-        f"weights {arguments.weights}; plain proofs (not zero-knowledge). See [README](README.md)."
+        f"weights {arguments.weights}; zero-knowledge proofs unless said. See [README](README.md)."
     )
 
 
@@ -150,6 +162,25 @@ def summary(measured: Sequence[Measured]) -> str:
         )
         lines.append(f"| {one.name} | {' | '.join(figures)} |")
     return "\n".join(lines)
+
+
+def modes(measured: Sequence[dict[str, Measured]]) -> str:
+    """What zero-knowledge costs."""
+    lines = [
+        "| model | prove ms plain | zk | more | proof KB plain | zk | more | verify ms plain | zk | more |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for each in measured:
+        plain, zk = (each[mode] for mode in MODES)
+        (prove, prove_zk), (kb, kb_zk) = ([one.proved[name] for one in (plain, zk)] for name in ("prove_ms", "proof_bytes"))
+        verify, verify_zk = plain.verified["verify_ms"], zk.verified["verify_ms"]
+        figures = (
+            f"{prove:.1f} | {prove_zk:.1f} | {100 * (prove_zk / prove - 1):+.1f} %",
+            f"{kb / 1e3:.0f} | {kb_zk / 1e3:.0f} | {(kb_zk - kb) / 1e3:+.0f}",
+            f"{verify:.2f} | {verify_zk:.2f} | {verify_zk - verify:+.2f}",
+        )
+        lines.append(f"| {zk.name} | {' | '.join(figures)} |")
+    return "## What zero-knowledge costs\n\n" + "\n".join(lines)
 
 
 def phases(measured: Sequence[Measured]) -> str:

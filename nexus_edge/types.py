@@ -25,6 +25,7 @@ WeightsMode = Literal["committed", "inside"]
 ProofMode = Literal["zk", "plain"]
 """What a proof shows beside its statement: nothing, or functions of everything. Part of the parameter set."""
 
+
 @dataclass(frozen=True)
 class PrivateForm:
     """How a model whose weights nobody else sees is compiled: its public program depends on shapes and scales only."""

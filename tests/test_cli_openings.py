@@ -129,7 +129,7 @@ def test_nothing_is_left(session: Session) -> None:
     (session.place / "p.bin").unlink()
     refused = session.prove("--input-opening", "one.bin", status=ExitStatus.OPENING)
     assert refused["error"]["kind"] == "opening"
-    assert "commit the tensor afresh" in refused["error"]["hint"]
+    assert "commit afresh" in refused["error"]["hint"]
     assert session.files() == {"op.bin", "one.bin"}
     session("opening", "share", "one.bin", "--to", "more.bin", "--proofs", "1", status=ExitStatus.OPENING)
     session("opening", "share", "op.bin", "--to", "one.bin", "--proofs", "1", status=ExitStatus.FILE)
@@ -145,14 +145,14 @@ def test_shares(session: Session) -> None:
     session.prove("--input-opening", "worker.bin")
     session.verify("--input", "x.npy", "--opening", "verifier.bin")
     session.prove("--input-opening", "verifier.bin", status=ExitStatus.OPENING)
-    assert sum(session.opening(name).allowance for name in ("op.bin", "worker.bin", "verifier.bin")) == 2048
+    assert sum(session.opening(name).account.allowance for name in ("op.bin", "worker.bin", "verifier.bin")) == 2048
 
 
 def test_another_input_than_the_committed_one(session: Session) -> None:
     session("commit", "--key", "vk", "--input", "other.npy", "--opening", "op.bin")
     session.prove("--input-opening", "op.bin", status=ExitStatus.INPUT)
     assert session.files() == {"op.bin"}
-    assert session.opening("op.bin").rows_opened == 0
+    assert session.opening("op.bin").account.opened == 0
 
 
 @pytest.mark.parametrize(

@@ -127,7 +127,7 @@ def opening_inspect(arguments: argparse.Namespace) -> Result:
     lines = [
         f"commitment  {opening.commitment.hex()}",
         f"tensor      {opening.tensor.dtype} {list(opening.tensor.dims)}, for proofs of {opening.security} bits",
-        f"rows        {opening.rows_opened} of {opening.allowance} opened; {_left(opening)}",
+        f"rows        {opening.account.opened} of {opening.account.allowance} opened; {_left(opening)}",
     ]
     return Result(opening.describe(), lines)
 
@@ -144,5 +144,5 @@ def opening_share(arguments: argparse.Namespace) -> Result:
 
 
 def _left(opening: Opening) -> str:
-    proofs = opening.proofs_left
-    return f"{opening.rows_left} rows left, enough for {proofs} proof{'' if proofs == 1 else 's'}"
+    proofs = opening.account.proofs_left
+    return f"{opening.account.left} rows left, enough for {proofs} proof{'' if proofs == 1 else 's'}"

@@ -192,9 +192,14 @@ class Statement:
     """A 32-byte commitment, or the clear array."""
     outputs: list[bytes | NDArray[Any]]
 
+_Opened = tuple[Seed, list[int]] | None
+"""Seed and opened rows of a hiding commitment; None for one that hides nothing."""
+
 @final
 class ProvingKey:
     verifying_key: VerifyingKey
+    seed: Seed | None
+    """Of the commitment to private weights."""
 
     def prove(
         self,
@@ -205,8 +210,8 @@ class ProvingKey:
         threads: int = 0,
         progress: Callable[[str, float], bool] | None = None,
         seeds: Sequence[Seed | None] = ...,
-    ) -> tuple[list[NDArray[Any]], Statement, bytes, list[tuple[Seed, list[int]] | None], dict[str, Any]]:
-        """Outputs, statement, proof, seed and opened rows of each port's hiding commitment, and figures.
+    ) -> tuple[list[NDArray[Any]], Statement, bytes, list[_Opened], _Opened, dict[str, Any]]:
+        """Outputs, statement, proof, what is opened of each port's commitment and of the model's, and figures.
 
         The figures are `phases_ms`, `cells`, `lookups`, `security_bits`. `seeds` are those of commitments that were made before, by port, inputs
         first.
@@ -214,11 +219,13 @@ class ProvingKey:
         `progress(phase, fraction)` is called between steps; returning False raises `Cancelled`.
         """
 
-    def register(self, threads: int = 0, progress: Callable[[str, float], bool] | None = None) -> bytes:
-        """Proof that private weights are what the program assumes of them."""
+    def register(self, threads: int = 0, progress: Callable[[str, float], bool] | None = None) -> tuple[bytes, list[_Opened]]:
+        """Proof that private weights are what the program assumes of them, and what it opens of their commitment."""
 
-    def link(self, fresh: Sequence[ProvingKey], threads: int = 0, progress: Callable[[str, float], bool] | None = None) -> bytes:
-        """Proof that other commitments hold the same weights."""
+    def link(
+        self, fresh: Sequence[ProvingKey], threads: int = 0, progress: Callable[[str, float], bool] | None = None
+    ) -> tuple[bytes, list[_Opened]]:
+        """Proof that other commitments hold the same weights, and what it opens of each commitment, this one's first."""
 
 def verify(key: VerifyingKey, statement: Statement, proof: bytes) -> None:
     """Raises `Rejected` unless the proof shows the statement."""

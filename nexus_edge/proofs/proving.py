@@ -71,7 +71,9 @@ def prove(
     callback = None if progress is None else lambda phase, fraction: progress(phase, fraction) is not False
     with translated():
         made = key.native.prove(integers, context, clear_inputs, commit_outputs, threads, callback, seeds)
-    outputs, statement, body, opened, figures = made
+    outputs, statement, body, opened, of_model, figures = made
+    if of_model is not None:
+        raise OpeningError("the proof was dropped", "nobody counts the rows that it opens of the commitment to private weights")
     proof = Proof(Statement(statement), body)
     # Every row is counted before anything is returned.
     of_inputs = zip(public.inputs, proof.statement.inputs, opened[: len(inputs)], holders, strict=True)
@@ -104,7 +106,7 @@ def _holders(key: VerifyingKey, integers: Sequence[Array], given: Sequence[Holde
             raise OpeningError("the opening has no use", f"{port.name!r} is {'in clear' if clear else 'committed without hiding'}")
         opening = holder.read()
         opening.check_port(port, key.security)
-        opening.check_room()
+        opening.account.check_room()
         # Another tensor under the same seed would show the difference between the two.
         if not opening.commits_to(array):
             raise BadInput(f"array for {port.name!r} does not fit", "its opening is of a commitment to other values")

@@ -53,7 +53,7 @@ def shown(events: list[list[Any]], path: Path) -> set[int]:
 
 
 def opened(one: Opening) -> set[int]:
-    return {row for row in range(8 * len(one.bitmap)) if one.bitmap[row >> 3] >> (row & 7) & 1}
+    return {row for row in range(8 * len(one.account.bitmap)) if one.account.bitmap[row >> 3] >> (row & 7) & 1}
 
 
 # Files
@@ -89,7 +89,7 @@ def test_the_disk_has_it_before_the_caller_goes_on(file: OpeningFile, monkeypatc
         monkeypatch.setattr(os, name, noted(name))
     file.spend(COMMITMENT, [1])
     assert calls == ["fsync", "replace", "fsync folder"]
-    assert file.read().rows_opened == 1
+    assert file.read().account.opened == 1
 
 
 @pytest.mark.parametrize("failing", ["fsync", "replace"])
@@ -103,9 +103,9 @@ def test_a_disk_that_fails(file: OpeningFile, monkeypatch: pytest.MonkeyPatch, f
     held = HeldOpening(opening())
     with pytest.raises(FileError, match="No space"):
         held.save(file.path.with_name("new"))
-    assert held.read().allowance == BUDGET
+    assert held.read().account.allowance == BUDGET
     monkeypatch.undo()
-    assert file.read().rows_opened == 0
+    assert file.read().account.opened == 0
     assert [path.name for path in file.path.parent.iterdir()] == ["op.bin"]
 
 
@@ -119,7 +119,7 @@ def test_an_opening_has_one_holder(tmp_path: Path) -> None:
         HeldOpening(opening()).save(tmp_path / "op.bin")
     with pytest.raises(FileError, match="exists already"):
         file.share(1, tmp_path / "op.bin")
-    assert file.read().allowance == BUDGET
+    assert file.read().account.allowance == BUDGET
 
 
 def test_a_file_beside_the_proof_is_replaced(file: OpeningFile) -> None:
@@ -138,7 +138,7 @@ def test_the_opening_of_another_commitment_pays_nothing(file: OpeningFile) -> No
     for holder in (file, HeldOpening(opening())):
         with pytest.raises(OpeningError, match="it is of commitment"):
             holder.spend(TensorCommitment(bytes(31) + b"\1"), [3])
-        assert holder.read().rows_opened == 0
+        assert holder.read().account.opened == 0
 
 
 @pytest.mark.parametrize("content", [None, b"", b"NXEOPENG", bytes(2000)])
@@ -156,20 +156,20 @@ def test_shares_sum_to_the_budget(file: OpeningFile, tmp_path: Path) -> None:
     first = file.share(3, tmp_path / "first")
     second = first.share(1, tmp_path / "second")
     verifier = file.share(0, tmp_path / "verifier")
-    allowances = [each.read().allowance for each in (file, first, second, verifier)]
+    allowances = [each.read().account.allowance for each in (file, first, second, verifier)]
     assert allowances == [BUDGET - 3 * PER_PROOF, 2 * PER_PROOF, PER_PROOF, 0]
     with pytest.raises(OpeningSpent):
         second.share(2, tmp_path / "third")
     with pytest.raises(OpeningSpent):
         verifier.spend(COMMITMENT, [0])
     second.spend(COMMITMENT, range(PER_PROOF))  # other rows than the giver's, or the same: its own account
-    assert second.read().rows_left == 0
+    assert second.read().account.left == 0
 
 
 def test_openings_in_memory_are_shared_too() -> None:
     held = HeldOpening(opening())
     given = held.share(2)
-    assert (held.read().allowance, given.read().allowance) == (BUDGET - 2 * PER_PROOF, 2 * PER_PROOF)
+    assert (held.read().account.allowance, given.read().account.allowance) == (BUDGET - 2 * PER_PROOF, 2 * PER_PROOF)
 
 
 # Killed
@@ -243,9 +243,9 @@ def test_killed_at_every_call_of_a_share(server: Server, file: OpeningFile, tmp_
 
     sums = []
     for events in server.killed_everywhere("share", file.path, other.path, prepare=prepare):
-        given = other.read().allowance if other.exists() else 0
-        sums.append(file.read().allowance + given)
-        assert file.read().allowance in {BUDGET, BUDGET - PER_PROOF}
+        given = other.read().account.allowance if other.exists() else 0
+        sums.append(file.read().account.allowance + given)
+        assert file.read().account.allowance in {BUDGET, BUDGET - PER_PROOF}
         assert given in {0, PER_PROOF}
         assert given or ["share", str(other.path)] not in events
     # All there before, all there after; in between a share may be lost.
@@ -288,8 +288,8 @@ def check_accounts(events: list[list[Any]], folder: Path) -> None:
     }
     for path, one in books.items():
         assert shown(events, Path(path)) <= opened(one)
-        assert one.rows_opened <= one.allowance
-    assert sum(one.allowance for one in books.values()) <= BUDGET
+        assert one.account.opened <= one.account.allowance
+    assert sum(one.account.allowance for one in books.values()) <= BUDGET
     assert {event[1] for event in events if event[0] == "share"} <= set(books)
     everything = {row for path in books for row in shown(events, Path(path))}
     assert len(everything) <= BUDGET
@@ -325,7 +325,7 @@ def test_processes_at_once_spend_and_share(file: OpeningFile, tmp_path: Path) ->
     check_accounts(events, tmp_path)
     assert {"share", "rows"} <= {event[0] for event in events}
     # Nobody was killed: nothing is lost either.
-    assert sum(OpeningFile(path).read().allowance for path in tmp_path.iterdir()) == BUDGET
+    assert sum(OpeningFile(path).read().account.allowance for path in tmp_path.iterdir()) == BUDGET
 
 
 def test_threads_at_once(file: OpeningFile) -> None:
@@ -343,7 +343,7 @@ def test_threads_at_once(file: OpeningFile) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert file.read().rows_left == 0
+    assert file.read().account.left == 0
     assert opened(file.read()) == set(range(3000)) - set(refused)
 
 
@@ -386,14 +386,14 @@ def test_every_proof_is_counted_until_nothing_is_left(key: ProvingKey, committed
         assert proved.input_openings == [committed]
         assert proved.proof.statement.inputs == [committed.read().commitment]
         verify(key.verifying_key, proved.proof, inputs=[image], input_openings=[committed])
-        left.append(committed.read().rows_left)
+        left.append(committed.read().account.left)
 
     for _ in range(7):
         prove_once()
     with pytest.raises(OpeningSpent, match="rows of the commitment"):
         repeat(prove_once)
     assert all(150 < before - after <= PER_PROOF for before, after in itertools.pairwise(left))
-    assert committed.read().rows_left == left[-1]
+    assert committed.read().account.left == left[-1]
 
 
 def repeat(action: Callable[[], object]) -> None:
@@ -406,7 +406,7 @@ def test_the_first_proof_of_a_commitment_is_counted_too(key: ProvingKey) -> None
     proved = prove(key, [demo_digits()[0][0]], commit_outputs=True)
     for holder in (*proved.input_openings, *proved.output_openings):
         assert holder is not None
-        assert 240 <= holder.read().rows_opened <= PER_PROOF
+        assert 240 <= holder.read().account.opened <= PER_PROOF
 
 
 def test_a_proof_is_lost_with_its_count(key: ProvingKey, committed: OpeningFile, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -423,7 +423,7 @@ def test_a_proof_is_lost_with_its_count(key: ProvingKey, committed: OpeningFile,
 def test_a_cancelled_proof_costs_nothing(key: ProvingKey, committed: OpeningFile) -> None:
     with pytest.raises(Cancelled):
         prove(key, [demo_digits()[0][0]], input_openings=[committed], progress=lambda phase, _: phase != "opening")
-    assert committed.read().rows_opened == 0
+    assert committed.read().account.opened == 0
 
 
 def test_an_opening_of_other_values_is_refused_before_anything_is_proved(key: ProvingKey, committed: OpeningFile) -> None:
@@ -432,7 +432,7 @@ def test_an_opening_of_other_values_is_refused_before_anything_is_proved(key: Pr
 
     with pytest.raises(BadInput, match="other values"):
         prove(key, [demo_digits()[1][0]], input_openings=[committed], progress=never)
-    assert committed.read().rows_opened == 0
+    assert committed.read().account.opened == 0
 
 
 def test_openings_where_they_have_no_use(key: ProvingKey, committed: OpeningFile) -> None:
@@ -445,7 +445,7 @@ def test_openings_where_they_have_no_use(key: ProvingKey, committed: OpeningFile
     for number in ([], [committed, committed]):
         with pytest.raises(BadInput, match="wrong number of openings"):
             prove(key, [image], input_openings=number)
-    assert committed.read().rows_opened == 0
+    assert committed.read().account.opened == 0
 
 
 def test_verification_needs_the_opening_and_changes_nothing(key: ProvingKey, committed: OpeningFile, tmp_path: Path) -> None:

@@ -32,15 +32,15 @@ def test_distinct_rows_are_counted_once(proofs: list[set[int]]) -> None:
     for rows in proofs:
         one = one.spent(rows)
     opened = set().union(*proofs)
-    assert one.rows_opened == len(opened)
-    assert one.rows_left == 2048 - len(opened)
-    assert {i for i in range(ROWS) if one.bitmap[i >> 3] >> (i & 7) & 1} == opened
+    assert one.account.opened == len(opened)
+    assert one.account.left == 2048 - len(opened)
+    assert {i for i in range(ROWS) if one.account.bitmap[i >> 3] >> (i & 7) & 1} == opened
 
 
 def test_the_allowance_is_kept_to_the_row() -> None:
     one = opening().spent(range(2047))
-    assert one.spent([5, 4000]).rows_left == 0
-    assert one.spent([5, 4000]).spent([0, 4000]).rows_left == 0
+    assert one.spent([5, 4000]).account.left == 0
+    assert one.spent([5, 4000]).spent([0, 4000]).account.left == 0
     with pytest.raises(OpeningSpent, match="the proof opens 2 more rows of the commitment, 1 may still be opened"):
         one.spent([4000, 8191])
 
@@ -54,16 +54,16 @@ def test_a_row_that_is_not_there(row: int) -> None:
 @given(row_sets, st.integers(0, 9))
 def test_a_share_is_taken_off(rows: set[int], proofs: int) -> None:
     whole = opening().spent(rows)
-    fits = proofs * 266 <= whole.rows_left
+    fits = proofs * 266 <= whole.account.left
     try:
         kept, given = whole.split(proofs)
     except OpeningSpent:
         assert not fits
         return
     assert fits
-    assert kept.allowance + given.allowance == whole.allowance
-    assert (kept.rows_opened, given.rows_opened) == (len(rows), 0)
-    assert given.proofs_left == proofs
+    assert kept.account.allowance + given.account.allowance == whole.account.allowance
+    assert (kept.account.opened, given.account.opened) == (len(rows), 0)
+    assert given.account.proofs_left == proofs
     assert given.commitment == whole.commitment
     assert given.seed.expose() == whole.seed.expose()
 
@@ -74,24 +74,24 @@ def test_no_negative_share() -> None:
 
 
 def test_no_hopeless_proof_is_begun() -> None:
-    opening().spent(range(1900)).check_room()
-    opening().split(1)[1].check_room()
+    opening().spent(range(1900)).account.check_room()
+    opening().split(1)[1].account.check_room()
     for spent in (opening().spent(range(2048)), opening().spent(range(1960)), opening().split(0)[1]):
         with pytest.raises(OpeningSpent, match="too few for a proof"):
-            spent.check_room()
+            spent.account.check_room()
 
 
 @pytest.mark.parametrize(("security", "per_proof", "proofs"), [(100, 266, 7), (128, 347, 5)])
 def test_the_least_size(security: SecurityBits, per_proof: int, proofs: int) -> None:
     one = opening(security=security)
-    assert (one.allowance, one.rows_per_proof, one.proofs_left) == (2048, per_proof, proofs)
-    assert 8 * len(one.bitmap) == ROWS
+    assert (one.account.allowance, one.account.per_proof, one.account.proofs_left) == (2048, per_proof, proofs)
+    assert 8 * len(one.account.bitmap) == ROWS
 
 
 def test_larger_tensors_have_larger_budgets() -> None:
     large = opening(TensorType("uint8", (1, 224, 224, 3), 0.5, 0))
-    assert large.allowance == 4 * 2048
-    assert 8 * len(large.bitmap) == 4 * ROWS
+    assert large.account.allowance == 4 * 2048
+    assert 8 * len(large.account.bitmap) == 4 * ROWS
 
 
 tensors = st.builds(
@@ -109,7 +109,7 @@ def test_an_opening_survives_its_bytes(tensor: TensorType, security: SecurityBit
     for one in (kept, given, opening(tensor, security, tuple(rows))):
         loaded = Opening.from_bytes(one.to_bytes())
         assert loaded == one
-        assert loaded.bitmap == one.bitmap
+        assert loaded.account.bitmap == one.account.bitmap
         assert loaded.to_bytes() == one.to_bytes()
 
 

@@ -50,6 +50,7 @@ pub fn proving(e: ProveError) -> PyErr {
 pub fn key(e: KeyError) -> PyErr {
     match e {
         KeyError::Program(e) => program(e),
+        KeyError::Entropy(_) => with_kind(ProverError::new_err(e.to_string()), "entropy"),
         KeyError::Malformed(_) => with_kind(ProgramError::new_err(e.to_string()), "encoding"),
         _ => with_kind(ProgramError::new_err(e.to_string()), "unsupported"),
     }

@@ -20,6 +20,13 @@ fn registration_error(e: RegistrationError) -> PyErr {
     }
 }
 
+/// Seed and opened rows of a hiding commitment.
+type Opened = Option<(Seed, Vec<usize>)>;
+
+fn opened(o: Option<core::Opened>) -> Opened {
+    o.map(|o| (Seed { inner: o.seed }, o.rows))
+}
+
 fn rejected(e: &Reject) -> PyErr {
     let kind = match e {
         Reject::Malformed { .. } => "malformed",
@@ -174,6 +181,11 @@ impl ProvingKey {
         VerifyingKey { inner: self.inner.verifying.clone() }
     }
 
+    #[getter]
+    fn seed(&self) -> Option<Seed> {
+        self.inner.seed().map(|seed| Seed { inner: seed.clone() })
+    }
+
     #[pyo3(signature = (inputs, context, clear_inputs = false, commit_outputs = false, threads = 0, progress = None, seeds = Vec::new()))]
     fn prove<'py>(
         &self,
@@ -185,7 +197,7 @@ impl ProvingKey {
         threads: usize,
         progress: Option<Py<PyAny>>,
         seeds: Vec<Option<PyRef<'py, Seed>>>,
-    ) -> PyResult<(Vec<Bound<'py, PyAny>>, Statement, Bound<'py, PyBytes>, Vec<Option<(Seed, Vec<usize>)>>, Bound<'py, PyDict>)> {
+    ) -> PyResult<(Vec<Bound<'py, PyAny>>, Statement, Bound<'py, PyBytes>, Vec<Opened>, Opened, Bound<'py, PyDict>)> {
         let p = self.inner.verifying.program();
         if inputs.len() != p.inputs.len() {
             return Err(errors::input("count", format!("{} inputs for a model with {}", inputs.len(), p.inputs.len())));
@@ -210,14 +222,15 @@ impl ProvingKey {
         figures.set_item("cells", made.figures.cells)?;
         figures.set_item("lookups", made.figures.lookups)?;
         figures.set_item("security_bits", made.figures.bits)?;
-        let opened = made.opened.into_iter().map(|o| o.map(|o| (Seed { inner: o.seed }, o.rows))).collect();
-        Ok((outputs, Statement { inner: made.statement }, PyBytes::new(py, &made.proof), opened, figures))
+        let ports = made.opened.into_iter().map(opened).collect();
+        let statement = Statement { inner: made.statement };
+        Ok((outputs, statement, PyBytes::new(py, &made.proof), ports, opened(made.model_opened), figures))
     }
 
     #[pyo3(signature = (threads = 0, progress = None))]
-    fn register<'py>(&self, py: Python<'py>, threads: usize, progress: Option<Py<PyAny>>) -> PyResult<Bound<'py, PyBytes>> {
-        let proof = reporting(py, progress, threads, |report| core::register(&self.inner, report), registration_error)?;
-        Ok(PyBytes::new(py, &proof.proof))
+    fn register<'py>(&self, py: Python<'py>, threads: usize, progress: Option<Py<PyAny>>) -> PyResult<(Bound<'py, PyBytes>, Vec<Opened>)> {
+        let made = reporting(py, progress, threads, |report| core::register(&self.inner, report), registration_error)?;
+        Ok((PyBytes::new(py, &made.proof), made.opened.into_iter().map(opened).collect()))
     }
 
     #[pyo3(signature = (fresh, threads = 0, progress = None))]
@@ -227,10 +240,10 @@ impl ProvingKey {
         fresh: Vec<PyRef<'py, ProvingKey>>,
         threads: usize,
         progress: Option<Py<PyAny>>,
-    ) -> PyResult<Bound<'py, PyBytes>> {
+    ) -> PyResult<(Bound<'py, PyBytes>, Vec<Opened>)> {
         let fresh: Vec<&core::ProvingKey> = fresh.iter().map(|key| &key.inner).collect();
-        let proof = reporting(py, progress, threads, |report| core::link(&self.inner, &fresh, report), registration_error)?;
-        Ok(PyBytes::new(py, &proof.proof))
+        let made = reporting(py, progress, threads, |report| core::link(&self.inner, &fresh, report), registration_error)?;
+        Ok((PyBytes::new(py, &made.proof), made.opened.into_iter().map(opened).collect()))
     }
 }
 
