@@ -83,6 +83,47 @@ impl VerifyingKey {
         PyBytes::new(py, &self.inner.digest())
     }
 
+    #[getter]
+    fn commitment<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyBytes>> {
+        self.inner.weights().root().map(|root| PyBytes::new(py, &root))
+    }
+
+    #[getter]
+    fn registered(&self) -> bool {
+        self.inner.is_registered()
+    }
+
+    #[getter]
+    fn linked(&self) -> bool {
+        self.inner.is_linked()
+    }
+
+    fn registered_key(&self, py: Python<'_>) -> PyResult<Self> {
+        let inner = py.detach(|| self.inner.registered_key()).map_err(errors::key)?;
+        Ok(VerifyingKey { inner: Arc::new(inner) })
+    }
+
+    fn linked_key(&self, py: Python<'_>, commitment: &[u8]) -> PyResult<Self> {
+        let root = hash("a commitment", commitment)?;
+        let inner = py.detach(|| self.inner.linked_key(root)).map_err(errors::key)?;
+        Ok(VerifyingKey { inner: Arc::new(inner) })
+    }
+
+    fn admit_registration(&self, digest: &[u8]) -> PyResult<()> {
+        self.inner.admit(&core::Registered::recorded(hash("a digest", digest)?));
+        Ok(())
+    }
+
+    fn admit_link(&self, digest: &[u8], commitment: &[u8]) -> PyResult<()> {
+        self.inner.admit_link(&core::Linked::recorded(hash("a digest", digest)?, hash("a commitment", commitment)?));
+        Ok(())
+    }
+
+    fn model_rows<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyDict>>> {
+        let layout = self.inner.hiding_layout().map_err(errors::key)?;
+        layout.map(|layout| tensors::rows(py, &layout, self.inner.parameters())).transpose()
+    }
+
     fn describe<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let d = describe(py, self.inner.program())?;
         let compiled = self.inner.compiled(&self.inner.usual_form()).map_err(errors::key)?;
@@ -165,12 +206,31 @@ pub struct ProvingKey {
 }
 
 impl ProvingKey {
-    /// Commits a model.
-    pub fn new(model: &Model, inside: bool, security: u32, mode: Mode) -> PyResult<Self> {
-        let program = Program::clone(model.executor.program());
-        let inner = core::ProvingKey::new(program, (*model.weights).clone(), inside, security, mode).map_err(errors::key)?;
+    fn around(inner: core::ProvingKey) -> PyResult<Self> {
         let executor = nexus_edge_core::exec::Executor::new(inner.verifying.program().clone(), &inner.weights).map_err(errors::program)?;
         Ok(ProvingKey { inner, executor })
+    }
+
+    /// Commits a model; with the seed of a commitment that was made before, the same again. `registered` is the root of the registered
+    /// commitment, if this is another.
+    pub fn new(
+        model: &Model,
+        inside: bool,
+        security: u32,
+        mode: Mode,
+        seed: Option<&Seed>,
+        registered: Option<[u8; 32]>,
+    ) -> PyResult<Self> {
+        let (program, weights) = (Program::clone(model.executor.program()), (*model.weights).clone());
+        let inner = match seed {
+            None => core::ProvingKey::new(program, weights, inside, security, mode),
+            Some(seed) => core::ProvingKey::with_seed(program, weights, inside, security, mode, Some(seed.inner.clone())),
+        };
+        let inner = inner.and_then(|key| match registered {
+            None => Ok(key),
+            Some(root) => key.linked_to(root),
+        });
+        Self::around(inner.map_err(errors::key)?)
     }
 }
 
@@ -184,6 +244,10 @@ impl ProvingKey {
     #[getter]
     fn seed(&self) -> Option<Seed> {
         self.inner.seed().map(|seed| Seed { inner: seed.clone() })
+    }
+
+    fn committed_again(&self, py: Python<'_>, seed: &Seed) -> PyResult<ProvingKey> {
+        Self::around(py.detach(|| self.inner.committed_again(seed.inner.clone())).map_err(errors::key)?)
     }
 
     #[pyo3(signature = (inputs, context, clear_inputs = false, commit_outputs = false, threads = 0, progress = None, seeds = Vec::new()))]
@@ -276,17 +340,21 @@ fn verify(py: Python<'_>, key: &VerifyingKey, statement: &Statement, proof: &[u8
     py.detach(|| core::verify(&key.inner, &statement.inner, proof)).map_err(|e| rejected(&e))
 }
 
-/// Raises `Rejected` unless the proof shows that the key's private weights are what its program assumes.
+/// Raises `Rejected` unless the proof shows that the key's private weights are what its program assumes; else the key accepts proofs.
 #[pyfunction]
 fn verify_registration(py: Python<'_>, key: &VerifyingKey, proof: &[u8]) -> PyResult<()> {
-    py.detach(|| core::verify_registration(&key.inner, proof)).map(drop).map_err(|e| rejected(&e))
+    let registered = py.detach(|| core::verify_registration(&key.inner, proof)).map_err(|e| rejected(&e))?;
+    key.inner.admit(&registered);
+    Ok(())
 }
 
-/// Raises `Rejected` unless the proof shows that all keys commit to the weights of the first.
+/// Raises `Rejected` unless the proof shows that all keys commit to the weights of the first; else the others take notice.
 #[pyfunction]
 fn verify_link(py: Python<'_>, registered: &VerifyingKey, fresh: Vec<PyRef<'_, VerifyingKey>>, proof: &[u8]) -> PyResult<()> {
     let fresh: Vec<&core::VerifyingKey> = fresh.iter().map(|key| &*key.inner).collect();
-    py.detach(|| core::verify_link(&registered.inner, &fresh, proof)).map(drop).map_err(|e| rejected(&e))
+    let linked = py.detach(|| core::verify_link(&registered.inner, &fresh, proof)).map_err(|e| rejected(&e))?;
+    fresh.iter().for_each(|key| key.admit_link(&linked));
+    Ok(())
 }
 
 /// Adds the classes to the module.

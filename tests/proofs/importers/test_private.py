@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from nexus_edge.data import demo_digits, demo_model
-from nexus_edge.errors import ProofRejected, UnsupportedModel
+from nexus_edge.errors import OpeningError, ProofRejected, UnsupportedModel
 from nexus_edge.proofs import Model, _native, commit_model, prove, verify
 from nexus_edge.proofs.importers.schema import parse
 from nexus_edge.types import PrivateForm
@@ -107,21 +107,44 @@ def described(form: PrivateForm) -> dict[str, Any]:
     return Model.from_tflite(demo_model(), private=form).describe()
 
 
-def test_private_models_are_registered_linked_and_proved() -> None:
-    key, again = (commit_model(Model.from_tflite(demo_model(), private=PRIVATE)) for _ in range(2))
-    other = commit_model(Model.from_tflite(with_other_weights(demo_model(), 1), private=PRIVATE))
-    registration = key.native.register()
+def test_private_models_are_registered_and_linked() -> None:
+    key, other = (commit_model(Model.from_tflite(data, private=PRIVATE)) for data in (demo_model(), with_other_weights(demo_model(), 1)))
+    registration, opened = key.native.register()
+    assert [rows is None for rows in opened] == [False]
     _native.verify_registration(key.verifying_key.native, registration)
-    link = key.native.link([again.native])
-    _native.verify_link(key.verifying_key.native, [again.verifying_key.native], link)
+    again = key.native.committed_again(_native.Seed.fresh())
+    link, opened = key.native.link([again])
+    assert [rows is None for rows in opened] == [False, False]
+    _native.verify_link(key.verifying_key.native, [again.verifying_key], link)
     with pytest.raises(_native.Rejected):
         _native.verify_registration(other.verifying_key.native, registration)
     with pytest.raises(_native.Rejected):
         _native.verify_link(key.verifying_key.native, [other.verifying_key.native], link)
     with pytest.raises(_native.ProgramError):
         key.native.link([other.native])
+
+
+def test_private_models_are_proved() -> None:
+    key, other = (
+        commit_model(Model.from_tflite(data, private=PRIVATE), mode="plain") for data in (demo_model(), with_other_weights(demo_model(), 1))
+    )
     image, _ = demo_digits()[0]
     proof = prove(key, [image]).proof
+    with pytest.raises(ProofRejected, match="no verified registration"):
+        verify(key.verifying_key, proof)
+    registration, _ = key.native.register()
+    _native.verify_registration(key.verifying_key.native, registration)
     verify(key.verifying_key, proof, inputs=[image])
     with pytest.raises(ProofRejected):
         verify(other.verifying_key, proof)
+
+
+def test_no_proof_of_private_weights_leaves_uncounted() -> None:
+    key = commit_model(Model.from_tflite(demo_model(), private=PRIVATE))
+    image, _ = demo_digits()[0]
+    prove(key, [image])
+    assert key.secret is not None
+    assert key.secret.read().account.opened > 0
+    key.secret = None
+    with pytest.raises(OpeningError, match="private weights"):
+        prove(key, [image])
