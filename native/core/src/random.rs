@@ -10,11 +10,12 @@ use p3_field::PrimeCharacteristicRing;
 use rayon::prelude::*;
 use zeroize::Zeroize;
 
-use crate::field::{F, P};
+use crate::field::{F, P, canonical};
 use crate::hash::SALT;
 
 const STREAM: &str = "nexus-edge v1 random stream";
 const SALTS: &str = "nexus-edge v1 salts";
+const BOUND: &str = "nexus-edge v1 bound seed";
 /// Elements drawn by one task.
 const CHUNK: usize = 1 << 14;
 
@@ -38,6 +39,25 @@ impl Seed {
     /// The bytes, to be kept secret.
     pub fn expose(&self) -> &[u8; 32] {
         &self.0
+    }
+
+    /// The seed of one commitment: a function of this one, of what describes the commitment, and of the committed values. Two arrays, or one
+    /// under two descriptions, never share a random cell or a salt, whatever seeds their holders choose.
+    pub(crate) fn bound_to(&self, description: &[u8], values: &[&[F]]) -> Seed {
+        let mut h = blake3::Hasher::new_derive_key(BOUND);
+        h.update(&self.0);
+        h.update(&(description.len() as u64).to_le_bytes());
+        h.update(description);
+        let mut bytes = Vec::new();
+        for part in values.iter().flat_map(|v| v.chunks(CHUNK)) {
+            bytes.clear();
+            bytes.extend(part.iter().flat_map(|&x| canonical(x).to_le_bytes()));
+            h.update(&bytes);
+        }
+        bytes.zeroize();
+        let seed = Seed(*h.finalize().as_bytes());
+        h.zeroize();
+        seed
     }
 
     fn stream(&self, context: &str, numbers: &[u64]) -> blake3::OutputReader {
@@ -129,7 +149,6 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::field::canonical;
 
     #[test]
     fn draws_differ_and_are_functions_of_the_seed() {
@@ -150,6 +169,15 @@ mod tests {
         let (a, b) = (Seed::fresh().expect("entropy"), Seed::fresh().expect("entropy"));
         assert_ne!(a, b);
         assert_eq!(format!("{a:?}"), "Seed(secret)");
+    }
+
+    #[test]
+    fn bound_seeds_differ_by_seed_description_and_values() {
+        let (a, b) = ([F::ONE, F::TWO], [F::ONE, F::ONE]);
+        let of = |seed: u8, description: &[u8], values: &[F]| Seed::from_bytes([seed; 32]).bound_to(description, &[values]);
+        let all = [of(1, b"x", &a), of(2, b"x", &a), of(1, b"y", &a), of(1, b"x", &b), of(1, b"x", &a[..1])];
+        assert_eq!(all[0], of(1, b"x", &a));
+        assert!((0..all.len()).all(|i| !all[..i].contains(&all[i])));
     }
 
     #[test]
