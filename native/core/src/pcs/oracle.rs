@@ -242,7 +242,12 @@ pub fn commit(params: &Parameters, layout: Arc<OracleLayout>, values: &[&[F]], s
         }
         _ => panic!("the secret belongs to the layout"),
     };
-    let cells = Cells::new(&layout, values, &random);
+    assemble(layout, values, fresh, salts, &random)
+}
+
+/// Encodes and hashes, all secrets given.
+pub(crate) fn assemble(layout: Arc<OracleLayout>, values: &[&[F]], fresh: Option<Fresh>, salts: Option<Seed>, random: &[F]) -> Committed {
+    let cells = Cells::new(&layout, values, random);
     let rows = 1usize << layout.log_rows;
     let leaf = layout.leaf();
     let load = |panel: usize, row: usize, out: &mut [Row]| {
