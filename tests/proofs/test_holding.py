@@ -264,21 +264,22 @@ def test_killed_at_every_call_of_a_first_proof(server: Server, tmp_path: Path) -
             HeldOpening(opening()).save(file.path)
 
 
-def test_killed_at_any_time(server: Server, file: OpeningFile, tmp_path: Path) -> None:
+def test_killed_at_any_time(server: Server, tmp_path: Path) -> None:
     chance = random.Random(11)
-    events: list[list[Any]] = []
-    ends = set()
+    seen = set()
     for turn in range(40):
+        folder = tmp_path / str(turn)
+        folder.mkdir()
+        file = HeldOpening(opening()).save(folder / "op.bin")
         server.begin("everything", file.path, turn, "alone")
         ((_, child),) = server.hear("child")
         time.sleep(chance.random() * 0.03)
         with suppress(ProcessLookupError):
             os.kill(child, signal.SIGKILL)
-        events += server.hear("ended")
-        ends.add(events.pop()[1])
-    check_accounts(events, tmp_path)
-    assert -signal.SIGKILL in ends
-    assert {"share", "rows"} <= {event[0] for event in events}
+        events = server.hear("ended")
+        check_accounts(events, folder)
+        seen |= {event[0] for event in events} | {events[-1][1]}
+    assert {"share", "rows", -signal.SIGKILL} <= seen
 
 
 def check_accounts(events: list[list[Any]], folder: Path) -> None:

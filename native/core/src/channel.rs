@@ -15,10 +15,28 @@ use crate::reject::{Reject, Verdict};
 const TRANSCRIPT: &str = "nexus-edge v1 transcript";
 const CHALLENGE: &str = "nexus-edge v1 challenge";
 
+/// Programmed challenges of the test suite: functions of a seed and of their number, whatever was absorbed.
+#[cfg(feature = "attacks")]
+#[derive(Clone)]
+struct Tape {
+    seed: [u8; 32],
+    /// Label and count of all draws.
+    drawn: Vec<(String, usize)>,
+}
+
+#[cfg(feature = "attacks")]
+impl Tape {
+    fn stream(&self, draw: usize) -> blake3::OutputReader {
+        blake3::Hasher::new_derive_key(CHALLENGE).update(&self.seed).update(&(draw as u64).to_le_bytes()).finalize_xof()
+    }
+}
+
 /// The hash state shared by prover and verifier.
 #[derive(Clone)]
 pub struct Transcript {
     state: [u8; 32],
+    #[cfg(feature = "attacks")]
+    tape: Option<Tape>,
 }
 
 impl Default for Transcript {
@@ -30,7 +48,26 @@ impl Default for Transcript {
 impl Transcript {
     /// The empty transcript.
     pub fn new() -> Self {
-        Transcript { state: [0; 32] }
+        Transcript {
+            state: [0; 32],
+            #[cfg(feature = "attacks")]
+            tape: None,
+        }
+    }
+
+    /// Takes all challenges from a tape instead, if there is one.
+    #[cfg(feature = "attacks")]
+    pub fn taped(mut self, seed: Option<[u8; 32]>) -> Self {
+        self.tape = seed.map(|seed| Tape { seed, drawn: Vec::new() });
+        self
+    }
+
+    /// The challenges that were taken from the tape under a label.
+    #[cfg(test)]
+    pub(crate) fn drawn<const D: usize>(&self, label: &str) -> Vec<K<D>> {
+        let tape = self.tape.as_ref().expect("a tape");
+        let mine = tape.drawn.iter().enumerate().filter(|(_, (drawn, _))| drawn == label);
+        mine.flat_map(|(k, &(_, n))| elements(&mut tape.stream(k), n)).collect()
     }
 
     /// Binds `data` under `label`.
@@ -45,6 +82,11 @@ impl Transcript {
     }
 
     fn stream(&mut self, label: &str, count: usize) -> blake3::OutputReader {
+        #[cfg(feature = "attacks")]
+        if let Some(tape) = &mut self.tape {
+            tape.drawn.push((label.into(), count));
+            return tape.stream(tape.drawn.len() - 1);
+        }
         self.absorb("challenge", label.as_bytes());
         self.absorb("count", &(count as u64).to_le_bytes());
         blake3::Hasher::new_derive_key(CHALLENGE).update(&self.state).finalize_xof()
@@ -52,16 +94,7 @@ impl Transcript {
 
     /// `n` uniform elements of `K` (bias below 2^-63 each coordinate).
     pub fn challenge<const D: usize>(&mut self, label: &str, n: usize) -> Vec<K<D>> {
-        let mut xof = self.stream(label, n);
-        let mut buf = [0u8; 16];
-        (0..n)
-            .map(|_| {
-                Ext(core::array::from_fn(|_| {
-                    xof.fill(&mut buf);
-                    F::from_u64((u128::from_le_bytes(buf) % P as u128) as u64)
-                }))
-            })
-            .collect()
+        elements(&mut self.stream(label, n), n)
     }
 
     /// `n` uniform indices below `2^bits`, with replacement, in the order drawn.
@@ -75,6 +108,16 @@ impl Transcript {
             })
             .collect()
     }
+}
+
+/// `n` elements, 16 bytes for each base coordinate.
+fn elements<const D: usize>(xof: &mut blake3::OutputReader, n: usize) -> Vec<K<D>> {
+    let mut buf = [0u8; 16];
+    let mut coordinate = || {
+        xof.fill(&mut buf);
+        F::from_u64((u128::from_le_bytes(buf) % P as u128) as u64)
+    };
+    (0..n).map(|_| Ext(core::array::from_fn(|_| coordinate()))).collect()
 }
 
 /// A malicious prover of the test suite changes messages as they are sent: `(label, place in the proof, bytes)`.

@@ -22,3 +22,9 @@ pub mod reject;
 mod run;
 pub mod side;
 pub mod soundness;
+#[cfg(test)]
+mod zk;
+
+/// The tests' networks name the crate.
+#[cfg(test)]
+extern crate self as nexus_edge_core;

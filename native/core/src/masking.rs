@@ -15,13 +15,19 @@
 //!
 //! The verifier records what it computes from messages as a list of operations on nodes, and evaluates it when `w` is known.
 
+#[cfg(feature = "attacks")]
+mod forged;
+
 use std::cell::RefCell;
 
 use p3_field::PackedValue;
+use rayon::prelude::*;
 
 use crate::channel::{Prover, Reader, Source, Transcript};
 use crate::field::{F, K, LANES, PackedF, PackedK};
 use crate::reject::{Reject, Verdict};
+#[cfg(feature = "attacks")]
+pub use forged::{Defect, Trick};
 
 /// The equations' reason of refusal: which of them is false does not show.
 pub const EQUATIONS: &str = "an equation between masked messages";
@@ -142,24 +148,41 @@ pub struct Line<const D: usize> {
     pub e: K<D>,
     /// All coefficients.
     pub v: Vec<K<D>>,
+    /// Of a verifier who does not compare it with the rows.
+    #[cfg(feature = "attacks")]
+    pub(crate) unchecked: bool,
 }
 
 impl<const D: usize> Line<D> {
-    /// The values of the polynomial `v` at points of the base field.
-    pub(crate) fn at(&self, points: &[F]) -> Vec<K<D>> {
-        evaluate(&self.v, points)
+    /// Whether `b + e r` are the values of the polynomial `v` for all opened `(r, b)` at points of the base field.
+    pub(crate) fn check(&self, opened: impl Iterator<Item = (K<D>, K<D>)>, points: &[F]) -> Verdict<()> {
+        #[cfg(feature = "attacks")]
+        if self.unchecked {
+            return Ok(());
+        }
+        match opened.zip(evaluate(&self.v, points)).all(|((r, b), value)| b + self.e * r == value) {
+            true => Ok(()),
+            false => Err(Reject::Row { oracle: "line" }),
+        }
     }
 }
 
-/// The polynomial with the given coefficients at many points, [`LANES`] at a time.
+/// The polynomial with the given coefficients at many points.
 pub(crate) fn evaluate<const D: usize>(coefficients: &[K<D>], points: &[F]) -> Vec<K<D>> {
-    let mut out = Vec::with_capacity(points.len());
-    for group in points.chunks(LANES) {
-        let x = PackedF::from_fn(|i| group.get(i).copied().unwrap_or_default());
-        let y = coefficients.iter().rev().fold(PackedK::<D>::ZERO, |y, c| y.scale(x) + c.broadcast());
-        out.extend((0..group.len()).map(|i| y.lane(i)));
-    }
-    out
+    // Several registers of points side by side: one alone would wait for each product before the next.
+    const SIDE: usize = 4;
+    let block = |points: &[F]| -> Vec<K<D>> {
+        let x: [PackedF; SIDE] = core::array::from_fn(|k| PackedF::from_fn(|i| points.get(k * LANES + i).copied().unwrap_or_default()));
+        let mut y = [PackedK::<D>::ZERO; SIDE];
+        for c in coefficients.iter().rev() {
+            let c = c.broadcast();
+            for (y, &x) in y.iter_mut().zip(&x) {
+                *y = y.scale(x) + c;
+            }
+        }
+        (0..points.len()).map(|i| y[i / LANES].lane(i % LANES)).collect()
+    };
+    points.par_chunks(SIDE * LANES).flat_map_iter(block).collect()
 }
 
 /// A reader for which messages are unknowns: it records what is computed from them and which results must be 0.
@@ -170,12 +193,20 @@ pub struct MaskedReader<S, const D: usize> {
     record: RefCell<Record<D>>,
     /// Messages as they were sent.
     sent: Vec<K<D>>,
+    #[cfg(feature = "attacks")]
+    lapse: forged::Lapse<D>,
 }
 
 impl<S: Source, const D: usize> MaskedReader<S, D> {
     /// Reads `source`.
     pub fn new(source: S) -> Self {
-        MaskedReader { source, record: RefCell::default(), sent: Vec::new() }
+        MaskedReader {
+            source,
+            record: RefCell::default(),
+            sent: Vec::new(),
+            #[cfg(feature = "attacks")]
+            lapse: forged::Lapse::default(),
+        }
     }
 
     /// What is left of the source.
@@ -262,6 +293,10 @@ impl<S: Source, const D: usize> Reader<D> for MaskedReader<S, D> {
     }
 
     fn settle(&mut self, pads: usize) -> Verdict<Option<Line<D>>> {
+        #[cfg(feature = "attacks")]
+        if self.is_lapsed() {
+            return self.settle_lapsed(pads);
+        }
         let gamma: K<D> = self.challenge("equations");
         let constants = self.receive_clear("line constants", 2)?;
         let e: K<D> = self.challenge("line");
@@ -271,7 +306,12 @@ impl<S: Source, const D: usize> Reader<D> for MaskedReader<S, D> {
         if value + v[n] != constants[0] + e * constants[1] {
             return Err(Reject::Equation(EQUATIONS));
         }
-        Ok(Some(Line { e, v }))
+        Ok(Some(Line {
+            e,
+            v,
+            #[cfg(feature = "attacks")]
+            unchecked: false,
+        }))
     }
 }
 
@@ -296,5 +336,22 @@ impl Source for Nothing {
 
     fn opening(&mut self, label: &'static str, _: usize) -> Verdict<&[u8]> {
         Err(Reject::Truncated { at: label })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pcs::tests::element;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn polynomials_at_many_points(degree in 0usize..40, points in 0usize..80) {
+            let c: Vec<K<3>> = (0..degree as u64).map(element).collect();
+            let x: Vec<F> = (0..points as u64).map(|i| element::<2>(i + 1000).0[0]).collect();
+            let y: Vec<K<3>> = x.iter().map(|&x| c.iter().rev().fold(K::ZERO, |y, &c| y.scale(x) + c)).collect();
+            prop_assert_eq!(evaluate(&c, &x), y);
+        }
     }
 }

@@ -10,39 +10,104 @@ use p3_field::PrimeCharacteristicRing;
 use rayon::prelude::*;
 use zeroize::Zeroize;
 
-use crate::field::{F, P};
+use crate::field::{F, P, canonical};
 use crate::hash::SALT;
 
 const STREAM: &str = "nexus-edge v1 random stream";
 const SALTS: &str = "nexus-edge v1 salts";
+const BOUND: &str = "nexus-edge v1 bound seed";
 /// Elements drawn by one task.
 const CHUNK: usize = 1 << 14;
 
+/// How leaves are salted, for tests of what it is for.
+#[cfg(feature = "attacks")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Salting {
+    /// A salt for each leaf.
+    #[default]
+    Each,
+    /// One for all leaves of a tree.
+    One,
+    /// Zeros.
+    None,
+}
+
+/// What a prover of the test suite fails to draw anew for each proof.
+#[cfg(feature = "attacks")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Weakness {
+    /// Nothing.
+    #[default]
+    None,
+    /// The random coefficients of the columns of data are 0.
+    NoPads,
+    /// All proofs mask their messages alike.
+    SameMasks,
+    /// All proofs have one mask of the combination.
+    SameMask,
+    /// One message has the mask 0.
+    Unmasked(usize),
+}
+
 /// 32 secret bytes.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Seed([u8; 32]);
+pub struct Seed {
+    bytes: [u8; 32],
+    #[cfg(feature = "attacks")]
+    salting: Salting,
+}
 
 impl Seed {
     /// From the operating system.
     pub fn fresh() -> io::Result<Seed> {
         let mut bytes = [0; 32];
         getrandom::fill(&mut bytes).map_err(io::Error::other)?;
-        Ok(Seed(bytes))
+        Ok(Seed::from_bytes(bytes))
     }
 
     /// A seed that was kept.
     pub fn from_bytes(bytes: [u8; 32]) -> Seed {
-        Seed(bytes)
+        Seed {
+            bytes,
+            #[cfg(feature = "attacks")]
+            salting: Salting::Each,
+        }
+    }
+
+    /// Salts leaves in another way.
+    #[cfg(feature = "attacks")]
+    pub fn salting(mut self, salting: Salting) -> Seed {
+        self.salting = salting;
+        self
     }
 
     /// The bytes, to be kept secret.
     pub fn expose(&self) -> &[u8; 32] {
-        &self.0
+        &self.bytes
+    }
+
+    /// The seed of one commitment: a function of this one, of what describes the commitment, and of the committed values. Two arrays, or one
+    /// under two descriptions, never share a random cell or a salt, whatever seeds their holders choose.
+    pub(crate) fn bound_to(&self, description: &[u8], values: &[&[F]]) -> Seed {
+        let mut h = blake3::Hasher::new_derive_key(BOUND);
+        h.update(&self.bytes);
+        h.update(&(description.len() as u64).to_le_bytes());
+        h.update(description);
+        let mut bytes = Vec::new();
+        for part in values.iter().flat_map(|v| v.chunks(CHUNK)) {
+            bytes.clear();
+            bytes.extend(part.iter().flat_map(|&x| canonical(x).to_le_bytes()));
+            h.update(&bytes);
+        }
+        bytes.zeroize();
+        let seed = Seed::from_bytes(*h.finalize().as_bytes());
+        h.zeroize();
+        seed
     }
 
     fn stream(&self, context: &str, numbers: &[u64]) -> blake3::OutputReader {
         let mut h = blake3::Hasher::new_derive_key(context);
-        h.update(&self.0);
+        h.update(&self.bytes);
         numbers.iter().for_each(|n| {
             h.update(&n.to_le_bytes());
         });
@@ -76,12 +141,21 @@ impl Seed {
         let mut stream = self.stream(SALTS, &[]);
         stream.set_position((first * SALT) as u64);
         stream.fill(out.as_flattened_mut());
+        #[cfg(feature = "attacks")]
+        match self.salting {
+            Salting::Each => {}
+            Salting::One => {
+                self.stream(SALTS, &[]).fill(&mut out[0]);
+                out.fill(out[0]);
+            }
+            Salting::None => out.fill([0; SALT]),
+        }
     }
 }
 
 impl Drop for Seed {
     fn drop(&mut self) {
-        self.0.zeroize();
+        self.bytes.zeroize();
     }
 }
 
@@ -95,18 +169,36 @@ impl fmt::Debug for Seed {
 pub struct Randomness {
     seed: Seed,
     used: u64,
+    #[cfg(feature = "attacks")]
+    pub(crate) weakness: Weakness,
 }
 
 impl Randomness {
     /// From the operating system.
     pub fn fresh() -> io::Result<Randomness> {
-        Ok(Randomness { seed: Seed::fresh()?, used: 0 })
+        Ok(Self::new(Seed::fresh()?))
     }
 
     /// Chosen, for tests of what a proof shows.
     #[cfg(any(test, feature = "attacks"))]
     pub fn chosen(seed: [u8; 32]) -> Randomness {
-        Randomness { seed: Seed(seed), used: 0 }
+        Self::new(Seed::from_bytes(seed))
+    }
+
+    /// With a weakness.
+    #[cfg(feature = "attacks")]
+    pub fn weakened(mut self, weakness: Weakness) -> Randomness {
+        self.weakness = weakness;
+        self
+    }
+
+    fn new(seed: Seed) -> Randomness {
+        Randomness {
+            seed,
+            used: 0,
+            #[cfg(feature = "attacks")]
+            weakness: Weakness::None,
+        }
     }
 
     /// `n` uniform elements.
@@ -120,7 +212,7 @@ impl Randomness {
         self.used += 1;
         let mut bytes = [0; 32];
         self.seed.stream(STREAM, &[self.used]).fill(&mut bytes);
-        Seed(bytes)
+        Seed::from_bytes(bytes)
     }
 }
 
@@ -129,7 +221,6 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::field::canonical;
 
     #[test]
     fn draws_differ_and_are_functions_of_the_seed() {
@@ -150,6 +241,15 @@ mod tests {
         let (a, b) = (Seed::fresh().expect("entropy"), Seed::fresh().expect("entropy"));
         assert_ne!(a, b);
         assert_eq!(format!("{a:?}"), "Seed(secret)");
+    }
+
+    #[test]
+    fn bound_seeds_differ_by_seed_description_and_values() {
+        let (a, b) = ([F::ONE, F::TWO], [F::ONE, F::ONE]);
+        let of = |seed: u8, description: &[u8], values: &[F]| Seed::from_bytes([seed; 32]).bound_to(description, &[values]);
+        let all = [of(1, b"x", &a), of(2, b"x", &a), of(1, b"y", &a), of(1, b"x", &b), of(1, b"x", &a[..1])];
+        assert_eq!(all[0], of(1, b"x", &a));
+        assert!((0..all.len()).all(|i| !all[..i].contains(&all[i])));
     }
 
     #[test]

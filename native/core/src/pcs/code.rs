@@ -29,7 +29,7 @@ pub(crate) struct Leaf {
 }
 
 impl Leaf {
-    fn key(&self) -> Key {
+    pub fn key(&self) -> Key {
         Key::leaf(self.role, self.columns, self.salted)
     }
 
@@ -43,7 +43,7 @@ impl Leaf {
     }
 
     /// Hashes rows of canonical bytes, each with its salt.
-    fn digests(&self, key: &Key, rows: &[u8]) -> Vec<Digest> {
+    pub fn digests(&self, key: &Key, rows: &[u8]) -> Vec<Digest> {
         let (raw, size) = (self.opened(), leaf_bytes(self.columns, self.salt()));
         let mut out = vec![[0; 32]; rows.len() / raw];
         let mut padded = vec![0; out.len() * size];
@@ -105,6 +105,12 @@ impl Code {
         self.tree.root()
     }
 
+    /// The values of all columns at point `i`.
+    #[cfg(test)]
+    pub fn row(&self, i: usize) -> Vec<F> {
+        self.words.row(i).collect()
+    }
+
     /// Appends the opening at `rows`, sorted and distinct.
     pub fn open(&self, prover: &mut Prover, rows: &[usize]) {
         let mut bytes = Vec::with_capacity(rows.len() * self.leaf.opened());
@@ -133,31 +139,45 @@ fn row_bytes(row: &Row) -> [u8; BLOCK] {
     out
 }
 
-/// Reads the opening at `rows` (sorted, distinct, below `2^height`) and checks it against `root`: the rows one after another.
-pub(crate) fn read_rows<const D: usize, R: Reader<D>>(
-    reader: &mut R,
+/// An opening as it was read: at `rows`, sorted, distinct and below `2^height`.
+pub(crate) struct Rows {
     leaf: Leaf,
     height: usize,
-    root: &Digest,
-    rows: &[usize],
-) -> Verdict<Vec<F>> {
-    let size = leaf.opened() * rows.len();
-    let siblings = 32 * sibling_count(rows, height);
-    let bytes = reader.take(leaf.role, size + siblings)?;
-    let (data, siblings) = bytes.split_at(size);
-    let mut values = Vec::with_capacity(leaf.columns * rows.len());
-    for row in data.chunks_exact(leaf.opened().max(1)) {
-        for word in row[..8 * leaf.columns].as_chunks::<8>().0 {
-            let v = u64::from_le_bytes(*word);
-            if v >= P {
-                return Err(Reject::NotCanonical { at: leaf.role });
-            }
-            values.push(F::from_u64(v));
-        }
+    rows: Vec<usize>,
+    bytes: Vec<u8>,
+}
+
+/// Takes the bytes of the opening at `rows` from a proof.
+pub(crate) fn take_rows<const D: usize, R: Reader<D>>(reader: &mut R, leaf: Leaf, height: usize, rows: Vec<usize>) -> Verdict<Rows> {
+    let size = leaf.opened() * rows.len() + size_of::<Digest>() * sibling_count(&rows, height);
+    let bytes = reader.take(leaf.role, size)?.to_vec();
+    Ok(Rows { leaf, height, rows, bytes })
+}
+
+impl Rows {
+    /// Which rows these are.
+    pub fn rows(&self) -> &[usize] {
+        &self.rows
     }
-    let digests = leaf.digests(&leaf.key(), data);
-    match root_of(rows, digests, siblings.as_chunks::<32>().0, height) {
-        Some(found) if found == *root => Ok(values),
-        _ => Err(Reject::Merkle { oracle: leaf.role }),
+
+    /// Checks them against `root`. -> the elements of all rows, one after another.
+    pub fn check(&self, root: &Digest) -> Verdict<Vec<F>> {
+        let leaf = self.leaf;
+        let (data, siblings) = self.bytes.split_at(leaf.opened() * self.rows.len());
+        let mut values = Vec::with_capacity(leaf.columns * self.rows.len());
+        for row in data.chunks_exact(leaf.opened().max(1)) {
+            for word in row[..8 * leaf.columns].as_chunks::<8>().0 {
+                let v = u64::from_le_bytes(*word);
+                if v >= P {
+                    return Err(Reject::NotCanonical { at: leaf.role });
+                }
+                values.push(F::from_u64(v));
+            }
+        }
+        let digests = leaf.digests(&leaf.key(), data);
+        match root_of(&self.rows, digests, siblings.as_chunks::<32>().0, self.height) {
+            Some(found) if found == *root => Ok(values),
+            _ => Err(Reject::Merkle { oracle: leaf.role }),
+        }
     }
 }

@@ -10,12 +10,16 @@ use rayon::prelude::*;
 use crate::field::{Ext, F, K};
 use crate::ntt::{PANEL, Row};
 use crate::random::Randomness;
+#[cfg(feature = "attacks")]
+use crate::random::{Seed, Weakness};
 
 /// Random coefficients of one oracle. Vectors over `K` are flat: `degree` base elements each.
+#[cfg_attr(test, derive(Clone))]
 pub(crate) struct Fresh {
     /// `pads x columns`, row-major.
-    pads: Vec<F>,
-    mask: Vec<F>,
+    pub pads: Vec<F>,
+    /// All coefficients of the mask.
+    pub mask: Vec<F>,
     /// The line's slope: one entry masks each message, one more the line's own constant.
     pub r: Vec<F>,
     /// The line at 0.
@@ -31,11 +35,12 @@ pub(crate) fn element<const D: usize>(flat: &[F], i: usize) -> K<D> {
 }
 
 impl Fresh {
+    #[allow(clippy::let_and_return)] // a seam of tests
     pub fn new(random: &mut Randomness, columns: usize, log_rows: usize, pads: usize, degree: usize, messages: usize) -> Fresh {
         let rows = 1 << log_rows;
         let line = messages + 1 + pads;
         assert!(line <= rows + pads, "the line is a word of the witness's code");
-        Fresh {
+        let fresh = Fresh {
             pads: random.elements(pads * columns),
             mask: random.elements((rows + pads) * degree),
             r: random.elements(line * degree),
@@ -43,7 +48,23 @@ impl Fresh {
             columns,
             degree,
             rows,
+        };
+        #[cfg(feature = "attacks")]
+        let fresh = fresh.weakened(random.weakness);
+        fresh
+    }
+
+    #[cfg(feature = "attacks")]
+    fn weakened(mut self, weakness: Weakness) -> Fresh {
+        let same = |like: &[F]| Seed::from_bytes([1; 32]).elements(0, like.len());
+        match weakness {
+            Weakness::None => {}
+            Weakness::NoPads => self.pads.fill(F::ZERO),
+            Weakness::SameMasks => self.r = same(&self.r),
+            Weakness::SameMask => self.mask = same(&self.mask),
+            Weakness::Unmasked(message) => self.r[message * self.degree..][..self.degree].fill(F::ZERO),
         }
+        self
     }
 
     /// Coefficient `row` of base column `column` beyond the data; 0 past the end.

@@ -165,6 +165,15 @@ impl OracleLayout {
             .collect()
     }
 
+    /// What tells this commitment of some values from another: parameter set, role, size and shapes. Not the index: an output is the next
+    /// proof's input.
+    fn commitment(&self, params: &Parameters) -> Vec<u8> {
+        let mut out = params.to_bytes();
+        let numbers = [self.role as usize, self.log_rows, self.columns].into_iter().chain(self.shapes.iter().flat_map(|&(p, c)| [p, c]));
+        out.extend(numbers.flat_map(|n| (n as u64).to_le_bytes()));
+        out
+    }
+
     pub(crate) fn leaf(&self) -> Leaf {
         let more = if let Hiding::Fresh { degree, .. } = self.hiding { 3 * degree } else { 0 };
         Leaf { role: self.role.name(), columns: self.columns + more, salted: self.hiding != Hiding::None }
@@ -206,7 +215,7 @@ pub enum Secret<'a> {
         /// Messages that the proof masks.
         messages: usize,
     },
-    /// Random cells and salts are functions of the seed.
+    /// Random cells and salts are functions of the seed, of what is committed and how.
     Kept(&'a Seed),
 }
 
@@ -222,14 +231,23 @@ pub fn commit(params: &Parameters, layout: Arc<OracleLayout>, values: &[&[F]], s
     }
     let (fresh, salts, random) = match (secret, layout.hiding) {
         (Secret::None, Hiding::None) => (None, None, Vec::new()),
-        (Secret::Kept(seed), Hiding::Kept) => (None, Some(seed.clone()), seed.elements(0, layout.cells() / 2)),
+        (Secret::Kept(seed), Hiding::Kept) => {
+            let seed = seed.bound_to(&layout.commitment(params), values);
+            let random = seed.elements(0, layout.cells() / 2);
+            (None, Some(seed), random)
+        }
         (Secret::Fresh { random, messages }, Hiding::Fresh { pads, degree }) => {
             let fresh = Fresh::new(random, layout.columns, layout.log_rows, pads, degree, messages);
             (Some(fresh), Some(random.seed()), Vec::new())
         }
         _ => panic!("the secret belongs to the layout"),
     };
-    let cells = Cells::new(&layout, values, &random);
+    assemble(layout, values, fresh, salts, &random)
+}
+
+/// Encodes and hashes, all secrets given.
+pub(crate) fn assemble(layout: Arc<OracleLayout>, values: &[&[F]], fresh: Option<Fresh>, salts: Option<Seed>, random: &[F]) -> Committed {
+    let cells = Cells::new(&layout, values, random);
     let rows = 1usize << layout.log_rows;
     let leaf = layout.leaf();
     let load = |panel: usize, row: usize, out: &mut [Row]| {

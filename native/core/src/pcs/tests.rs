@@ -125,8 +125,7 @@ impl<const D: usize> Case<D> {
             // Whether the claims hold is the verifier's business.
             let _ = self.read(&mut reader, &roots(committed), &self.claims);
             let line = |flat: &[F]| -> Vec<K<D>> { flat.as_chunks::<D>().0.iter().map(|&c| Ext(c)).collect() };
-            let t = prover.unmasked();
-            reader.prove(&mut prover, &t, &line(&fresh.r), &line(&fresh.b), false).expect("it does not claim to be honest");
+            reader.forge(&mut prover, &line(&fresh.r), &line(&fresh.b), None);
         }
         query(&self.params, &mut prover, &self.stack, &oracles, combination);
         prover.finish()

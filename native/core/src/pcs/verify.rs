@@ -1,8 +1,9 @@
 //! The verifier's side of an opening: work on sides, columns and queries, never on areas.
 
 use p3_field::PrimeCharacteristicRing;
+use rayon::prelude::*;
 
-use super::code::read_rows;
+use super::code::{Rows, take_rows};
 use super::functional::{Claim, batch};
 use super::open::reduced;
 use super::stack::Stack;
@@ -20,12 +21,12 @@ use crate::reject::{Reject, Verdict};
 /// The column combination as received, before any index is drawn.
 pub struct Combined<const D: usize> {
     /// Weights of the stack's columns.
-    columns: Vec<K<D>>,
+    pub(crate) columns: Vec<K<D>>,
     /// The point below `log2(L_max)`.
-    z: Vec<K<D>>,
+    pub(crate) z: Vec<K<D>>,
     s: K<D>,
     /// Coefficients of the combination from `L_max` on: those of random pads.
-    pads: Vec<K<D>>,
+    pub(crate) pads: Vec<K<D>>,
     g: Polynomial<D>,
 }
 
@@ -94,37 +95,40 @@ pub fn verify_queries<const D: usize, R: Reader<D>>(
     let log_domain = stack.log_rows + ORACLE_LOG_BLOWUP;
     let indices = distinct(reader.indices("row indices", params.row_queries(), log_domain));
     let points: Vec<F> = indices.iter().map(|&i| ntt::point(log_domain, i)).collect();
-    let mut values = vec![K::ZERO; indices.len()];
-    let mut lines = 0;
-    for ((layout, root), &base) in stack.layouts.iter().zip(roots).zip(&stack.bases) {
-        let rows = reduced(&indices, layout.log_domain());
-        let leaf = layout.leaf();
-        let cells = read_rows(reader, leaf, layout.log_domain(), root, &rows)?;
+    if stack.layouts.iter().filter(|o| o.has_mask()).count() != usize::from(line.is_some()) {
+        return Err(Reject::Equation("the line"));
+    }
+    let taken = stack
+        .layouts
+        .iter()
+        .map(|layout| take_rows(reader, layout.leaf(), layout.log_domain(), reduced(&indices, layout.log_domain())))
+        .collect::<Verdict<Vec<Rows>>>()?;
+    let oracles: Vec<_> = stack.layouts.iter().zip(&taken).zip(roots).zip(&stack.bases).collect();
+    let sums = oracles.into_par_iter().map(|(((layout, rows), root), &base)| {
+        let cells = rows.check(root)?;
         let weights = &combined.columns[base..][..layout.stack_columns()];
+        if let (true, Some(line)) = (layout.has_mask(), line) {
+            // As long as the longest oracle: its rows are the indices themselves.
+            line.check(
+                cells.chunks_exact(layout.leaf().columns).map(|row| (element(row, layout.columns, 1), element(row, layout.columns, 2))),
+                &points,
+            )?;
+        }
         let sum = |row: &[F]| {
             let of_data = row[..layout.columns].iter().zip(weights).map(|(&c, w)| w.scale(c)).sum::<K<D>>();
             if layout.has_mask() { of_data + weights[layout.columns] * element(row, layout.columns, 0) } else { of_data }
         };
-        let sums: Vec<K<D>> = cells.chunks_exact(leaf.columns).map(sum).collect();
+        Ok(cells.chunks_exact(layout.leaf().columns).map(sum).collect())
+    });
+    let sums = sums.collect::<Vec<Verdict<Vec<K<D>>>>>().into_iter().collect::<Verdict<Vec<Vec<K<D>>>>>()?;
+    let mut values = vec![K::ZERO; indices.len()];
+    for ((layout, rows), sums) in stack.layouts.iter().zip(&taken).zip(sums) {
         let mask = (1 << layout.log_domain()) - 1;
         for (value, i) in values.iter_mut().zip(&indices) {
             // Every reduced index is in `rows`, which was made from the same list.
-            let k = rows.partition_point(|&row| row < i & mask);
+            let k = rows.rows().partition_point(|&row| row < i & mask);
             *value += sums[k];
         }
-        if layout.has_mask() {
-            // As long as the longest oracle: its rows are the indices themselves.
-            let Some(line) = line else { return Err(Reject::Equation("the line")) };
-            lines += 1;
-            let opened =
-                cells.chunks_exact(leaf.columns).map(|row| element::<D>(row, layout.columns, 2) + line.e * element(row, layout.columns, 1));
-            if opened.zip(line.at(&points)).any(|(opened, value)| opened != value) {
-                return Err(Reject::Row { oracle: "line" });
-            }
-        }
-    }
-    if line.is_some() != (lines == 1) {
-        return Err(Reject::Equation("the line"));
     }
     if !combined.pads.is_empty() {
         // What is left are the values of the coefficients below L_max.

@@ -12,7 +12,7 @@
 use p3_field::{Field, PrimeCharacteristicRing};
 use rayon::prelude::*;
 
-use super::code::{Code, Leaf, read_rows};
+use super::code::{Code, Leaf, take_rows};
 use super::planes::{Basis, Planes, round};
 use crate::channel::{Prover, Reader};
 use crate::eq::tensor;
@@ -224,10 +224,12 @@ pub(crate) fn verify<const D: usize, R: Reader<D>>(
             next_root.copy_from_slice(&reader.receive_bytes("folding root", 32)?);
         }
         let opened = distinct(reader.indices("folding indices", params.queries(stage.log_blowup), stage.height()));
-        let values = read_rows(reader, leaf::<D>(), stage.height(), &root, &opened)?;
+        let opened = take_rows(reader, leaf::<D>(), stage.height(), opened)?;
+        let values = opened.check(&root)?;
         let m = monomials(&r);
         let fold = |leaf: &[F]| leaf.chunks_exact(D).zip(&m).map(|(c, &m)| m * Ext(core::array::from_fn(|d| c[d]))).sum();
-        fresh = opened.iter().zip(values.chunks_exact(LEAF * D)).map(|(&j, leaf)| (ntt::point(stage.height(), j), fold(leaf))).collect();
+        fresh =
+            opened.rows().iter().zip(values.chunks_exact(LEAF * D)).map(|(&j, leaf)| (ntt::point(stage.height(), j), fold(leaf))).collect();
         if last {
             return finish(&polynomial, &fresh, scale, z, &points, claim);
         }

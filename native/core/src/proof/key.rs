@@ -116,7 +116,7 @@ pub struct ProvingKey {
     pub verifying: Arc<VerifyingKey>,
     /// Values of all constants.
     pub weights: Arc<Weights>,
-    pub(super) model: Option<Committed>,
+    pub(crate) model: Option<Committed>,
     /// Of the model oracle, if it hides the weights.
     seed: Option<Seed>,
 }
@@ -126,7 +126,7 @@ fn lift(weights: &Weights) -> Vec<Vec<F>> {
 }
 
 impl VerifyingKey {
-    fn new(parameters: Parameters, program: Arc<CheckedProgram>, weights: KeyWeights) -> Result<Self, KeyError> {
+    pub(crate) fn new(parameters: Parameters, program: Arc<CheckedProgram>, weights: KeyWeights) -> Result<Self, KeyError> {
         let public = match &weights {
             KeyWeights::Inside(w) => lift(w),
             KeyWeights::Committed(_) | KeyWeights::Linked { .. } => Vec::new(),
@@ -371,13 +371,24 @@ impl ProvingKey {
         seed: Option<Seed>,
     ) -> Result<Self, KeyError> {
         let parameters = Parameters::new(security, mode).ok_or(KeyError::Security(security))?;
+        Self::with_parameters(program, weights, inside, parameters, seed)
+    }
+
+    /// [`Self::with_seed`] with any parameter set.
+    pub(crate) fn with_parameters(
+        program: Program,
+        weights: Weights,
+        inside: bool,
+        parameters: Parameters,
+        seed: Option<Seed>,
+    ) -> Result<Self, KeyError> {
         let program = Arc::new(load(program, Some(&weights))?);
         let weights = Arc::new(weights);
         if inside || weights.values.is_empty() {
             let key = VerifyingKey::new(parameters, program, KeyWeights::Inside(weights.clone()))?;
             return Ok(ProvingKey { verifying: Arc::new(key), weights, model: None, seed: None });
         }
-        if seed.is_some() != Self::hides(&program, mode) {
+        if seed.is_some() != Self::hides(&program, parameters.mode()) {
             return Err(KeyError::Seed);
         }
         let model = Compiled::commit_model(&parameters, &program, &weights, seed.as_ref())?;

@@ -5,6 +5,8 @@ use std::time::Instant;
 
 use thiserror::Error;
 
+#[cfg(feature = "attacks")]
+use super::cheat::Cheat;
 use super::conversation::{begin, copies, copy_variables, ties};
 use super::instance::Compiled;
 use super::key::{KeyError, ProvingKey};
@@ -196,45 +198,27 @@ pub fn prove_witness(
     progress: Progress<'_>,
     figures: &mut Figures,
 ) -> Result<Shown, ProveError> {
-    let attempt = Attempt { key, compiled, witness, committed, ports, cheat: None };
+    let attempt = Attempt {
+        key,
+        compiled,
+        witness,
+        committed,
+        ports,
+        #[cfg(feature = "attacks")]
+        cheat: None,
+    };
     attempt.prove(context, secrets, progress, figures)
 }
 
-/// How a malicious prover differs; none does in a product.
-#[derive(Clone, Default)]
-pub struct Cheat {
-    /// Changes messages as they are sent.
-    #[cfg(feature = "attacks")]
-    pub tamper: Option<crate::channel::Tamper>,
-    /// `committed` goes into the trees but the opening's sumcheck runs on `witness`: every equation holds, and only the opened rows can tell.
-    #[cfg(feature = "attacks")]
-    pub two_faced: bool,
-}
-
-/// As [`prove_witness`], for provers who do not mind that their equations are false.
-#[cfg(feature = "attacks")]
-pub fn prove_forged(
-    key: &ProvingKey,
-    compiled: &Compiled,
-    witness: &Witness,
-    committed: &Witness,
-    ports: &[Vec<i16>],
-    context: [u8; 32],
-    secrets: Secrets,
-    cheat: Cheat,
-) -> Shown {
-    let attempt = Attempt { key, compiled, witness, committed, ports, cheat: Some(cheat) };
-    attempt.prove(context, secrets, &mut |_, _| true, &mut Figures::default()).expect("nobody stops it")
-}
-
-struct Attempt<'a> {
-    key: &'a ProvingKey,
-    compiled: &'a Compiled,
-    witness: &'a Witness,
-    committed: &'a Witness,
-    ports: &'a [Vec<i16>],
+pub(super) struct Attempt<'a> {
+    pub key: &'a ProvingKey,
+    pub compiled: &'a Compiled,
+    pub witness: &'a Witness,
+    pub committed: &'a Witness,
+    pub ports: &'a [Vec<i16>],
     /// `None` for an honest prover.
-    cheat: Option<Cheat>,
+    #[cfg(feature = "attacks")]
+    pub cheat: Option<Cheat>,
 }
 
 /// The oracles that belong to one proof, and the seeds of the kept ones.
@@ -243,8 +227,13 @@ struct Own {
     seeds: Vec<Option<Seed>>,
 }
 
+/// A flat vector as elements.
+pub(super) fn elements<const D: usize>(flat: &[F]) -> Vec<K<D>> {
+    flat.as_chunks::<D>().0.iter().map(|&c| Ext(c)).collect()
+}
+
 impl Attempt<'_> {
-    fn prove(&self, context: [u8; 32], secrets: Secrets, progress: Progress<'_>, figures: &mut Figures) -> Result<Shown, ProveError> {
+    pub fn prove(&self, context: [u8; 32], secrets: Secrets, progress: Progress<'_>, figures: &mut Figures) -> Result<Shown, ProveError> {
         if self.key.verifying.parameters().degree() == 2 {
             self.run::<2>(context, secrets, progress, figures)
         } else {
@@ -327,20 +316,19 @@ impl Attempt<'_> {
         start: usize,
     ) -> Result<(), ProveError> {
         let Some(fresh) = oracles.iter().find_map(|o| o.fresh.as_ref()) else { return Ok(()) };
+        #[cfg(feature = "attacks")]
+        if self.cheat.is_some() {
+            return self.forge::<D>(prover, transcript, statement, fresh, roots, start);
+        }
         let so_far = prover.so_far()[start..].to_vec();
         let mut reader = MaskedReader::<_, D>::new(ProofBytes::new(transcript, &so_far));
-        let honest = self.cheat.is_none();
-        let read = conversation(&mut reader, &self.key.verifying, self.compiled, statement, roots);
+        conversation(&mut reader, &self.key.verifying, self.compiled, statement, roots)?;
         let messages = prover.unmasked::<D>();
-        if honest {
-            read?;
-            if reader.counts().0 != messages.len() || messages.len() != masked_messages(self.compiled) {
-                return Err(Reject::Equation("the number of masked messages").into());
-            }
+        if reader.counts().0 != messages.len() || messages.len() != masked_messages(self.compiled) {
+            return Err(Reject::Equation("the number of masked messages").into());
         }
-        let line = |flat: &[F]| -> Vec<K<D>> { flat.as_chunks::<D>().0.iter().map(|&c| Ext(c)).collect() };
-        reader.prove(prover, &messages, &line(&fresh.r), &line(&fresh.b), honest)?;
-        if honest { Ok(reader.into_source().finish()?) } else { Ok(()) }
+        reader.prove(prover, &messages, &elements(&fresh.r), &elements(&fresh.b), true)?;
+        Ok(reader.into_source().finish()?)
     }
 
     fn run<const D: usize>(
@@ -362,11 +350,15 @@ impl Attempt<'_> {
             .collect();
         let roots: Vec<[u8; 32]> = oracles.iter().map(|o| o.root).collect();
         let transcript = begin(&statement, &key.program, key.parameters(), c, &roots);
+        #[cfg(feature = "attacks")]
+        let transcript = self.lapse().transcript(transcript);
         let mut prover = self.channel(transcript.clone(), &oracles);
         for o in own.oracles.iter().flatten() {
             prover.append(&o.root);
         }
         let start = prover.so_far().len();
+        #[cfg(feature = "attacks")]
+        self.draw_first::<D>(&mut prover);
 
         clock.enter("lookups")?;
         let tau: Vec<K<D>> = prover.challenges("tie", c.tie_variables);
@@ -388,6 +380,8 @@ impl Attempt<'_> {
         forms.extend(ties(c, &key.program, &statement, &tau).into_iter().map(|(f, _)| f));
         forms.extend(copies(c, &copy_point));
         let claims: Vec<_> = forms.into_iter().map(|f| c.functionals(f)).collect();
+        #[cfg(feature = "attacks")]
+        let mut prover = self.compensated::<D>(prover, &transcript, &statement, &oracles, &roots, start);
         let mut control = |done| if clock.report(done).is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) };
         let combination = match pcs::combine(key.parameters(), &mut prover, &c.stack, &oracles, &claims, &mut control) {
             ControlFlow::Continue(combination) => combination,

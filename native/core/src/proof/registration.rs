@@ -384,7 +384,7 @@ fn whole<const D: usize, R: Reader<D>>(reader: &mut R, parameters: &Parameters, 
 }
 
 /// As the conversation of a proof of inference, without contractions and ports; a link has no lookups either.
-fn conversation<const D: usize, R: Reader<D>>(
+pub(crate) fn conversation<const D: usize, R: Reader<D>>(
     reader: &mut R,
     parameters: &Parameters,
     c: &Compiled,

@@ -4,10 +4,12 @@ use super::conversation::{begin, copies, copy_variables, ties};
 use super::instance::Compiled;
 use super::key::VerifyingKey;
 use super::statement::{Content, Statement, tensor_commitment};
-use crate::channel::{PlainReader, ProofBytes, Reader, Transcript};
+use crate::channel::{PlainReader, ProofBytes, Reader, Source, Transcript};
 use crate::contraction;
 use crate::field::K;
 use crate::logup;
+#[cfg(feature = "attacks")]
+use crate::masking::Defect;
 use crate::masking::MaskedReader;
 use crate::parameters::Mode;
 use crate::pcs::{self, Claim, Combined};
@@ -27,24 +29,58 @@ fn verify_here(key: &VerifyingKey, statement: &Statement, proof: &[u8]) -> Verdi
     key.require_evidence()?;
     let form = statement.form(&key.program)?;
     let compiled = key.compiled(&form).map_err(|e| Reject::Statement(e.to_string()))?;
-    check(key, &compiled, statement, proof)
+    check(key, &compiled, statement, proof, Lapse::default())
+}
+
+/// What provers and verifiers of the test suite do otherwise; without the feature `attacks` it is nothing.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Lapse {
+    /// Challenges that are programmed: functions of this seed.
+    #[cfg(feature = "attacks")]
+    pub tape: Option<[u8; 32]>,
+    /// A safeguard that is missing.
+    #[cfg(feature = "attacks")]
+    pub defect: Option<Defect>,
+}
+
+impl Lapse {
+    pub(super) fn transcript(self, transcript: Transcript) -> Transcript {
+        #[cfg(feature = "attacks")]
+        let transcript = transcript.taped(self.tape);
+        transcript
+    }
+
+    pub(super) fn reader<S: Source, const D: usize>(self, source: S) -> MaskedReader<S, D> {
+        let reader = MaskedReader::new(source);
+        #[cfg(feature = "attacks")]
+        let reader = reader.with_defect(self.defect);
+        reader
+    }
+}
+
+/// A verifier with a lapse.
+#[cfg(feature = "attacks")]
+pub fn verify_lapsed(key: &VerifyingKey, statement: &Statement, proof: &[u8], lapse: Lapse) -> Verdict<()> {
+    let form = statement.form(&key.program)?;
+    let compiled = key.compiled(&form).map_err(|e| Reject::Statement(e.to_string()))?;
+    check(key, &compiled, statement, proof, lapse)
 }
 
 /// The verifier of another public structure than the key's: what a proof would show if a constraint were missing on both sides.
 #[cfg(feature = "attacks")]
 pub fn verify_compiled(key: &VerifyingKey, compiled: &Compiled, statement: &Statement, proof: &[u8]) -> Verdict<()> {
     statement.form(&key.program)?;
-    check(key, compiled, statement, proof)
+    check(key, compiled, statement, proof, Lapse::default())
 }
 
 /// Checks the proof of a statement that fits the key.
-fn check(key: &VerifyingKey, compiled: &Compiled, statement: &Statement, proof: &[u8]) -> Verdict<()> {
+fn check(key: &VerifyingKey, compiled: &Compiled, statement: &Statement, proof: &[u8], lapse: Lapse) -> Verdict<()> {
     let (roots, rest) = roots(key, compiled, statement, proof)?;
-    let transcript = begin(statement, &key.program, key.parameters(), compiled, &roots);
+    let transcript = lapse.transcript(begin(statement, &key.program, key.parameters(), compiled, &roots));
     if key.parameters().degree() == 2 {
-        read::<2>(transcript, rest, key, compiled, statement, &roots)
+        read::<2>(transcript, rest, key, compiled, statement, &roots, lapse)
     } else {
-        read::<3>(transcript, rest, key, compiled, statement, &roots)
+        read::<3>(transcript, rest, key, compiled, statement, &roots, lapse)
     }
 }
 
@@ -56,6 +92,7 @@ fn read<const D: usize>(
     compiled: &Compiled,
     statement: &Statement,
     roots: &[[u8; 32]],
+    lapse: Lapse,
 ) -> Verdict<()> {
     match key.parameters().mode() {
         Mode::Plain => {
@@ -64,7 +101,7 @@ fn read<const D: usize>(
             reader.finish()
         }
         Mode::Zk => {
-            let mut reader = MaskedReader::<_, D>::new(ProofBytes::new(transcript, proof));
+            let mut reader: MaskedReader<_, D> = lapse.reader(ProofBytes::new(transcript, proof));
             whole::<D, _>(&mut reader, key, compiled, statement, roots)?;
             reader.into_source().finish()
         }
@@ -110,7 +147,7 @@ fn roots<'a>(key: &VerifyingKey, compiled: &Compiled, statement: &Statement, pro
 }
 
 /// All messages and the equations between them, as far as the combination of the oracles' columns.
-pub(super) fn conversation<const D: usize, R: Reader<D>>(
+pub(crate) fn conversation<const D: usize, R: Reader<D>>(
     reader: &mut R,
     key: &VerifyingKey,
     c: &Compiled,

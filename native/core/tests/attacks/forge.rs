@@ -17,7 +17,9 @@ use nexus_edge_core::masking::EQUATIONS;
 use nexus_edge_core::parameters::Mode;
 use nexus_edge_core::program::check::CheckedProgram;
 use nexus_edge_core::program::{Line, Op, Program, TensorId, Weights};
-use nexus_edge_core::proof::{Cheat, Compiled, ProvingKey, Secrets, Shown, Statement, prove_forged, verify, verify_compiled};
+use nexus_edge_core::proof::{
+    Cheat, Compiled, ProvingKey, Secrets, Shown, Statement, prove_forged, verify, verify_compiled, verify_lapsed,
+};
 use nexus_edge_core::prover::values::{Witness, accumulator, tensor};
 use nexus_edge_core::prover::witness::{count, fill};
 use nexus_edge_core::reject::{Reject, Verdict};
@@ -365,6 +367,13 @@ impl<'a> Forgery<'a> {
         verify(&self.victim.in_mode(mode).verifying, &shown.statement, &shown.proof)
     }
 
+    /// The verdict on a zero-knowledge proof, of a verifier with the prover's lapse.
+    pub fn masked(&self, cheat: Cheat) -> Verdict<()> {
+        let lapse = cheat.lapse;
+        let shown = self.make(Mode::Zk, &self.compiled(Mode::Zk, self.layout.clone()), cheat);
+        verify_lapsed(&self.victim.zk.verifying, &shown.statement, &shown.proof, lapse)
+    }
+
     /// The honest verifier's verdict.
     pub fn outcome(&self) -> Verdict<()> {
         same_in_both_modes(|mode| self.judged(mode, Cheat::default()))
@@ -381,7 +390,7 @@ impl<'a> Forgery<'a> {
                     change(counter.fetch_add(1, Ordering::Relaxed), bytes);
                 }
             });
-            let verdict = self.judged(mode, Cheat { tamper: Some(tamper), two_faced: false });
+            let verdict = self.judged(mode, Cheat { tamper: Some(tamper), ..Cheat::default() });
             assert!(seen.load(Ordering::Relaxed) > 0, "no message is called {label}");
             verdict
         })
@@ -390,7 +399,7 @@ impl<'a> Forgery<'a> {
     /// The verdict when every equation is about the witness but the trees hold what is committed.
     pub fn two_faced(&self) -> Verdict<()> {
         assert!(self.committed.is_some(), "both faces are the same");
-        same_in_both_modes(|mode| self.judged(mode, Cheat { tamper: None, two_faced: true }))
+        same_in_both_modes(|mode| self.judged(mode, Cheat { two_faced: true, ..Cheat::default() }))
     }
 
     /// The verdict where prover and verifier both use a weaker layout.

@@ -10,6 +10,7 @@ mod determined;
 mod forge;
 mod gadgets;
 mod ideal;
+mod line;
 mod messages;
 mod networks;
 mod pools;
