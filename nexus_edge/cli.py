@@ -154,21 +154,55 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action=_Version, dest="version")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
-    models = commands.add_parser("model", help="import, inspect and commit models", allow_abbrev=False)
+    models = commands.add_parser("model", help="import, inspect, commit and register models", allow_abbrev=False)
     of_model = models.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     command = _command(of_model, "import", "model_import", "check a .tflite file and write its integer program")
     _model_argument(command)
     _file(command, "--output", "where to write the program (.nxm); every --model takes it in place of the .tflite", required=True)
+    _private(command)
 
     command = _command(of_model, "inspect", "model_inspect", "operators, shapes, semantics and the forecast of a proof")
     _model_argument(command)
     _key_options(command)
+    _private(command)
 
     command = _command(of_model, "commit", "model_commit", "write the verifying key")
     _model_argument(command)
     _key_options(command)
+    _private(command)
     _file(command, "--key", "where to write the verifying key", required=True)
+    _file(
+        command, "--secret", "where to write the secret of a private model; what proofs open is counted in it: keep it, and never copy it"
+    )
+
+    command = _command(of_model, "register", "model_register", "prove that the weights of a private model are what its program assumes")
+    _owned_model(command)
+    _file(command, "--out", "where to write the registration, for everyone who verifies", required=True)
+    _threads(command)
+
+    command = _command(
+        of_model, "link", "model_link", "make a fresh commitment of a private model, and prove that it holds the registered weights"
+    )
+    _owned_model(command)
+    _pair(command, "--new-key", "where to write the key of the fresh commitment")
+    _pair(command, "--new-secret", "where to write its secret")
+    _file(command, "--out", "where to write the link, for everyone who verifies under the new key", required=True)
+    _threads(command)
+
+    command = _command(
+        of_model, "verify-registration", "model_verify_registration", "verify the registration of a private model, and record it"
+    )
+    _file(command, "--key", "a key of the model", required=True)
+    _file(command, "--registration", "the registration", required=True)
+    _state(command)
+
+    command = _command(
+        of_model, "verify-link", "model_verify_link", "verify that fresh commitments hold the registered weights, and record it"
+    )
+    _file(command, "--key", "the key of a fresh commitment, or of the registered one", required=True)
+    _file(command, "--link", "the link", required=True)
+    _state(command)
 
     command = _command(commands, "infer", "infer", "run a model exactly, without a proof")
     _model_option(command)
@@ -179,6 +213,7 @@ def _parser() -> argparse.ArgumentParser:
     command = _command(commands, "prove", "prove_command", "run a model and prove it")
     _model_option(command)
     _key_options(command)
+    _file(command, "--secret", "the secret of a private model")
     _file(command, "--input", "the input: .npy, or .npz by tensor name", required=True)
     _file(command, "--output", "where to write the output")
     _file(command, "--proof", "where to write the proof", required=True)
@@ -230,6 +265,9 @@ def _parser() -> argparse.ArgumentParser:
     _opening(command, ["--opening", "--input-opening"], "the opening of the input's commitment (default: beside the proof)")
     _opening(command, ["--output-opening"], "the opening of a hidden output (default: beside the proof)")
     command.add_argument("--context", type=_context, metavar="HEX32", help="also check that the proof is bound to these 32 bytes")
+    _file(command, "--registration", "the registration of a private model (default: what is on record)")
+    _file(command, "--link", "the link of a private model's fresh commitment (default: what is on record)")
+    _state(command)
 
     _command(commands, "demo", "demo", "prove the model that ships with the package and verify it in another process")
     return parser
@@ -285,6 +323,31 @@ def _key_options(command: argparse.ArgumentParser) -> None:
     )
 
 
+def _private(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--private", action="store_true", help="keep the weights to yourself: the program says nothing about them")
+    command.add_argument(
+        "--bound",
+        action="append",
+        type=_bound,
+        metavar="LOG2V",
+        help="of a private model: values before a clamp are below 2^LOG2V; once, or once for each layer with weights (default: 14)",
+    )
+
+
+def _owned_model(command: argparse.ArgumentParser) -> None:
+    command.add_argument("model", type=Path, metavar="MODEL", help="the private model: its .tflite file, or what `model import` wrote")
+    _file(command, "--key", "its verifying key, which `model commit` wrote", required=True)
+    _file(command, "--secret", "its secret, which `model commit` wrote", required=True)
+
+
+def _pair(command: argparse.ArgumentParser, option: str, summary: str) -> None:
+    command.add_argument(option, action="append", type=Path, metavar="FILE", required=True, help=f"{summary}; repeat for several at once")
+
+
+def _state(command: argparse.ArgumentParser) -> None:
+    _file(command, "--state", "folder of the record of verified registrations and links (default: nexus-edge in XDG_STATE_HOME)")
+
+
 def _opening(command: argparse.ArgumentParser, options: Sequence[str], summary: str, *, required: bool = False) -> None:
     """An option to be repeated for several tensors."""
     command.add_argument(
@@ -305,6 +368,12 @@ def _threads_count(text: str) -> int:
 def _proofs_count(text: str) -> int:
     if not text.isdecimal() or len(text) > 9:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of proofs")
+    return int(text)
+
+
+def _bound(text: str) -> int:
+    if not text.isdecimal() or len(text) > 3 or int(text) > 255:
+        raise argparse.ArgumentTypeError(f"{text!r} is not the logarithm of a bound")
     return int(text)
 
 

@@ -96,7 +96,10 @@ class VerifierFailed(NexusEdgeError):
 
 
 class RejectReason(StrEnum):
-    """Why a proof is not accepted. The first nine come from the verifier, the others from comparing with what the caller expects."""
+    """Why a proof is not accepted.
+
+    The first nine come from the verifier, three from comparing with what the caller expects, and the last two from what it has not been shown.
+    """
 
     MALFORMED = "malformed"
     TRUNCATED = "truncated"
@@ -110,11 +113,14 @@ class RejectReason(StrEnum):
     INPUT = "input"
     OUTPUT = "output"
     CONTEXT = "context"
+    UNREGISTERED = "unregistered"
+    UNLINKED = "unlinked"
 
 
 class ProofRejected(NexusEdgeError):
     """The proof does not show what it was asked to show. There is no other way for a verification to fail."""
 
-    def __init__(self, reason: RejectReason, why: str) -> None:
-        super().__init__("the proof is rejected", why)
+    def __init__(self, reason: RejectReason, why: str, hint: str = "") -> None:
+        unproven = reason in (RejectReason.UNREGISTERED, RejectReason.UNLINKED)
+        super().__init__("the proof is invalid" if unproven else "the proof is rejected", why, hint)
         self.reason = reason

@@ -10,6 +10,9 @@ ModelDigest = NewType("ModelDigest", bytes)
 TensorCommitment = NewType("TensorCommitment", bytes)
 """32 bytes that bind a tensor's values, dtype, shape and scale. The same for inputs and outputs, so that proofs chain."""
 
+WeightsCommitment = NewType("WeightsCommitment", bytes)
+"""32 bytes that bind the weights of a model."""
+
 Context = NewType("Context", bytes)
 """32 bytes that a proof is bound to and that mean nothing to it: a lease, a nonce."""
 

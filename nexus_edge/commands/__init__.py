@@ -4,6 +4,7 @@ import argparse
 
 from nexus_edge.commands.models import infer, model_commit, model_import, model_inspect
 from nexus_edge.commands.openings import commit_command, opening_inspect, opening_share
+from nexus_edge.commands.private import model_link, model_register, model_verify_link, model_verify_registration
 from nexus_edge.commands.proving import prove_command, verify_command
 from nexus_edge.commands.result import Result
 
@@ -15,6 +16,10 @@ __all__ = [
     "model_commit",
     "model_import",
     "model_inspect",
+    "model_link",
+    "model_register",
+    "model_verify_link",
+    "model_verify_registration",
     "opening_inspect",
     "opening_share",
     "prove_command",

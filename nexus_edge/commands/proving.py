@@ -4,14 +4,15 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from nexus_edge.commands.models import import_model, show_forecast
+from nexus_edge.commands.models import distinct, import_model, reopened, show_forecast, show_left
 from nexus_edge.commands.openings import check_free, save_openings, tensor_places, usable
+from nexus_edge.commands.private import show_evidence
 from nexus_edge.commands.result import Result, Stopwatch
 from nexus_edge.errors import NexusEdgeError, ProofRejected, UsageError
 from nexus_edge.files import read_bounded, write_whole
 from nexus_edge.memory import peak_rss
 from nexus_edge.progress import ProgressBars
-from nexus_edge.proofs import OpeningFile, Proof, VerifyingKey, commit_model, prove, verify
+from nexus_edge.proofs import ModelSecret, ModelSecretFile, OpeningFile, Proof, VerifyingKey, commit_model, prove, verify
 from nexus_edge.proofs.arrays import read_tensors, write_tensors
 from nexus_edge.proofs.key import KEY_LIMIT
 from nexus_edge.proofs.ports import Array, Port
@@ -24,8 +25,17 @@ def prove_command(arguments: argparse.Namespace) -> Result:
     """`nexus-edge prove`."""
     _check_usage(arguments)
     watch = Stopwatch()
+    secret = None if arguments.secret is None else ModelSecretFile(arguments.secret)
+    if secret is not None:
+        _check_secret(arguments, secret.read())
     with ProgressBars() as bars:
-        model = import_model(arguments.model, arguments.semantics, bars, watch)
+        if secret is None:
+            model = import_model(arguments.model, arguments.semantics, bars, watch)
+            if model.is_private:
+                raise UsageError("wrong usage", f"the program in {arguments.model} is private", "add --secret")
+            key = None
+        else:
+            model, key = reopened(arguments.model, secret, bars, watch)
         hidden_inputs = arguments.mode == "zk" and not arguments.clear_input
         hidden_outputs = arguments.mode == "zk" and arguments.hide_output
         input_places = tensor_places(arguments.input_opening, arguments.proof, "input", model.inputs) if hidden_inputs else []
@@ -33,9 +43,10 @@ def prove_command(arguments: argparse.Namespace) -> Result:
         given = usable(input_places)
         check_free([place for place, opening in zip(input_places, given, strict=True) if opening is None] + output_places, arguments.proof)
         inputs = read_tensors(arguments.input, model.inputs, "input")
-        bars("commit", 0.0)
-        with watch.step("commit"):
-            key = commit_model(model, arguments.weights, arguments.security, arguments.mode)
+        if key is None:
+            bars("commit", 0.0)
+            with watch.step("commit"):
+                key = commit_model(model, arguments.weights, arguments.security, arguments.mode)
         if bars.drawn:
             bars.say(show_forecast(key))
         proved = prove(
@@ -65,6 +76,7 @@ def prove_command(arguments: argparse.Namespace) -> Result:
         "lookups": proved.lookups,
         "context": proved.proof.statement.context.hex(),
         "mode": arguments.mode,
+        "secret": None if secret is None else {"file": str(arguments.secret), **secret.read().describe()},
         "openings": [opening.data() for opening in openings],
         **watch.fields(),
     }
@@ -75,6 +87,8 @@ def prove_command(arguments: argparse.Namespace) -> Result:
         "phases    " + ", ".join(f"{phase} {show_time(ms)}" for phase, ms in proved.phases_ms.items()),
         *(opening.line() for opening in openings),
     ]
+    if secret is not None:
+        lines.append(f"secret    {arguments.secret}  {show_left(secret.read())}")
     return Result(data, lines)
 
 
@@ -91,6 +105,7 @@ def verify_command(arguments: argparse.Namespace) -> Result:
         outputs = None if arguments.output is None else read_tensors(arguments.output, key.outputs, "output")
         with watch.step("verify"):
             proof = Proof.from_bytes(proof_bytes)
+            show_evidence(key, arguments)
             verify(
                 key,
                 proof,
@@ -117,6 +132,7 @@ def verify_command(arguments: argparse.Namespace) -> Result:
         "digest": key.digest.hex(),
         "context": proof.statement.context.hex(),
         "mode": key.mode,
+        "private": key.is_private,
         "inputs": _stated(key.inputs, proof.statement.inputs),
         "outputs": _stated(key.outputs, proof.statement.outputs),
     }
@@ -133,6 +149,17 @@ def _stated(ports: Sequence[Port], tensors: Sequence[TensorCommitment | Array]) 
         {"name": port.name, "commitment": tensor.hex() if isinstance(tensor, bytes) else None}
         for port, tensor in zip(ports, tensors, strict=True)
     ]
+
+
+def _check_secret(arguments: argparse.Namespace, secret: ModelSecret) -> None:
+    """What a secret fixes cannot be chosen again; and begin nothing that is hopeless."""
+    written = [path for path in (arguments.output, *(arguments.input_opening or ()), *(arguments.output_opening or ())) if path is not None]
+    distinct(arguments.model, arguments.secret, arguments.proof, *written)
+    if arguments.weights != "committed" or arguments.mode != "zk":
+        raise UsageError("wrong usage", "private weights are committed, and their proofs are zero-knowledge")
+    if arguments.security not in (100, secret.security) or arguments.semantics not in (None, secret.compiled.semantics):
+        raise UsageError("wrong usage", "the secret of the model fixes --security and --semantics")
+    secret.check_room()
 
 
 def _check_usage(arguments: argparse.Namespace) -> None:

@@ -22,6 +22,7 @@ __all__ = [
     "__version__",
     "build_features",
     "commit_tensor",
+    "protocol",
     "tensor_rows",
     "verify",
     "verify_link",
@@ -29,6 +30,8 @@ __all__ = [
 ]
 
 __version__: str
+protocol: str
+"""Version of the proofs; what was accepted under another counts for nothing."""
 build_features: list[str]
 """CPU features this build was compiled for, by rustc's names."""
 
@@ -138,8 +141,18 @@ class Model:
     def describe(self) -> dict[str, Any]:
         """Ports, operators, shapes, semantics, cells, lookups, constants and weights, for `model inspect`."""
 
-    def commit(self, weights_inside: bool = False, security: int = 100, mode: str = "zk") -> ProvingKey:
-        """mode: "zk" or "plain"."""
+    def commit(
+        self,
+        weights_inside: bool = False,
+        security: int = 100,
+        mode: str = "zk",
+        seed: Seed | None = None,
+        registered: bytes | None = None,
+    ) -> ProvingKey:
+        """mode: "zk" or "plain". `seed`: of a commitment to private weights that was made before, to make the same again.
+
+        `registered` is the commitment that the model digest names, if that is another.
+        """
 
 @final
 class Seed:
@@ -172,9 +185,30 @@ class VerifyingKey:
 
     digest: bytes
     """The model digest, 32 bytes."""
+    commitment: bytes | None
+    """Of the weights, 32 bytes; None for weights inside the key."""
+    registered: bool
+    """Whether no registration is missing before proofs count: it is known, or nothing depends on one."""
+    linked: bool
+    """Whether no link is missing: it is known, or the commitment is the registered one."""
     @staticmethod
     def load(data: bytes) -> VerifyingKey: ...
     def to_bytes(self) -> bytes: ...
+    def registered_key(self) -> VerifyingKey:
+        """The key of the registered commitment of the same model."""
+
+    def linked_key(self, commitment: bytes) -> VerifyingKey:
+        """The key of another commitment of the same private model."""
+
+    def admit_registration(self, digest: bytes) -> None:
+        """For a caller who remembers that `verify_registration` accepted a registration of this digest."""
+
+    def admit_link(self, digest: bytes, commitment: bytes) -> None:
+        """For a caller who remembers that `verify_link` accepted a link of this commitment to this digest."""
+
+    def model_rows(self) -> dict[str, int] | None:
+        """As `tensor_rows`, of the commitment to private weights; None for one that hides nothing."""
+
     def describe(self) -> dict[str, Any]: ...
     def soundness(self) -> dict[str, Any]:
         """Every error term in bits, and `bits` of the sum."""

@@ -1,14 +1,17 @@
 """Keys: what a prover and a verifier need of a model."""
 
+from pathlib import Path
 from typing import Any
 
-from nexus_edge.errors import ProofRejected, RejectReason
+from nexus_edge.errors import OpeningError, ProofRejected, RejectReason
 from nexus_edge.proofs import _native
 from nexus_edge.proofs.container import MIB
 from nexus_edge.proofs.model import Model
 from nexus_edge.proofs.native_errors import translated
 from nexus_edge.proofs.ports import Port
-from nexus_edge.types import ModelDigest, ProofMode, SecurityBits, WeightsMode
+from nexus_edge.proofs.rows import RowAccount
+from nexus_edge.proofs.secret import CompiledAs, HeldSecret, ModelSecret, ModelSecretFile, SecretHolder
+from nexus_edge.types import ModelDigest, ProofMode, SecurityBits, WeightsCommitment, WeightsMode
 
 KEY_LIMIT = 1024 * MIB
 """The most bytes a verifying key may have (one with the weights inside grows with the model)."""
@@ -24,6 +27,8 @@ class VerifyingKey:
         self.outputs = tuple(Port.from_native(port) for port in description["outputs"])
         self.mode: ProofMode = description["mode"]
         self.security: SecurityBits = description["security"]
+        self.is_private: bool = description["log_bounds"] is not None and description["committed_weights"]
+        """Whether only the model's owner knows its weights."""
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "VerifyingKey":
@@ -42,6 +47,27 @@ class VerifyingKey:
         """The model digest."""
         return ModelDigest(self.native.digest)
 
+    @property
+    def commitment(self) -> WeightsCommitment | None:
+        """The commitment to the weights; None for weights inside."""
+        root = self.native.commitment
+        return None if root is None else WeightsCommitment(root)
+
+    def require_evidence(self) -> None:
+        """Raise `ProofRejected` unless a private model is known to be registered, and the key's commitment to be linked with it."""
+        if not self.native.registered:
+            raise ProofRejected(
+                RejectReason.UNREGISTERED,
+                f"the weights of model {self.digest.hex()} are private, and no verified registration of it is known",
+                "get the registration from the model's owner: `verify --registration`, or once `nexus-edge model verify-registration`",
+            )
+        if not self.native.linked:
+            raise ProofRejected(
+                RejectReason.UNLINKED,
+                f"the key's commitment is not the registered one of model {self.digest.hex()}, and no verified link to it is known",
+                "get the link from the model's owner: `verify --link`, or once `nexus-edge model verify-link`",
+            )
+
     def describe(self) -> dict[str, Any]:
         """As `Model.describe`, and what a proof has: `mode`, `cells`, `lookups`, `proof_bytes`."""
         described = self.native.describe()
@@ -55,11 +81,26 @@ class VerifyingKey:
 
 
 class ProvingKey:
-    """A committed model."""
+    """A committed model. Of a private one, `secret` counts what is opened of its commitment."""
 
-    def __init__(self, native: _native.ProvingKey) -> None:
+    def __init__(self, native: _native.ProvingKey, secret: SecretHolder | None = None) -> None:
         self.native = native
         self.verifying_key = VerifyingKey(native.verifying_key)
+        self.secret = secret
+
+    def save_secret(self, path: Path | str) -> ModelSecretFile:
+        """Move the secret of a private model to a new file of mode 0600, which from then on counts."""
+        if not isinstance(self.secret, HeldSecret):
+            raise OpeningError("there is no secret to save", "the model is not private, or its secret is in a file already")
+        file = self.secret.save(path)
+        self.secret = file
+        return file
+
+    def committed_again(self) -> "ProvingKey":
+        """A fresh commitment of the same private model, with a budget of its own. Its proofs need a link: `nexus_edge.proofs.link`."""
+        with translated():
+            native = self.native.committed_again(_native.Seed.fresh())
+        return ProvingKey(native, _fresh_secret(native, self.verifying_key.commitment))
 
 
 def commit_model(model: Model, weights: WeightsMode = "committed", security: SecurityBits = 100, mode: ProofMode = "zk") -> ProvingKey:
@@ -75,4 +116,41 @@ def commit_model(model: Model, weights: WeightsMode = "committed", security: Sec
     32
     """
     with translated():
-        return ProvingKey(model.native.commit(weights == "inside", security, mode))
+        native = model.native.commit(weights == "inside", security, mode)
+    return ProvingKey(native, _fresh_secret(native))
+
+
+def reopen_model(model: Model, secret: SecretHolder) -> ProvingKey:
+    """The commitment of a private model that was made before. Raises `OpeningError` if the secret is of another model."""
+    known = secret.read()
+    registered = None if known.is_registered else known.registered
+    with translated():
+        native = model.native.commit(security=known.security, seed=known.seed, registered=registered)
+    key = ProvingKey(native, secret)
+    # A commitment to other weights under the same seed must never leave: it would show the difference between the two.
+    if (key.verifying_key.digest, key.verifying_key.commitment) != (known.digest, known.commitment):
+        raise OpeningError("the secret does not fit", f"it is of model {known.digest.hex()}, which this model file is not")
+    if native.verifying_key.model_rows() != known.sizes:
+        raise OpeningError("the secret does not fit", "its commitment has another number of rows")
+    return key
+
+
+def _fresh_secret(native: _native.ProvingKey, registered: WeightsCommitment | None = None) -> HeldSecret | None:
+    """The secret of a new commitment that hides the weights: nothing is opened of it yet. `registered` if that is another."""
+    key = native.verifying_key
+    sizes, commitment = key.model_rows(), key.commitment
+    if native.seed is None or sizes is None or commitment is None:
+        return None
+    described = key.describe()
+    return HeldSecret(
+        ModelSecret(
+            compiled=CompiledAs(described["name"], described["semantics"], tuple(described["log_bounds"])),
+            security=described["security"],
+            digest=ModelDigest(key.digest),
+            registered=registered or WeightsCommitment(commitment),
+            commitment=WeightsCommitment(commitment),
+            seed=native.seed,
+            sizes=sizes,
+            account=RowAccount.fresh(**sizes),
+        )
+    )

@@ -35,6 +35,8 @@ class Model:
         description = native.describe()
         self.inputs = tuple(Port.from_native(port) for port in description["inputs"])
         self.outputs = tuple(Port.from_native(port) for port in description["outputs"])
+        self.is_private: bool = description["log_bounds"] is not None
+        """Whether the program says nothing about the weights."""
 
     @classmethod
     def from_tflite(cls, data: bytes, name: str = "", semantics: str | None = None, private: PrivateForm | None = None) -> "Model":
@@ -74,12 +76,15 @@ class Model:
         return described
 
 
-def load_model(path: Path | str, semantics: str | None = None) -> Model:
-    """The model in a file: `.tflite`, or what `Model.to_bytes` made."""
+def load_model(path: Path | str, semantics: str | None = None, private: PrivateForm | None = None, name: str | None = None) -> Model:
+    """The model in a file: `.tflite`, or what `Model.to_bytes` made. Its name is by default the file's."""
     path = Path(path)
     data = read_bounded(path, FORMAT.limit, "model")
     if data.startswith(FORMAT.magic):
-        if semantics is not None:
+        model = Model.from_bytes(data)
+        if semantics not in (None, model.describe()["semantics"]):
             raise MalformedModel("the model's semantics are fixed", f"{path} is an imported program", "choose semantics when importing")
-        return Model.from_bytes(data)
-    return Model.from_tflite(data, path.stem, semantics)
+        if private is not None and not model.is_private:
+            raise MalformedModel("the model's weights are not private", f"{path} is an imported public program", "use the .tflite file")
+        return model
+    return Model.from_tflite(data, path.stem if name is None else name, semantics, private)

@@ -67,15 +67,19 @@ def prove(
     public = key.verifying_key
     integers = to_integers(public.inputs, inputs)
     holders = _holders(public, integers, input_openings, clear_inputs)
+    if key.secret is not None:
+        key.secret.read().check_room()
     seeds = [None if holder is None else holder.read().seed for holder in holders]
     callback = None if progress is None else lambda phase, fraction: progress(phase, fraction) is not False
     with translated():
         made = key.native.prove(integers, context, clear_inputs, commit_outputs, threads, callback, seeds)
     outputs, statement, body, opened, of_model, figures = made
-    if of_model is not None:
-        raise OpeningError("the proof was dropped", "nobody counts the rows that it opens of the commitment to private weights")
     proof = Proof(Statement(statement), body)
     # Every row is counted before anything is returned.
+    if of_model is not None:
+        if key.secret is None or public.commitment is None:
+            raise OpeningError("the proof was dropped", "nobody counts the rows that it opens of the commitment to private weights")
+        key.secret.spend(public.commitment, of_model[1])
     of_inputs = zip(public.inputs, proof.statement.inputs, opened[: len(inputs)], holders, strict=True)
     input_openings = [_counted(public, *one) for one in of_inputs]
     of_outputs = zip(public.outputs, proof.statement.outputs, opened[len(inputs) :], strict=True)

@@ -28,7 +28,8 @@ def verify(
     """Raise `ProofRejected` unless the proof shows its statement, and the statement is about the arrays and context given here.
 
     What is not given is not compared: a caller who does not compare the context accepts a proof that was made for someone else. A tensor behind
-    a hiding commitment can be compared only by one who has its opening: without it, `OpeningError`.
+    a hiding commitment can be compared only by one who has its opening: without it, `OpeningError`. A proof about a private model is invalid
+    until its key has been shown the model's registration (`verify_registration`, `EvidenceRecord.admit`).
 
     >>> from nexus_edge.data import demo_digits, demo_model
     >>> from nexus_edge.proofs import Model, commit_model, prove
@@ -41,6 +42,7 @@ def verify(
         ...
     nexus_edge.errors.ProofRejected: the proof is rejected: it is about another 'image'
     """
+    key.require_evidence()
     with translated():
         _native.verify(key.native, proof.statement.native, proof.body)
     if context is not None and proof.statement.context != context:

@@ -167,14 +167,23 @@ fn a_hiding_commitment() {
     let values = [1, -2, 100].map(from_i64);
     let committed = Compiled::commit_tensor(&parameters, &tensor, &values, &seed);
     page.expect("set", hex(&parameters.to_bytes()));
-    let mut words = blake3::Hasher::new_derive_key("nexus-edge v1 random stream");
-    words.update(seed.expose()).update(&[0; 16]);
+    let layout = &committed.layout;
+    let numbers = [1, layout.log_rows, layout.columns, 1, 3].map(|n| (n as u64).to_le_bytes());
+    let description = [parameters.to_bytes(), numbers.concat()].concat();
+    let mut bound = blake3::Hasher::new_derive_key("nexus-edge v1 bound seed");
+    bound.update(seed.expose()).update(&(description.len() as u64).to_le_bytes()).update(&description);
+    values.iter().for_each(|&x| {
+        bound.update(&canonical(x).to_le_bytes());
+    });
+    let bound = *bound.finalize().as_bytes();
+    page.expect("bound seed", hex(&bound));
     let mut cells = [0; 24];
-    words.finalize_xof().fill(&mut cells);
+    let mut words = blake3::Hasher::new_derive_key("nexus-edge v1 random stream");
+    words.update(&bound).update(&[0; 16]).finalize_xof().fill(&mut cells);
     let cells: Vec<String> = cells.as_chunks::<8>().0.iter().map(|c| u64::from_le_bytes(*c).to_string()).collect();
     page.expect("random cells", cells.join(", "));
     let mut salts = [0; 32];
-    blake3::Hasher::new_derive_key("nexus-edge v1 salts").update(seed.expose()).finalize_xof().fill(&mut salts);
+    blake3::Hasher::new_derive_key("nexus-edge v1 salts").update(&bound).finalize_xof().fill(&mut salts);
     page.expect("salts", format!("`{}`, `{}`", hex(&salts[..16]), hex(&salts[16..])));
     page.expect("root", hex(&committed.root));
     page.expect("commitment", hex(&tensor_commitment(&committed.root, &tensor, &parameters)));

@@ -16,6 +16,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[pymodule]
 fn _native(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    m.add("protocol", String::from_utf8_lossy(nexus_edge_core::proof::VERSION))?;
     m.add("build_features", features::build_features())?;
     errors::register(m)?;
     program::register(m)?;

@@ -12,6 +12,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList};
 
 use crate::proofs::ProvingKey;
+use crate::secrets::Seed;
 use crate::{arrays, errors, tensors};
 
 type WindowTuple = ((u32, u32), (u32, u32), (u32, u32), (u32, u32), (u32, u32), (u32, u32));
@@ -233,10 +234,18 @@ impl Model {
         describe(py, self.executor.program())
     }
 
-    #[pyo3(signature = (weights_inside = false, security = 100, mode = "zk"))]
-    fn commit(&self, py: Python<'_>, weights_inside: bool, security: u32, mode: &str) -> PyResult<ProvingKey> {
+    #[pyo3(signature = (weights_inside = false, security = 100, mode = "zk", seed = None, registered = None))]
+    fn commit(
+        &self,
+        py: Python<'_>,
+        weights_inside: bool,
+        security: u32,
+        mode: &str,
+        seed: Option<&Seed>,
+        registered: Option<[u8; 32]>,
+    ) -> PyResult<ProvingKey> {
         let mode = tensors::mode(mode)?;
-        py.detach(|| ProvingKey::new(self, weights_inside, security, mode))
+        py.detach(|| ProvingKey::new(self, weights_inside, security, mode, seed, registered))
     }
 }
 

@@ -83,6 +83,47 @@ impl VerifyingKey {
         PyBytes::new(py, &self.inner.digest())
     }
 
+    #[getter]
+    fn commitment<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyBytes>> {
+        self.inner.weights().root().map(|root| PyBytes::new(py, &root))
+    }
+
+    #[getter]
+    fn registered(&self) -> bool {
+        self.inner.is_registered()
+    }
+
+    #[getter]
+    fn linked(&self) -> bool {
+        self.inner.is_linked()
+    }
+
+    fn registered_key(&self, py: Python<'_>) -> PyResult<Self> {
+        let inner = py.detach(|| self.inner.registered_key()).map_err(errors::key)?;
+        Ok(VerifyingKey { inner: Arc::new(inner) })
+    }
+
+    fn linked_key(&self, py: Python<'_>, commitment: &[u8]) -> PyResult<Self> {
+        let root = hash("a commitment", commitment)?;
+        let inner = py.detach(|| self.inner.linked_key(root)).map_err(errors::key)?;
+        Ok(VerifyingKey { inner: Arc::new(inner) })
+    }
+
+    fn admit_registration(&self, digest: &[u8]) -> PyResult<()> {
+        self.inner.admit(&core::Registered::recorded(hash("a digest", digest)?));
+        Ok(())
+    }
+
+    fn admit_link(&self, digest: &[u8], commitment: &[u8]) -> PyResult<()> {
+        self.inner.admit_link(&core::Linked::recorded(hash("a digest", digest)?, hash("a commitment", commitment)?));
+        Ok(())
+    }
+
+    fn model_rows<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyDict>>> {
+        let layout = self.inner.hiding_layout().map_err(errors::key)?;
+        layout.map(|layout| tensors::rows(py, &layout, self.inner.parameters())).transpose()
+    }
+
     fn describe<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let d = describe(py, self.inner.program())?;
         let compiled = self.inner.compiled(&self.inner.usual_form()).map_err(errors::key)?;
@@ -170,11 +211,26 @@ impl ProvingKey {
         Ok(ProvingKey { inner, executor })
     }
 
-    /// Commits a model.
-    pub fn new(model: &Model, inside: bool, security: u32, mode: Mode) -> PyResult<Self> {
-        let program = Program::clone(model.executor.program());
-        let inner = core::ProvingKey::new(program, (*model.weights).clone(), inside, security, mode).map_err(errors::key)?;
-        Self::around(inner)
+    /// Commits a model; with the seed of a commitment that was made before, the same again. `registered` is the root of the registered
+    /// commitment, if this is another.
+    pub fn new(
+        model: &Model,
+        inside: bool,
+        security: u32,
+        mode: Mode,
+        seed: Option<&Seed>,
+        registered: Option<[u8; 32]>,
+    ) -> PyResult<Self> {
+        let (program, weights) = (Program::clone(model.executor.program()), (*model.weights).clone());
+        let inner = match seed {
+            None => core::ProvingKey::new(program, weights, inside, security, mode),
+            Some(seed) => core::ProvingKey::with_seed(program, weights, inside, security, mode, Some(seed.inner.clone())),
+        };
+        let inner = inner.and_then(|key| match registered {
+            None => Ok(key),
+            Some(root) => key.linked_to(root),
+        });
+        Self::around(inner.map_err(errors::key)?)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use nexus_edge_core::field::{F, from_i64};
 use nexus_edge_core::parameters::{Mode, Parameters};
+use nexus_edge_core::pcs::OracleLayout;
 use nexus_edge_core::program::{DType, Tensor};
 use nexus_edge_core::proof::{Compiled, tensor_commitment};
 use nexus_edge_core::random;
@@ -75,7 +76,11 @@ fn commit_tensor<'py>(
 #[pyfunction]
 fn tensor_rows<'py>(py: Python<'py>, description: Description, security: u32) -> PyResult<Bound<'py, PyDict>> {
     let parameters = parameters(security, Mode::Zk)?;
-    let layout = Compiled::tensor_layout(&parameters, &tensor(description)?);
+    rows(py, &Compiled::tensor_layout(&parameters, &tensor(description)?), &parameters)
+}
+
+/// Rows of a hiding commitment.
+pub fn rows<'py>(py: Python<'py>, layout: &OracleLayout, parameters: &Parameters) -> PyResult<Bound<'py, PyDict>> {
     let d = PyDict::new(py);
     d.set_item("log_domain", layout.log_domain())?;
     d.set_item("budget", layout.budget())?;

@@ -141,5 +141,10 @@ def test_private_models_are_proved() -> None:
 
 def test_no_proof_of_private_weights_leaves_uncounted() -> None:
     key = commit_model(Model.from_tflite(demo_model(), private=PRIVATE))
+    image, _ = demo_digits()[0]
+    prove(key, [image])
+    assert key.secret is not None
+    assert key.secret.read().account.opened > 0
+    key.secret = None
     with pytest.raises(OpeningError, match="private weights"):
-        prove(key, [demo_digits()[0][0]])
+        prove(key, [image])

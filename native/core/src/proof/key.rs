@@ -12,7 +12,7 @@ use super::terms::soundness;
 use crate::field::{F, from_i64};
 use crate::layout::{Form, LayoutError};
 use crate::parameters::{Mode, Parameters};
-use crate::pcs::Committed;
+use crate::pcs::{Committed, Hiding, OracleLayout, Role};
 use crate::program::check::{CheckedProgram, load};
 use crate::program::error::ProgramError;
 use crate::program::{Program, Weights};
@@ -178,6 +178,46 @@ impl VerifyingKey {
         &self.weights
     }
 
+    /// The key of the registered commitment, for a key under another commitment of the same model.
+    pub fn registered_key(&self) -> Result<Self, KeyError> {
+        match self.weights {
+            KeyWeights::Committed(root) | KeyWeights::Linked { registered: root, .. } => {
+                Self::new(self.parameters.clone(), self.program.clone(), KeyWeights::Committed(root))
+            }
+            KeyWeights::Inside(_) => Err(KeyError::Malformed("a key with its weights inside has no commitment".into())),
+        }
+    }
+
+    /// The key of another commitment of the same private model.
+    pub fn linked_key(&self, root: [u8; 32]) -> Result<Self, KeyError> {
+        match self.weights {
+            KeyWeights::Committed(registered) | KeyWeights::Linked { registered, .. } if self.program.private.is_some() => {
+                self.linked(registered, root)
+            }
+            _ => Err(KeyError::Malformed("a linked commitment of public weights".into())),
+        }
+    }
+
+    fn linked(&self, registered: [u8; 32], root: [u8; 32]) -> Result<Self, KeyError> {
+        Self::new(self.parameters.clone(), self.program.clone(), KeyWeights::Linked { registered, root })
+    }
+
+    /// The layout of a model oracle that hides the weights.
+    pub fn hiding_layout(&self) -> Result<Option<Arc<OracleLayout>>, KeyError> {
+        let compiled = self.compiled(&self.usual_form())?;
+        Ok(compiled.oracles.iter().find(|o| o.role == Role::Model && o.hiding == Hiding::Kept).cloned())
+    }
+
+    /// Whether no registration is missing: it is known, or nothing depends on one.
+    pub fn is_registered(&self) -> bool {
+        self.program.private.is_none() || !self.committed_weights() || self.registered.get().is_some()
+    }
+
+    /// Whether no link is missing: it is known, or the commitment is the registered one.
+    pub fn is_linked(&self) -> bool {
+        !matches!(self.weights, KeyWeights::Linked { .. }) || self.linked.get().is_some()
+    }
+
     /// Takes notice of a verified registration; one of another model changes nothing.
     pub fn admit(&self, registered: &Registered) {
         if registered.digest() == self.digest {
@@ -196,10 +236,10 @@ impl VerifyingKey {
     /// them. (A key with the weights inside was checked with them when it was read.)
     pub(super) fn require_evidence(&self) -> Verdict<()> {
         let refused = |why: &str| Err(Reject::Statement(why.into()));
-        if self.program.private.is_some() && self.committed_weights() && self.registered.get().is_none() {
+        if !self.is_registered() {
             return refused("the model's weights are private, and no verified registration of them is known");
         }
-        if matches!(self.weights, KeyWeights::Linked { .. }) && self.linked.get().is_none() {
+        if !self.is_linked() {
             return refused("the key's commitment is not the registered one, and no verified link between them is known");
         }
         Ok(())
@@ -364,9 +404,17 @@ impl ProvingKey {
             return Err(KeyError::Seed);
         }
         let model = Compiled::commit_model(&own.parameters, &own.program, &self.weights, Some(&seed))?;
-        let weights = KeyWeights::Linked { registered, root: model.root };
-        let key = VerifyingKey::new(own.parameters.clone(), own.program.clone(), weights)?;
+        let key = own.linked(registered, model.root)?;
         Ok(ProvingKey { verifying: Arc::new(key), weights: self.weights.clone(), model: Some(model), seed: Some(seed) })
+    }
+
+    /// This commitment as another one of the private model that is registered under the root `registered`.
+    pub fn linked_to(self, registered: [u8; 32]) -> Result<Self, KeyError> {
+        let KeyWeights::Committed(root) = self.verifying.weights else { return Err(KeyError::Seed) };
+        if self.seed.is_none() {
+            return Err(KeyError::Seed);
+        }
+        Ok(ProvingKey { verifying: Arc::new(self.verifying.linked(registered, root)?), ..self })
     }
 
     /// The seed of a commitment that hides the weights.
