@@ -6,6 +6,7 @@ show how time and memory grow.
 
 import argparse
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +38,7 @@ def perceptron() -> bytes:
     rng = np.random.default_rng(1)
     model = ModelWriter()
     x = model.input("int8", [1, LAYERS[0]], SCALE, 0)
-    for inputs, outputs in zip(LAYERS, LAYERS[1:], strict=False):
+    for inputs, outputs in pairwise(LAYERS):
         last = outputs == LAYERS[-1]
         scale = float(np.float32(0.4 / np.sqrt(inputs) / 50))
         weights = model.constant(rng.integers(-127, 128, (outputs, inputs), dtype=np.int8), scale)

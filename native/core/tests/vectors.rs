@@ -6,11 +6,13 @@ use std::path::PathBuf;
 
 use nexus_edge_core::channel::Transcript;
 use nexus_edge_core::exec::Executor;
-use nexus_edge_core::field::{F, K, canonical, from_i64};
+use nexus_edge_core::field::{F, K, P, canonical, from_i64};
+use nexus_edge_core::ntt;
 use nexus_edge_core::parameters::{Mode, Parameters};
 use nexus_edge_core::program::{DType, Program, Tensor, Weights};
 use nexus_edge_core::proof::{Compiled, Content, ProvingKey, Request, prove, tensor_commitment, verify};
 use nexus_edge_core::random::Seed;
+use p3_field::PrimeCharacteristicRing;
 
 /// The page, and values that it lacks.
 struct Page {
@@ -177,14 +179,36 @@ fn a_hiding_commitment() {
     });
     let bound = *bound.finalize().as_bytes();
     page.expect("bound seed", hex(&bound));
-    let mut cells = [0; 24];
-    let mut words = blake3::Hasher::new_derive_key("nexus-edge v1 random stream");
-    words.update(&bound).update(&[0; 16]).finalize_xof().fill(&mut cells);
-    let cells: Vec<String> = cells.as_chunks::<8>().0.iter().map(|c| u64::from_le_bytes(*c).to_string()).collect();
-    page.expect("random cells", cells.join(", "));
-    let mut salts = [0; 32];
+    let mut words = blake3::Hasher::new_derive_key("nexus-edge v1 random stream").update(&bound).update(&[0; 16]).finalize_xof();
+    let mut word = || {
+        let mut bytes = [0; 8];
+        words.fill(&mut bytes);
+        u64::from_le_bytes(bytes)
+    };
+    let rows = 1 << layout.log_rows;
+    let cells: Vec<u64> = (0..rows / 2).map(|_| word()).collect();
+    assert!(cells.iter().all(|&c| c < P), "another seed if not: one in two million has a word to replace");
+    page.expect("random cells", cells[..3].iter().map(u64::to_string).collect::<Vec<_>>().join(", "));
+    let mut salts = vec![0; 16 * 2 * rows];
     blake3::Hasher::new_derive_key("nexus-edge v1 salts").update(&bound).finalize_xof().fill(&mut salts);
-    page.expect("salts", format!("`{}`, `{}`", hex(&salts[..16]), hex(&salts[16..])));
+    page.expect("salts", format!("`{}`, `{}`", hex(&salts[..16]), hex(&salts[16..32])));
+
+    // One column: the data, zeros, random cells.
+    let mut column = vec![from_i64(0); rows];
+    column[..3].copy_from_slice(&values);
+    column.iter_mut().skip(rows / 2).zip(&cells).for_each(|(to, &c)| *to = F::from_u64(c));
+    let leaf = |i: usize| {
+        let x = ntt::point(layout.log_domain(), i);
+        let value = column.iter().rev().fold(from_i64(0), |y, &c| y * x + c);
+        let input = [&canonical(value).to_le_bytes()[..], &salts[16 * ntt::reverse(i, layout.log_domain())..][..16], &[0; 40]].concat();
+        *blake3::keyed_hash(&blake3::derive_key("nexus-edge v1 leaf-salted tensor", &1u64.to_le_bytes()), &input).as_bytes()
+    };
+    let mut level: Vec<[u8; 32]> = (0..2 * rows).map(leaf).collect();
+    for height in 1..=layout.log_domain() {
+        let key = blake3::derive_key("nexus-edge v1 node", &(height as u64).to_le_bytes());
+        level = level.as_chunks::<2>().0.iter().map(|pair| *blake3::keyed_hash(&key, pair.as_flattened()).as_bytes()).collect();
+    }
+    assert_eq!(level, [committed.root]);
     page.expect("root", hex(&committed.root));
     page.expect("commitment", hex(&tensor_commitment(&committed.root, &tensor, &parameters)));
     page.check();
