@@ -172,8 +172,13 @@ fn a_hiding_commitment() {
     let layout = &committed.layout;
     let numbers = [1, layout.log_rows, layout.columns, 1, 3].map(|n| (n as u64).to_le_bytes());
     let description = [parameters.to_bytes(), numbers.concat()].concat();
+    // dtype, rank, dimensions, no scale, zero point.
+    let what = [&[0u8, 2][..], &1u32.to_le_bytes(), &3u32.to_le_bytes(), &[0; 9]].concat();
+    let mut own = blake3::Hasher::new_derive_key("nexus-edge v1 bound seed");
+    let own = *own.update(seed.expose()).update(&(what.len() as u64).to_le_bytes()).update(&what).finalize().as_bytes();
+    page.expect("tensor's seed", hex(&own));
     let mut bound = blake3::Hasher::new_derive_key("nexus-edge v1 bound seed");
-    bound.update(seed.expose()).update(&(description.len() as u64).to_le_bytes()).update(&description);
+    bound.update(&own).update(&(description.len() as u64).to_le_bytes()).update(&description);
     values.iter().for_each(|&x| {
         bound.update(&canonical(x).to_le_bytes());
     });
