@@ -280,6 +280,8 @@ def test_nothing_is_left_but_one_link(tmp_path: Path) -> None:
         ((*PROVE, "--proof", "n", "--secret", "nothing"), ExitStatus.OPENING),
         ((*LINK, "--new-key", "k", "--new-secret", "model.secret", "--out", "l"), ExitStatus.USAGE),
         ((*LINK, "--new-key", "k", "--new-secret", "s", "--new-secret", "t", "--out", "l"), ExitStatus.USAGE),
+        ((*LINK, "--new-key", "k", "--new-secret", "s", "--out", "nowhere/l"), ExitStatus.FILE),
+        ((*PROVE, "--proof", "nowhere/p", "--secret", "model.secret"), ExitStatus.FILE),
     ],
 )
 def test_what_makes_no_sense(place: Place, words: tuple[str, ...], status: int) -> None:
@@ -297,7 +299,20 @@ def test_owners_choose_their_bounds(place: Place, tmp_path: Path) -> None:
     bounds = [str(14 + n % 2) for n in range(layers)]
     words = [word for bound in bounds for word in ("--bound", bound)]
     assert mine(*commit, "b", "--secret", "b.secret", *words)["secret"]["log_bounds"] == [int(bound) for bound in bounds]
-    # Renamed, or imported ahead, it is still the same model.
+    # Imported ahead, and renamed, it is still the same model.
+    assert mine("model", "import", "digits.tflite", "--private", *words, "--output", "m.nxm")["log_bounds"] == [
+        int(bound) for bound in bounds
+    ]
+    np.save(tmp_path / "x.npy", demo_digits()[0][0])
+    proved = mine("prove", "--model", "m.nxm", "--secret", "b.secret", "--input", "x.npy", "--proof", "p")
+    assert proved["secret"]["rows_opened"] > 0
+    fixed = mine("model", "commit", "m.nxm", "--private", "--key", "c", "--secret", "c.secret", "--bound", "16", status=ExitStatus.MODEL)
+    assert "bounds are fixed" in fixed["error"]["what"]
+    mine("prove", "--model", "m.nxm", "--input", "x.npy", "--proof", "p3", status=ExitStatus.USAGE)
+    mine("prove", "--model", "m.nxm", "--secret", "a.secret", "--input", "x.npy", "--proof", "p3", status=ExitStatus.MODEL)
+    mine("model", "import", "digits.tflite", "--output", "public.nxm")
+    mine(*commit[:2], "public.nxm", *commit[3:], "c", "--secret", "c.secret", status=ExitStatus.MODEL)
+    assert not {"c", "c.secret", "p3"} & {path.name for path in tmp_path.iterdir()}
     (tmp_path / "digits.tflite").rename(tmp_path / "renamed.tflite")
     mine("model", "register", "renamed.tflite", "--key", "b", "--secret", "b.secret", "--out", "r")
     assert mine("model", "verify-registration", "--key", "b", "--registration", "r")["verified"] is True

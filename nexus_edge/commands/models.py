@@ -95,6 +95,7 @@ def _check_secret(arguments: argparse.Namespace) -> None:
     if arguments.secret is None:
         return
     distinct(arguments.model, arguments.key, arguments.secret)
+    check_places(arguments.key, arguments.secret)
     check_no_secret(arguments.secret)
 
 
@@ -102,6 +103,13 @@ def check_no_secret(path: Path) -> None:
     """Raise if there is a secret."""
     if ModelSecretFile(path).exists():
         raise FileError("the secret of the model cannot be written", f"{path} exists already", "name another file")
+
+
+def check_places(*paths: Path) -> None:
+    """Raise, before rows are spent on it, if something could not be written for want of a folder."""
+    for path in paths:
+        if not path.parent.is_dir():
+            raise FileError("nothing can be written there", f"{path.parent} is no folder")
 
 
 def distinct(*paths: Path) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from nexus_edge.commands.models import check_no_secret, distinct, reopened, show_left
+from nexus_edge.commands.models import check_no_secret, check_places, distinct, reopened, show_left
 from nexus_edge.commands.result import Result, Stopwatch
 from nexus_edge.errors import NexusEdgeError, OpeningError, ProofRejected, UsageError
 from nexus_edge.files import read_bounded, write_whole
@@ -29,6 +29,7 @@ from nexus_edge.units import show_size, show_time
 def model_register(arguments: argparse.Namespace) -> Result:
     """`nexus-edge model register`."""
     distinct(arguments.model, arguments.key, arguments.secret, arguments.out)
+    check_places(arguments.out)
     watch = Stopwatch()
     public, secret = _read_pair(arguments)
     secret.read().check_room()
@@ -61,6 +62,7 @@ def model_link(arguments: argparse.Namespace) -> Result:
             "wrong usage", f"{len(keys)} new keys and {len(secrets)} new secrets", f"name 1 to {MOST_LINKED} of each, in pairs"
         )
     distinct(arguments.model, arguments.key, arguments.secret, arguments.out, *keys, *secrets)
+    check_places(arguments.out, *keys, *secrets)
     for path in secrets:
         check_no_secret(path)
     watch = Stopwatch()

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from nexus_edge.commands.models import distinct, import_model, reopened, show_forecast, show_left
+from nexus_edge.commands.models import check_places, distinct, import_model, reopened, show_forecast, show_left
 from nexus_edge.commands.openings import check_free, save_openings, tensor_places, usable
 from nexus_edge.commands.private import show_evidence
 from nexus_edge.commands.result import Result, Stopwatch
@@ -155,6 +155,7 @@ def _check_secret(arguments: argparse.Namespace, secret: ModelSecret) -> None:
     """What a secret fixes cannot be chosen again; and begin nothing that is hopeless."""
     written = [path for path in (arguments.output, *(arguments.input_opening or ()), *(arguments.output_opening or ())) if path is not None]
     distinct(arguments.model, arguments.secret, arguments.proof, *written)
+    check_places(arguments.proof, *written)
     if arguments.weights != "committed" or arguments.mode != "zk":
         raise UsageError("wrong usage", "private weights are committed, and their proofs are zero-knowledge")
     if arguments.security not in (100, secret.security) or arguments.semantics not in (None, secret.compiled.semantics):

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from nexus_edge.errors import OpeningError, ProofRejected, RejectReason
+from nexus_edge.errors import OpeningError, ProofRejected, RejectReason, UnsupportedModel
 from nexus_edge.proofs import _native
 from nexus_edge.proofs.container import MIB
 from nexus_edge.proofs.model import Model
@@ -108,13 +108,15 @@ def commit_model(model: Model, weights: WeightsMode = "committed", security: Sec
 
     `weights="committed"` makes a small key for verifiers without the weights; `"inside"` a larger key, and smaller, faster proofs. Proofs are
     zero-knowledge, or with `mode="plain"` a little faster and smaller and no secret of their input. Keys of the two modes have different
-    digests.
+    digests. The commitment to private weights has a secret, which counts what proofs open of it: `ProvingKey.save_secret` keeps it.
 
     >>> from nexus_edge.data import demo_model
     >>> key = commit_model(Model.from_tflite(demo_model()))
     >>> len(key.verifying_key.digest)
     32
     """
+    if model.is_private and weights == "inside":
+        raise UnsupportedModel("the weights are private", "a key with the weights inside shows them", "commit to them")
     with translated():
         native = model.native.commit(weights == "inside", security, mode)
     return ProvingKey(native, _fresh_secret(native))

@@ -84,7 +84,19 @@ def load_model(path: Path | str, semantics: str | None = None, private: PrivateF
         model = Model.from_bytes(data)
         if semantics not in (None, model.describe()["semantics"]):
             raise MalformedModel("the model's semantics are fixed", f"{path} is an imported program", "choose semantics when importing")
-        if private is not None and not model.is_private:
-            raise MalformedModel("the model's weights are not private", f"{path} is an imported public program", "use the .tflite file")
+        if private is not None:
+            _check_form(path, model, private)
         return model
     return Model.from_tflite(data, path.stem if name is None else name, semantics, private)
+
+
+def _check_form(path: Path, model: Model, form: PrivateForm) -> None:
+    """Raise unless an imported program is private, and with the bounds that are asked for."""
+    has = model.describe()["log_bounds"]
+    if has is None:
+        raise MalformedModel("the model's weights are not private", f"{path} is an imported public program", "use the .tflite file")
+    wanted = [form.log_bounds] * len(has) if isinstance(form.log_bounds, int) else form.log_bounds
+    if wanted is not None and list(wanted) != has:
+        raise MalformedModel(
+            "the model's bounds are fixed", f"{path} is an imported program with bounds {has}", "choose bounds when importing"
+        )

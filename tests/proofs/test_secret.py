@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from nexus_edge.cli import ExitStatus
 from nexus_edge.data import demo_digits, demo_model
-from nexus_edge.errors import OpeningError, OpeningSpent, ProofRejected, RejectReason
+from nexus_edge.errors import OpeningError, OpeningSpent, ProofRejected, RejectReason, UnsupportedModel
 from nexus_edge.proofs import (
     EvidenceRecord,
     HeldSecret,
@@ -241,6 +241,35 @@ def test_public_models_have_nothing_to_register(model: Model) -> None:
         verify_registration(public, Registration(public.digest, b""))
     for opened in (key.secret, commit_model(model, mode="plain").secret):
         assert opened is None or opened.read().account.opened == 0
+
+
+def test_a_key_with_private_weights_inside_is_refused(model: Model) -> None:
+    with pytest.raises(UnsupportedModel, match="shows them"):
+        commit_model(model, "inside")
+
+
+def test_every_changed_byte_is_refused(model: Model) -> None:
+    key = commit_model(model)
+    fresh = key.committed_again()
+    registration, linked = register(key), link(key, [fresh])
+    chance = np.random.default_rng(5)
+
+    def changed(body: bytes) -> bytes:
+        flipped = bytearray(body)
+        flipped[chance.integers(len(body))] ^= int(chance.integers(1, 256))
+        return bytes(flipped)
+
+    public, second = (VerifyingKey.from_bytes(one.verifying_key.to_bytes()) for one in (key, fresh))
+    for _ in range(60):
+        with pytest.raises(ProofRejected):
+            verify_registration(public, replace(registration, body=changed(registration.body)))
+        with pytest.raises(ProofRejected):
+            verify_link(second, replace(linked, body=changed(linked.body)))
+    for cut in (0, 31, 32, 1000, -1):
+        with pytest.raises(ProofRejected):
+            verify_registration(public, replace(registration, body=registration.body[:cut]))
+    assert not public.native.registered
+    assert not second.native.linked
 
 
 # Killed

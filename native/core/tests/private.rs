@@ -170,6 +170,34 @@ fn a_private_model_is_registered_linked_and_proved() {
     }
 }
 
+/// A key of any commitment of a model leads to those of all others, and a commitment is made again from its seed.
+#[test]
+fn keys_of_one_model_lead_to_each_other() {
+    let (program, weights) = private(1, Bounds::Default);
+    let seed = |n| Seed::from_bytes([n; 32]);
+    let made = |n| ProvingKey::with_seed(Program::clone(&program), weights.clone(), false, 100, Mode::Zk, Some(seed(n))).expect("provable");
+    let key = made(1);
+    let again = key.committed_again(seed(2)).expect("private");
+    let (first, second) = (key.verifying.to_bytes(), again.verifying.to_bytes());
+    let root = |key: &VerifyingKey| key.weights().root().expect("committed");
+    assert_eq!(again.verifying.registered_key().expect("own root").to_bytes(), first);
+    assert_eq!(key.verifying.linked_key(root(&again.verifying)).expect("private").to_bytes(), second);
+    assert_eq!(made(2).linked_to(root(&key.verifying)).expect("private").verifying.to_bytes(), second);
+    assert!(made(2).linked_to(root(&key.verifying)).expect("private").linked_to([0; 32]).is_err(), "linked already");
+    assert_eq!(again.verifying.digest(), key.verifying.digest());
+    assert_eq!((key.verifying.is_registered(), key.verifying.is_linked()), (false, true));
+    assert_eq!((again.verifying.is_registered(), again.verifying.is_linked()), (false, false));
+    let rows = key.verifying.hiding_layout().expect("provable").expect("hides");
+    assert_eq!(register(&key, &mut |_, _| true).expect("private").opened[0].as_ref().expect("hides").budget, rows.budget());
+
+    let (public, weights) = everything_with_weights(3, 1).finish(None).expect("a valid program");
+    let public = ProvingKey::new(Program::clone(&public), weights, false, 100, Mode::Zk).expect("provable");
+    assert!(public.verifying.linked_key([0; 32]).is_err());
+    assert!(public.verifying.hiding_layout().expect("provable").is_none());
+    assert!(public.verifying.is_registered() && public.verifying.is_linked());
+    assert!(public.linked_to([0; 32]).is_err());
+}
+
 #[test]
 fn the_prover_can_be_stopped() {
     let (program, weights) = private(1, Bounds::Default);
