@@ -103,9 +103,10 @@ def verify_command(arguments: argparse.Namespace) -> Result:
             key = VerifyingKey.from_bytes(key_bytes)
         inputs = None if arguments.input is None else read_tensors(arguments.input, key.inputs, "input")
         outputs = None if arguments.output is None else read_tensors(arguments.output, key.outputs, "output")
+        with watch.step("evidence"):
+            show_evidence(key, arguments)
         with watch.step("verify"):
             proof = Proof.from_bytes(proof_bytes)
-            show_evidence(key, arguments)
             verify(
                 key,
                 proof,
@@ -128,6 +129,7 @@ def verify_command(arguments: argparse.Namespace) -> Result:
         "verified": True,
         "verify_ms": watch.ms["verify"],
         "key_ms": watch.ms["key"],
+        "evidence_ms": watch.ms["evidence"],
         "security_bits": bits,
         "digest": key.digest.hex(),
         "context": proof.statement.context.hex(),
