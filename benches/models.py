@@ -89,7 +89,7 @@ def measure(model: Path, runs: int, weights: str, threads: int) -> dict[str, Mea
             ran=medians(ran, ("infer_ms",)),
             proved=medians(proved[mode], ("prove_ms", "proof_bytes", "peak_rss_bytes", "import_ms", "commit_ms")),
             phases=medians([each["phases_ms"] for each in proved[mode]], tuple(proved[mode][0]["phases_ms"])),
-            verified=medians(verified[mode], ("verify_ms", "key_ms")),
+            verified=medians(verified[mode], ("verify_ms", "compare_ms", "key_ms")),
         )
         for mode in MODES
     }
@@ -140,8 +140,8 @@ def conditions(arguments: argparse.Namespace) -> str:
 def summary(measured: Sequence[Measured]) -> str:
     """One line a model."""
     lines = [
-        "| model | cells | lookups | weights | import ms | commit ms | prove ms | peak MB | proof KB | key KB | key ms | verify ms | run ms | bits |",
-        "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
+        "| model | cells | lookups | weights | import ms | commit ms | prove ms | peak MB | proof KB | key KB | key ms | verify ms | compare ms | run ms | bits |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for one in measured:
         seen, proved = one.inspected, one.proved
@@ -157,6 +157,7 @@ def summary(measured: Sequence[Measured]) -> str:
             f"{one.committed['key_bytes'] / 1e3:.1f}",
             f"{one.verified['key_ms']:.1f}",
             f"{one.verified['verify_ms']:.2f}",
+            f"{one.verified['compare_ms']:.2f}",
             f"{one.ran['infer_ms']:.2f}",
             f"{seen['soundness']['bits']:.1f}",
         )

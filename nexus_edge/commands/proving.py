@@ -12,7 +12,7 @@ from nexus_edge.errors import NexusEdgeError, ProofRejected, UsageError
 from nexus_edge.files import read_bounded, write_whole
 from nexus_edge.memory import peak_rss
 from nexus_edge.progress import ProgressBars
-from nexus_edge.proofs import ModelSecret, ModelSecretFile, OpeningFile, Proof, VerifyingKey, commit_model, prove, verify
+from nexus_edge.proofs import ModelSecret, ModelSecretFile, OpeningFile, Proof, VerifyingKey, commit_model, compare, prove, verify
 from nexus_edge.proofs.arrays import read_tensors, write_tensors
 from nexus_edge.proofs.key import KEY_LIMIT
 from nexus_edge.proofs.ports import Array, Port
@@ -107,7 +107,9 @@ def verify_command(arguments: argparse.Namespace) -> Result:
             show_evidence(key, arguments)
         with watch.step("verify"):
             proof = Proof.from_bytes(proof_bytes)
-            verify(
+            verify(key, proof, context=arguments.context)
+        with watch.step("compare"):
+            compare(
                 key,
                 proof,
                 inputs=inputs,
@@ -118,7 +120,6 @@ def verify_command(arguments: argparse.Namespace) -> Result:
                 output_openings=[
                     OpeningFile(place.path) for place in tensor_places(arguments.output_opening, arguments.proof, "output", key.outputs)
                 ],
-                context=arguments.context,
             )
     except NexusEdgeError as failed:
         data["verify_ms"] = watch.ms.get("verify")
@@ -128,6 +129,7 @@ def verify_command(arguments: argparse.Namespace) -> Result:
     data |= {
         "verified": True,
         "verify_ms": watch.ms["verify"],
+        "compare_ms": watch.ms["compare"],
         "key_ms": watch.ms["key"],
         "evidence_ms": watch.ms["evidence"],
         "security_bits": bits,

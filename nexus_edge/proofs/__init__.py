@@ -21,7 +21,7 @@ from nexus_edge.proofs.proof import Proof, Statement  # noqa: E402
 from nexus_edge.proofs.proving import Proved, prove  # noqa: E402
 from nexus_edge.proofs.registration import Link, Registration, link, register, verify_link, verify_registration  # noqa: E402
 from nexus_edge.proofs.secret import HeldSecret, ModelSecret, ModelSecretFile  # noqa: E402
-from nexus_edge.proofs.verification import verify  # noqa: E402
+from nexus_edge.proofs.verification import compare, verify  # noqa: E402
 
 __all__ = [
     "EvidenceRecord",
@@ -45,6 +45,7 @@ __all__ = [
     "VerifyingKey",
     "commit_model",
     "commit_tensor",
+    "compare",
     "link",
     "load_model",
     "prove",

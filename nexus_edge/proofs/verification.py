@@ -47,6 +47,22 @@ def verify(
         _native.verify(key.native, proof.statement.native, proof.body)
     if context is not None and proof.statement.context != context:
         raise ProofRejected(RejectReason.CONTEXT, f"it is bound to context {proof.statement.context.hex()}")
+    compare(key, proof, inputs=inputs, outputs=outputs, input_openings=input_openings, output_openings=output_openings)
+
+
+def compare(
+    key: VerifyingKey,
+    proof: Proof,
+    *,
+    inputs: Sequence[Array] | None = None,
+    outputs: Sequence[Array] | None = None,
+    input_openings: Sequence[Opening | Holder | None] | None = None,
+    output_openings: Sequence[Opening | Holder | None] | None = None,
+) -> None:
+    """Raise `ProofRejected` unless the statement is about these arrays: what `verify` does after the proof is known to be valid.
+
+    It says nothing of the proof. A committed array is committed again, which takes longer than to verify most proofs.
+    """
     if inputs is not None:
         levels: list[Array | None] = [*to_integers(key.inputs, inputs)]
         _compare(key, key.inputs, proof.statement.inputs, levels, input_openings, RejectReason.INPUT)
