@@ -64,13 +64,18 @@ class HeldOpening:
     def save(self, path: Path | str, *, replace: bool = False) -> "OpeningFile":
         """Move it to a file of mode 0600, which from then on holds it. An existing file is replaced only if asked.
 
-        When this returns, the file is on the disk. Raises `FileError`; then it is still held here.
+        When this returns, the file is on the disk. Raises `FileError`; then it is still held here, unless the file may have it already.
         """
         with self._lock:
-            opening = self.read()
-            file = OpeningFile(path)
-            file.file.write(opening.to_bytes(), over=replace)
-            self._opening = None
+            opening, file = self.read(), OpeningFile(path)
+            data = opening.to_bytes()
+            self._opening = None  # never in two places, wherever the write breaks off
+            try:
+                file.file.write(data, over=replace)
+            except BaseException:
+                if file.file.lacks(data):
+                    self._opening = opening
+                raise
         return file
 
 

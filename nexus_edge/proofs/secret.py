@@ -217,11 +217,20 @@ class HeldSecret:
             self._secret = self.read().of(commitment).spent(rows, for_link=for_link)
 
     def save(self, path: Path | str) -> "ModelSecretFile":
-        """Move it to a new file of mode 0600, which from then on holds it; when this returns, it is on the disk."""
+        """Move it to a new file of mode 0600, which from then on holds it; when this returns, it is on the disk.
+
+        Raises `FileError`; then it is still held here, unless the file may have it already.
+        """
         with self._lock:
-            file = ModelSecretFile(path)
-            file.file.write(self.read().to_bytes(), over=False)
-            self._secret = None
+            secret, file = self.read(), ModelSecretFile(path)
+            data = secret.to_bytes()
+            self._secret = None  # never in two places, wherever the write breaks off
+            try:
+                file.file.write(data, over=False)
+            except BaseException:
+                if file.file.lacks(data):
+                    self._secret = secret
+                raise
         return file
 
 

@@ -109,6 +109,28 @@ def test_a_disk_that_fails(file: OpeningFile, monkeypatch: pytest.MonkeyPatch, f
     assert [path.name for path in file.path.parent.iterdir()] == ["op.bin"]
 
 
+def break_behind_the_rename(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Folders cannot be synced: the file has its new content and its name by then."""
+    real = os.fsync
+
+    def fail(handle: int) -> None:
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(5, "Input/output error")
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", fail)
+
+
+def test_a_save_that_fails_behind_the_rename_leaves_one_holder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    break_behind_the_rename(monkeypatch)
+    held = HeldOpening(opening())
+    with pytest.raises(FileError, match="Input/output"):
+        held.save(tmp_path / "op.bin")
+    assert OpeningFile(tmp_path / "op.bin").read().account.allowance == BUDGET
+    with pytest.raises(OpeningError, match="saved to a file"):
+        held.spend(COMMITMENT, [1])
+
+
 def test_an_opening_has_one_holder(tmp_path: Path) -> None:
     held = HeldOpening(opening())
     file = held.save(tmp_path / "op.bin")
