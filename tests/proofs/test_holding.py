@@ -144,6 +144,34 @@ def test_an_opening_has_one_holder(tmp_path: Path) -> None:
     assert file.read().account.allowance == BUDGET
 
 
+def in_a_fork(use: Callable[[], object]) -> str:
+    """What it raises there, or nothing."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            use()
+        except OpeningError as raised:
+            os.write(writing, str(raised).encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    os.waitpid(child, 0)
+    with os.fdopen(reading) as answer:
+        return answer.read()
+
+
+def test_a_fork_has_no_second_account(tmp_path: Path) -> None:
+    held = HeldOpening(opening())
+    for use in (lambda: held.spend(COMMITMENT, [1]), lambda: held.share(1), lambda: held.save(tmp_path / "op.bin")):
+        assert "this is a fork" in in_a_fork(use)
+    assert in_a_fork(held.read) == ""
+    assert list(tmp_path.iterdir()) == []
+    file = held.save(tmp_path / "op.bin")
+    assert in_a_fork(lambda: file.spend(COMMITMENT, [1])) == ""
+    assert file.read().account.opened == 1
+
+
 def test_a_file_beside_the_proof_is_replaced(file: OpeningFile) -> None:
     HeldOpening(opening(rows=(7,))).save(file.path, replace=True)
     assert opened(file.read()) == {7}

@@ -40,7 +40,7 @@ from nexus_edge.proofs import (
 from nexus_edge.proofs.rows import RowAccount
 from nexus_edge.proofs.secret import CompiledAs
 from nexus_edge.types import ModelDigest, PrivateForm, WeightsCommitment
-from tests.proofs.test_holding import CALLS_AT_MOST, Server, break_behind_the_rename
+from tests.proofs.test_holding import CALLS_AT_MOST, Server, break_behind_the_rename, in_a_fork
 
 LOG_DOMAIN, BUDGET, PER_PROOF = 12, 2048, 266
 SEED = bytes(range(0xA0, 0xC0))
@@ -127,6 +127,13 @@ def test_a_save_that_fails_behind_the_rename_leaves_one_holder(tmp_path: Path, m
     assert ModelSecretFile(tmp_path / "secret").exists()
     with pytest.raises(OpeningError, match="saved to a file"):
         held.spend(secret().commitment, [1])
+
+
+def test_a_fork_has_no_second_account(tmp_path: Path) -> None:
+    held = HeldSecret(secret())
+    for use in (lambda: held.spend(secret().commitment, [1]), lambda: held.save(tmp_path / "secret")):
+        assert "this is a fork" in in_a_fork(use)
+    assert in_a_fork(held.read) == ""
 
 
 # Rows that are kept for a link
