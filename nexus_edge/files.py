@@ -72,6 +72,16 @@ class SecretFile:
         """The content: always a whole one."""
         return read_bounded(self.path, self.limit, self.noun)
 
+    def lacks(self, data: bytes) -> bool:
+        """Whether this is certainly not its content: what cannot be read might be."""
+        try:
+            with self.path.open("rb") as file:
+                return file.read(len(data) + 1) != data
+        except FileNotFoundError:
+            return True
+        except OSError:
+            return False
+
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Nobody else is between `locked` and its end. Raises `FileError` if there is no file."""

@@ -4,6 +4,7 @@ One rule holds everywhere: the rows that a proof opens are counted, and on the d
 prover; a share is taken off the giver before it exists. A crash at any point can lose openings, and never gives one twice.
 """
 
+import os
 import threading
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,6 +15,7 @@ from nexus_edge.files import SecretFile
 from nexus_edge.proofs import _native
 from nexus_edge.proofs.opening import FORMAT, Opening, commitment_of
 from nexus_edge.proofs.ports import Array, Port
+from nexus_edge.proofs.rows import check_process
 from nexus_edge.types import SecurityBits, TensorCommitment
 
 NOUN = "opening"
@@ -33,10 +35,14 @@ class Holder(Protocol):
 
 
 class HeldOpening:
-    """An opening that this process holds, and loses when it ends. `save` moves it to a file."""
+    """An opening that this process holds, and loses when it ends. `save` moves it to a file.
+
+    A fork has a copy to read, with which it can open nothing: it would count for itself.
+    """
 
     def __init__(self, opening: Opening) -> None:
         self._opening: Opening | None = opening
+        self._process = os.getpid()
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
@@ -50,27 +56,37 @@ class HeldOpening:
             )
         return self._opening
 
+    def _own(self) -> Opening:
+        """The opening, for one who changes it."""
+        check_process(self._process, NOUN)
+        return self.read()
+
     def spend(self, commitment: TensorCommitment, rows: Iterable[int]) -> None:
         """Count rows as opened."""
         with self._lock:
-            self._opening = self.read().of(commitment).spent(rows)
+            self._opening = self._own().of(commitment).spent(rows)
 
     def share(self, proofs: int) -> "HeldOpening":
         """An opening for `proofs` proofs, taken off this one; 0 for one who only verifies. Raises `OpeningSpent`."""
         with self._lock:
-            self._opening, given = self.read().split(proofs)
+            self._opening, given = self._own().split(proofs)
         return HeldOpening(given)
 
     def save(self, path: Path | str, *, replace: bool = False) -> "OpeningFile":
         """Move it to a file of mode 0600, which from then on holds it. An existing file is replaced only if asked.
 
-        When this returns, the file is on the disk. Raises `FileError`; then it is still held here.
+        When this returns, the file is on the disk. Raises `FileError`; then it is still held here, unless the file may have it already.
         """
         with self._lock:
-            opening = self.read()
-            file = OpeningFile(path)
-            file.file.write(opening.to_bytes(), over=replace)
-            self._opening = None
+            opening, file = self._own(), OpeningFile(path)
+            data = opening.to_bytes()
+            self._opening = None  # never in two places, wherever the write breaks off
+            try:
+                file.file.write(data, over=replace)
+            except BaseException:
+                if file.file.lacks(data):
+                    self._opening = opening
+                raise
         return file
 
 

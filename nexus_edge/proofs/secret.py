@@ -9,6 +9,7 @@ The bytes are a container (`nexus_edge.proofs.container`), docs/protocol/files.m
 """
 
 import hashlib
+import os
 import struct
 import threading
 from collections.abc import Iterable, Mapping
@@ -20,7 +21,7 @@ from nexus_edge.errors import OpeningError, OpeningSpent
 from nexus_edge.files import SecretFile
 from nexus_edge.proofs import _native
 from nexus_edge.proofs.container import MIB, ContainerError, Format, Section
-from nexus_edge.proofs.rows import RowAccount
+from nexus_edge.proofs.rows import RowAccount, check_process
 from nexus_edge.types import ModelDigest, PrivateForm, SecurityBits, WeightsCommitment
 
 NOUN = "secret of the model"
@@ -199,10 +200,14 @@ class SecretHolder(Protocol):
 
 
 class HeldSecret:
-    """A secret that this process holds, and loses when it ends. `save` moves it to a file."""
+    """A secret that this process holds, and loses when it ends. `save` moves it to a file.
+
+    A fork has a copy to read, with which it can open nothing: it would count for itself.
+    """
 
     def __init__(self, secret: ModelSecret) -> None:
         self._secret: ModelSecret | None = secret
+        self._process = os.getpid()
         self._lock = threading.Lock()
 
     def read(self) -> ModelSecret:
@@ -211,17 +216,31 @@ class HeldSecret:
             raise OpeningError("the secret is not here", "it was saved to a file", "use the file: two holders of one secret count it twice")
         return self._secret
 
+    def _own(self) -> ModelSecret:
+        """The secret, for one who changes it."""
+        check_process(self._process, NOUN)
+        return self.read()
+
     def spend(self, commitment: WeightsCommitment, rows: Iterable[int], *, for_link: bool = False) -> None:
         """Count rows as opened."""
         with self._lock:
-            self._secret = self.read().of(commitment).spent(rows, for_link=for_link)
+            self._secret = self._own().of(commitment).spent(rows, for_link=for_link)
 
     def save(self, path: Path | str) -> "ModelSecretFile":
-        """Move it to a new file of mode 0600, which from then on holds it; when this returns, it is on the disk."""
+        """Move it to a new file of mode 0600, which from then on holds it; when this returns, it is on the disk.
+
+        Raises `FileError`; then it is still held here, unless the file may have it already.
+        """
         with self._lock:
-            file = ModelSecretFile(path)
-            file.file.write(self.read().to_bytes(), over=False)
-            self._secret = None
+            secret, file = self._own(), ModelSecretFile(path)
+            data = secret.to_bytes()
+            self._secret = None  # never in two places, wherever the write breaks off
+            try:
+                file.file.write(data, over=False)
+            except BaseException:
+                if file.file.lacks(data):
+                    self._secret = secret
+                raise
         return file
 
 

@@ -109,6 +109,28 @@ def test_a_disk_that_fails(file: OpeningFile, monkeypatch: pytest.MonkeyPatch, f
     assert [path.name for path in file.path.parent.iterdir()] == ["op.bin"]
 
 
+def break_behind_the_rename(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Folders cannot be synced: the file has its new content and its name by then."""
+    real = os.fsync
+
+    def fail(handle: int) -> None:
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(5, "Input/output error")
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", fail)
+
+
+def test_a_save_that_fails_behind_the_rename_leaves_one_holder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    break_behind_the_rename(monkeypatch)
+    held = HeldOpening(opening())
+    with pytest.raises(FileError, match="Input/output"):
+        held.save(tmp_path / "op.bin")
+    assert OpeningFile(tmp_path / "op.bin").read().account.allowance == BUDGET
+    with pytest.raises(OpeningError, match="saved to a file"):
+        held.spend(COMMITMENT, [1])
+
+
 def test_an_opening_has_one_holder(tmp_path: Path) -> None:
     held = HeldOpening(opening())
     file = held.save(tmp_path / "op.bin")
@@ -120,6 +142,34 @@ def test_an_opening_has_one_holder(tmp_path: Path) -> None:
     with pytest.raises(FileError, match="exists already"):
         file.share(1, tmp_path / "op.bin")
     assert file.read().account.allowance == BUDGET
+
+
+def in_a_fork(use: Callable[[], object]) -> str:
+    """What it raises there, or nothing."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            use()
+        except OpeningError as raised:
+            os.write(writing, str(raised).encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    os.waitpid(child, 0)
+    with os.fdopen(reading) as answer:
+        return answer.read()
+
+
+def test_a_fork_has_no_second_account(tmp_path: Path) -> None:
+    held = HeldOpening(opening())
+    for use in (lambda: held.spend(COMMITMENT, [1]), lambda: held.share(1), lambda: held.save(tmp_path / "op.bin")):
+        assert "this is a fork" in in_a_fork(use)
+    assert in_a_fork(held.read) == ""
+    assert list(tmp_path.iterdir()) == []
+    file = held.save(tmp_path / "op.bin")
+    assert in_a_fork(lambda: file.spend(COMMITMENT, [1])) == ""
+    assert file.read().account.opened == 1
 
 
 def test_a_file_beside_the_proof_is_replaced(file: OpeningFile) -> None:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from nexus_edge.cli import ExitStatus
 from nexus_edge.data import demo_digits, demo_model
-from nexus_edge.errors import OpeningError, OpeningSpent, ProofRejected, RejectReason, UnsupportedModel
+from nexus_edge.errors import FileError, OpeningError, OpeningSpent, ProofRejected, RejectReason, UnsupportedModel
 from nexus_edge.proofs import (
     EvidenceRecord,
     HeldSecret,
@@ -40,7 +40,7 @@ from nexus_edge.proofs import (
 from nexus_edge.proofs.rows import RowAccount
 from nexus_edge.proofs.secret import CompiledAs
 from nexus_edge.types import ModelDigest, PrivateForm, WeightsCommitment
-from tests.proofs.test_holding import CALLS_AT_MOST, Server
+from tests.proofs.test_holding import CALLS_AT_MOST, Server, break_behind_the_rename, in_a_fork
 
 LOG_DOMAIN, BUDGET, PER_PROOF = 12, 2048, 266
 SEED = bytes(range(0xA0, 0xC0))
@@ -117,6 +117,23 @@ def test_a_secret_is_not_shown() -> None:
     for shown in (repr(one), str(one), repr(HeldSecret(one)), json.dumps(one.describe())):
         assert SEED.hex() not in shown
         assert repr(SEED)[2:-1] not in shown
+
+
+def test_a_save_that_fails_behind_the_rename_leaves_one_holder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    break_behind_the_rename(monkeypatch)
+    held = HeldSecret(secret())
+    with pytest.raises(FileError, match="Input/output"):
+        held.save(tmp_path / "secret")
+    assert ModelSecretFile(tmp_path / "secret").exists()
+    with pytest.raises(OpeningError, match="saved to a file"):
+        held.spend(secret().commitment, [1])
+
+
+def test_a_fork_has_no_second_account(tmp_path: Path) -> None:
+    held = HeldSecret(secret())
+    for use in (lambda: held.spend(secret().commitment, [1]), lambda: held.save(tmp_path / "secret")):
+        assert "this is a fork" in in_a_fork(use)
+    assert in_a_fork(held.read) == ""
 
 
 # Rows that are kept for a link
