@@ -275,3 +275,11 @@ def test_two_models_in_a_row(session: Session) -> None:
     assert verified[1]["outputs"] == [{"name": "y", "commitment": None}]
     session("verify", "--key", "second.vk", "--proof", "p2", "--output", "y.npy")
     assert np.load(session.place / "m.npy").tobytes() not in (session.place / "p2").read_bytes()
+
+
+@pytest.mark.parametrize("words", [("--proof", "own"), ("--output", "own"), ("--hide-output", "--output-opening", "own")])
+def test_nothing_is_written_over_an_opening(session: Session, words: tuple[str, ...]) -> None:
+    session("commit", "--model", "m.tflite", "--input", "x.npy", "--opening", "own")
+    session.prove("--input-opening", "own", *words, status=ExitStatus.USAGE)
+    assert session.opening("own").account.opened == 0
+    assert session.files() == {"own"}

@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from nexus_edge.commands.models import check_places, distinct, import_model, reopened, show_forecast, show_left
@@ -157,7 +158,7 @@ def _stated(ports: Sequence[Port], tensors: Sequence[TensorCommitment | Array]) 
 
 def _check_secret(arguments: argparse.Namespace, secret: ModelSecret) -> None:
     """What a secret fixes cannot be chosen again; and begin nothing that is hopeless."""
-    written = [path for path in (arguments.output, *(arguments.input_opening or ()), *(arguments.output_opening or ())) if path is not None]
+    written = _written(arguments)
     distinct(arguments.model, arguments.secret, arguments.proof, *written)
     check_places(arguments.proof, *written)
     if arguments.weights != "committed" or arguments.mode != "zk":
@@ -167,9 +168,16 @@ def _check_secret(arguments: argparse.Namespace, secret: ModelSecret) -> None:
     secret.check_room()
 
 
+def _written(arguments: argparse.Namespace) -> list[Path]:
+    """What is written beside the proof, as far as the user named it."""
+    return [path for path in (arguments.output, *(arguments.input_opening or ()), *(arguments.output_opening or ())) if path is not None]
+
+
 def _check_usage(arguments: argparse.Namespace) -> None:
     """What options cannot go together."""
     openings = arguments.input_opening or arguments.output_opening
+    if openings:
+        distinct(arguments.model, arguments.proof, *_written(arguments))
     if openings and arguments.mode == "plain":
         raise UsageError("wrong usage", "plain proofs have no openings: they hide nothing", "leave --mode plain away")
     if arguments.input_opening and arguments.clear_input:
