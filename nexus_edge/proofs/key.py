@@ -117,6 +117,8 @@ def commit_model(model: Model, weights: WeightsMode = "committed", security: Sec
     """
     if model.is_private and weights == "inside":
         raise UnsupportedModel("the weights are private", "a key with the weights inside shows them", "commit to them")
+    if model.is_private and mode == "plain":
+        raise UnsupportedModel("the weights are private", "plain proofs show functions of them", "make zero-knowledge proofs")
     with translated():
         native = model.native.commit(weights == "inside", security, mode)
     return ProvingKey(native, _fresh_secret(native))

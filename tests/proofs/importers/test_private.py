@@ -125,18 +125,22 @@ def test_private_models_are_registered_and_linked() -> None:
 
 
 def test_private_models_are_proved() -> None:
-    key, other = (
-        commit_model(Model.from_tflite(data, private=PRIVATE), mode="plain") for data in (demo_model(), with_other_weights(demo_model(), 1))
-    )
+    key, other = (commit_model(Model.from_tflite(data, private=PRIVATE)) for data in (demo_model(), with_other_weights(demo_model(), 1)))
     image, _ = demo_digits()[0]
-    proof = prove(key, [image]).proof
+    proved = prove(key, [image])
+    proof = proved.proof
     with pytest.raises(ProofRejected, match="no verified registration"):
         verify(key.verifying_key, proof)
     registration, _ = key.native.register()
     _native.verify_registration(key.verifying_key.native, registration)
-    verify(key.verifying_key, proof, inputs=[image])
+    verify(key.verifying_key, proof, inputs=[image], input_openings=proved.input_openings)
     with pytest.raises(ProofRejected):
         verify(other.verifying_key, proof)
+
+
+def test_plain_proofs_would_show_private_weights() -> None:
+    with pytest.raises(UnsupportedModel, match="plain proofs show"):
+        commit_model(Model.from_tflite(demo_model(), private=PRIVATE), mode="plain")
 
 
 def test_no_proof_of_private_weights_leaves_uncounted() -> None:
