@@ -8,7 +8,9 @@
 Nothing else: the file ends with the last section. Every length is compared with its bound before a byte of that section is touched.
 """
 
+import hashlib
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -89,3 +91,22 @@ class Format:
     @property
     def _header_length(self) -> int:
         return len(self.magic) + 4 + 8 * len(self.sections)
+
+
+class CheckedFormat(Format):
+    """A container whose last section is the SHA-256 of those before it: against damage, not against malice."""
+
+    def encode(self, *parts: bytes) -> bytes:
+        """The container of all sections but the checksum, which is added."""
+        return super().encode(*parts, self._checksum(parts))
+
+    def decode(self, data: bytes) -> tuple[bytes, ...]:
+        """The sections without the checksum, or `ContainerError`."""
+        *parts, checksum = super().decode(data)
+        if checksum != self._checksum(parts):
+            raise ContainerError(Fault.MALFORMED, "its checksum is wrong")
+        return tuple(parts)
+
+    @staticmethod
+    def _checksum(parts: Iterable[bytes]) -> bytes:
+        return hashlib.sha256(b"".join(parts)).digest()

@@ -4,18 +4,15 @@ One rule holds everywhere: the rows that a proof opens are counted, and on the d
 prover; a share is taken off the giver before it exists. A crash at any point can lose openings, and never gives one twice.
 """
 
-import os
-import threading
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
 
-from nexus_edge.errors import FileError, OpeningError
-from nexus_edge.files import SecretFile
+from nexus_edge.errors import FileError
 from nexus_edge.proofs import _native
+from nexus_edge.proofs.keeping import InFile, InMemory
 from nexus_edge.proofs.opening import FORMAT, Opening, commitment_of
 from nexus_edge.proofs.ports import Array, Port
-from nexus_edge.proofs.rows import check_process
 from nexus_edge.types import SecurityBits, TensorCommitment
 
 NOUN = "opening"
@@ -34,101 +31,68 @@ class Holder(Protocol):
         """
 
 
-class HeldOpening:
+class HeldOpening(InMemory[Opening]):
     """An opening that this process holds, and loses when it ends. `save` moves it to a file.
 
     A fork has a copy to read, with which it can open nothing: it would count for itself.
     """
 
     def __init__(self, opening: Opening) -> None:
-        self._opening: Opening | None = opening
-        self._process = os.getpid()
-        self._lock = threading.Lock()
+        super().__init__(opening, NOUN)
 
     def __repr__(self) -> str:
-        return f"HeldOpening({self._opening})"
-
-    def read(self) -> Opening:
-        """The opening as it stands."""
-        if self._opening is None:
-            raise OpeningError(
-                "the opening is not here", "it was saved to a file", "use the file: two holders of one opening would count it twice"
-            )
-        return self._opening
-
-    def _own(self) -> Opening:
-        """The opening, for one who changes it."""
-        check_process(self._process, NOUN)
-        return self.read()
+        return f"HeldOpening({self._value})"
 
     def spend(self, commitment: TensorCommitment, rows: Iterable[int]) -> None:
         """Count rows as opened."""
-        with self._lock:
-            self._opening = self._own().of(commitment).spent(rows)
+        self.change(lambda opening: opening.of(commitment).spent(rows))
 
     def share(self, proofs: int) -> "HeldOpening":
         """An opening for `proofs` proofs, taken off this one; 0 for one who only verifies. Raises `OpeningSpent`."""
-        with self._lock:
-            self._opening, given = self._own().split(proofs)
-        return HeldOpening(given)
+        return HeldOpening(_share(self, proofs))
 
     def save(self, path: Path | str, *, replace: bool = False) -> "OpeningFile":
         """Move it to a file of mode 0600, which from then on holds it. An existing file is replaced only if asked.
 
         When this returns, the file is on the disk. Raises `FileError`; then it is still held here, unless the file may have it already.
         """
-        with self._lock:
-            opening, file = self._own(), OpeningFile(path)
-            data = opening.to_bytes()
-            self._opening = None  # never in two places, wherever the write breaks off
-            try:
-                file.file.write(data, over=replace)
-            except BaseException:
-                if file.file.lacks(data):
-                    self._opening = opening
-                raise
+        file = OpeningFile(path)
+        self.move(file.file, over=replace)
         return file
 
 
-class OpeningFile:
+class OpeningFile(InFile[Opening]):
     """An opening in a file. Any number of threads and processes may use it at once; a copy of the file would count for itself, so share instead."""
 
     def __init__(self, path: Path | str) -> None:
-        self.file = SecretFile(Path(path), FORMAT.limit, NOUN)
-
-    @property
-    def path(self) -> Path:
-        """Where it is."""
-        return self.file.path
-
-    def exists(self) -> bool:
-        """Whether there is an opening."""
-        return self.file.exists()
-
-    def read(self) -> Opening:
-        """The opening as it stands."""
-        if not self.exists():
-            raise OpeningError(
-                "there is no opening", f"{self.path} does not exist or is empty", "whoever made the commitment has its opening"
-            )
-        return Opening.from_bytes(self.file.read())
+        super().__init__(path, FORMAT.limit, NOUN, Opening.from_bytes, "whoever made the commitment has its opening")
 
     def spend(self, commitment: TensorCommitment, rows: Iterable[int]) -> None:
         """Count rows as opened; when this returns, they are on the disk."""
-        with self.file.locked():
-            self.file.replace(self.read().of(commitment).spent(rows).to_bytes())
+        self.change(lambda opening: opening.of(commitment).spent(rows))
 
     def share(self, proofs: int, path: Path | str) -> "OpeningFile":
         """A new file with an opening for `proofs` proofs, taken off this one; 0 for one who only verifies. Raises `OpeningSpent`."""
         other = OpeningFile(path)
         if other.exists():
             raise FileError(f"the {NOUN} cannot be written", f"{other.path} exists already", "name another file")
-        with self.file.locked():
-            kept, given = self.read().split(proofs)
-            self.file.replace(kept.to_bytes())
+        given = _share(self, proofs)
         # Killed here, the share is lost. The other way round it would count twice.
         other.file.write(given.to_bytes(), over=False)
         return other
+
+
+def _share(holder: HeldOpening | OpeningFile, proofs: int) -> Opening:
+    """Take an opening for `proofs` proofs off a holder's."""
+    shares: list[Opening] = []
+
+    def kept(opening: Opening) -> Opening:
+        kept, given = opening.split(proofs)
+        shares.append(given)
+        return kept
+
+    holder.change(kept)
+    return shares[0]
 
 
 def commit_tensor(port: Port, array: Array, security: SecurityBits = 100) -> HeldOpening:

@@ -8,7 +8,6 @@ may open and has opened.
 The bytes are a container (`nexus_edge.proofs.container`), docs/protocol/files.md.
 """
 
-import hashlib
 import math
 import struct
 from collections.abc import Iterable
@@ -17,13 +16,13 @@ from typing import Any
 
 from nexus_edge.errors import OpeningError
 from nexus_edge.proofs import _native
-from nexus_edge.proofs.container import MIB, ContainerError, Format, Section
+from nexus_edge.proofs.container import MIB, CheckedFormat, ContainerError, Section
 from nexus_edge.proofs.native_errors import translated
 from nexus_edge.proofs.ports import Array, Port, TensorType
 from nexus_edge.proofs.rows import RowAccount
 from nexus_edge.types import SecurityBits, TensorCommitment
 
-FORMAT = Format(
+FORMAT = CheckedFormat(
     b"NXEOPENG",
     1,
     (Section("tensor", 64), Section("commitment", 32), Section("seed", 32), Section("account", 512 * MIB), Section("checksum", 32)),
@@ -102,17 +101,15 @@ class Opening:
     def to_bytes(self) -> bytes:
         """The file. It holds the seed: only for its owner's eyes."""
         parts = (_encode_tensor(self.tensor, self.security), self.commitment, self.seed.expose(), self.account.to_bytes())
-        return FORMAT.encode(*parts, _checksum(parts))
+        return FORMAT.encode(*parts)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "Opening":
         """Decode strictly. Raises `OpeningError`."""
         try:
-            *parts, checksum = FORMAT.decode(data)
+            parts = FORMAT.decode(data)
         except ContainerError as broken:
             raise _damaged(broken.why) from broken
-        if checksum != _checksum(parts):
-            raise _damaged("its checksum is wrong")
         encoded, commitment, seed, account = parts
         tensor, security = _decode_tensor(encoded)
         if (len(commitment), len(seed)) != (32, 32):
@@ -155,11 +152,6 @@ def _decode_tensor(data: bytes) -> tuple[TensorType, SecurityBits]:
     if _encode_tensor(tensor, security) != data:
         raise _damaged("its tensor is not canonical")
     return tensor, security
-
-
-def _checksum(parts: Iterable[bytes]) -> bytes:
-    """Against damage, not against malice: who can write the file is its owner."""
-    return hashlib.sha256(b"".join(parts)).digest()
 
 
 def _damaged(why: str) -> OpeningError:

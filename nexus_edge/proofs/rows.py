@@ -4,23 +4,14 @@ It is the same for a tensor and for private weights. Accounts of several holders
 allowances sum to at most the commitment's budget: shares may open different rows.
 """
 
-import os
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from nexus_edge.errors import OpeningError, OpeningSpent
+from nexus_edge.errors import OpeningSpent
 
 AGAIN = "commit afresh, or ask the owner of the commitment for a share with more openings"
-
-
-def check_process(holder: int, noun: str) -> None:
-    """Raise `OpeningError` unless this is the process that holds an account in memory: a fork's copy of it would count for itself."""
-    if os.getpid() != holder:
-        raise OpeningError(
-            f"the {noun} is not here", f"process {holder} holds it, and this is a fork", "save it to a file, which all can use"
-        )
 
 
 @dataclass(frozen=True)

@@ -8,24 +8,21 @@ proofs can compute functions of the weights.
 The bytes are a container (`nexus_edge.proofs.container`), docs/protocol/files.md.
 """
 
-import hashlib
-import os
 import struct
-import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from nexus_edge.errors import OpeningError, OpeningSpent
-from nexus_edge.files import SecretFile
 from nexus_edge.proofs import _native
-from nexus_edge.proofs.container import MIB, ContainerError, Format, Section
-from nexus_edge.proofs.rows import RowAccount, check_process
+from nexus_edge.proofs.container import MIB, CheckedFormat, ContainerError, Section
+from nexus_edge.proofs.keeping import InFile, InMemory
+from nexus_edge.proofs.rows import RowAccount
 from nexus_edge.types import ModelDigest, PrivateForm, SecurityBits, WeightsCommitment
 
 NOUN = "secret of the model"
-FORMAT = Format(
+FORMAT = CheckedFormat(
     b"NXESECRT",
     1,
     (
@@ -161,17 +158,15 @@ class ModelSecret:
         rows = _ROWS.pack(self.sizes["log_domain"], self.sizes["budget"], self.sizes["per_proof"])
         commitments = self.registered + self.commitment
         parts = (program, self.digest, commitments, self.seed.expose(), rows, self.account.to_bytes())
-        return FORMAT.encode(*parts, _checksum(parts))
+        return FORMAT.encode(*parts)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "ModelSecret":
         """Decode strictly. Raises `OpeningError`."""
         try:
-            *parts, checksum = FORMAT.decode(data)
+            parts = FORMAT.decode(data)
         except ContainerError as broken:
             raise _damaged(broken.why) from broken
-        if checksum != _checksum(parts):
-            raise _damaged("its checksum is wrong")
         program, digest, commitments, seed, rows, account = parts
         if (len(digest), len(commitments), len(seed), len(rows)) != (32, 64, 32, _ROWS.size) or len(program) < 4:
             raise _damaged("its parts have other lengths")
@@ -199,83 +194,38 @@ class SecretHolder(Protocol):
         """Count rows of a commitment as opened, for good. Raises, having counted nothing, `OpeningSpent` or `OpeningError`."""
 
 
-class HeldSecret:
+class HeldSecret(InMemory[ModelSecret]):
     """A secret that this process holds, and loses when it ends. `save` moves it to a file.
 
     A fork has a copy to read, with which it can open nothing: it would count for itself.
     """
 
     def __init__(self, secret: ModelSecret) -> None:
-        self._secret: ModelSecret | None = secret
-        self._process = os.getpid()
-        self._lock = threading.Lock()
-
-    def read(self) -> ModelSecret:
-        """The secret as it stands."""
-        if self._secret is None:
-            raise OpeningError("the secret is not here", "it was saved to a file", "use the file: two holders of one secret count it twice")
-        return self._secret
-
-    def _own(self) -> ModelSecret:
-        """The secret, for one who changes it."""
-        check_process(self._process, NOUN)
-        return self.read()
+        super().__init__(secret, NOUN)
 
     def spend(self, commitment: WeightsCommitment, rows: Iterable[int], *, for_link: bool = False) -> None:
         """Count rows as opened."""
-        with self._lock:
-            self._secret = self._own().of(commitment).spent(rows, for_link=for_link)
+        self.change(lambda secret: secret.of(commitment).spent(rows, for_link=for_link))
 
     def save(self, path: Path | str) -> "ModelSecretFile":
         """Move it to a new file of mode 0600, which from then on holds it; when this returns, it is on the disk.
 
         Raises `FileError`; then it is still held here, unless the file may have it already.
         """
-        with self._lock:
-            secret, file = self._own(), ModelSecretFile(path)
-            data = secret.to_bytes()
-            self._secret = None  # never in two places, wherever the write breaks off
-            try:
-                file.file.write(data, over=False)
-            except BaseException:
-                if file.file.lacks(data):
-                    self._secret = secret
-                raise
+        file = ModelSecretFile(path)
+        self.move(file.file, over=False)
         return file
 
 
-class ModelSecretFile:
+class ModelSecretFile(InFile[ModelSecret]):
     """A secret in a file. Any number of threads and processes may use it at once; a copy of the file would count for itself: never make one."""
 
     def __init__(self, path: Path | str) -> None:
-        self.file = SecretFile(Path(path), FORMAT.limit, NOUN)
-
-    @property
-    def path(self) -> Path:
-        """Where it is."""
-        return self.file.path
-
-    def exists(self) -> bool:
-        """Whether there is a secret."""
-        return self.file.exists()
-
-    def read(self) -> ModelSecret:
-        """The secret as it stands."""
-        if not self.exists():
-            raise OpeningError(
-                "there is no secret", f"{self.path} does not exist or is empty", "`nexus-edge model commit --private` makes one"
-            )
-        return ModelSecret.from_bytes(self.file.read())
+        super().__init__(path, FORMAT.limit, NOUN, ModelSecret.from_bytes, "`nexus-edge model commit --private` makes one")
 
     def spend(self, commitment: WeightsCommitment, rows: Iterable[int], *, for_link: bool = False) -> None:
         """Count rows as opened; when this returns, they are on the disk."""
-        with self.file.locked():
-            self.file.replace(self.read().of(commitment).spent(rows, for_link=for_link).to_bytes())
-
-
-def _checksum(parts: Iterable[bytes]) -> bytes:
-    """Against damage, not against malice: who can write the file is its owner."""
-    return hashlib.sha256(b"".join(parts)).digest()
+        self.change(lambda secret: secret.of(commitment).spent(rows, for_link=for_link))
 
 
 def _damaged(why: str) -> OpeningError:

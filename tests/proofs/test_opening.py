@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from nexus_edge.errors import OpeningError, OpeningSpent
 from nexus_edge.proofs import Opening, _native
-from nexus_edge.proofs.opening import FORMAT, _checksum, commitment_of
+from nexus_edge.proofs.opening import FORMAT, commitment_of
 from nexus_edge.proofs.ports import TensorType
 from nexus_edge.types import SecurityBits, TensorCommitment
 
@@ -155,7 +155,7 @@ def test_what_no_opening_says(section: int, content: bytes) -> None:
     parts = list(FORMAT.decode(opening().to_bytes())[:4])
     parts[section] = content
     with pytest.raises(OpeningError):
-        Opening.from_bytes(FORMAT.encode(*parts, _checksum(parts)))
+        Opening.from_bytes(FORMAT.encode(*parts))
 
 
 def test_the_seed_is_never_shown() -> None:

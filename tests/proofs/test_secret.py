@@ -256,8 +256,10 @@ def test_public_models_have_nothing_to_register(model: Model) -> None:
     public = commit_model(Model.from_tflite(demo_model())).verifying_key
     with pytest.raises(ProofRejected, match="no private weights"):
         verify_registration(public, Registration(public.digest, b""))
-    for opened in (key.secret, commit_model(model, mode="plain").secret):
-        assert opened is None or opened.read().account.opened == 0
+    assert key.secret is not None
+    assert key.secret.read().account.opened == 0
+    with pytest.raises(UnsupportedModel, match="plain proofs show functions of them"):
+        commit_model(model, mode="plain")
 
 
 def test_a_key_with_private_weights_inside_is_refused(model: Model) -> None:
