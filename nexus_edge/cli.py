@@ -15,14 +15,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from nexus_edge.errors import (
+    AgentUnavailable,
     BadInput,
     Cancelled,
+    ConfigError,
     FileError,
+    IdentityError,
+    JobFailed,
+    LedgerError,
     ModelError,
     NativeModuleMissing,
     NexusEdgeError,
     NoRandomness,
     OpeningError,
+    PeerError,
     ProofRejected,
     UnsupportedCpu,
     UsageError,
@@ -46,6 +52,11 @@ class ExitStatus(IntEnum):
     FILE = 6
     MACHINE = 7
     OPENING = 8
+    AGENT = 9
+    PEER = 10
+    LEDGER = 11
+    JOB = 12
+    CONFIG = 78
     INTERRUPTED = 130
 
 
@@ -56,6 +67,12 @@ _STATUS_OF_ERROR: tuple[tuple[type[BaseException], ExitStatus], ...] = (
     (ProofRejected, ExitStatus.REJECTED),
     (FileError, ExitStatus.FILE),
     (OpeningError, ExitStatus.OPENING),
+    (AgentUnavailable, ExitStatus.AGENT),
+    (PeerError, ExitStatus.PEER),
+    (LedgerError, ExitStatus.LEDGER),
+    (JobFailed, ExitStatus.JOB),
+    (ConfigError, ExitStatus.CONFIG),
+    (IdentityError, ExitStatus.CONFIG),
     (NoRandomness, ExitStatus.MACHINE),
     (UnsupportedCpu, ExitStatus.MACHINE),
     (NativeModuleMissing, ExitStatus.MACHINE),

@@ -91,6 +91,30 @@ class OpeningSpent(OpeningError):
     """The rows that may still be opened of a commitment are fewer than were asked for."""
 
 
+class ConfigError(NexusEdgeError):
+    """A setting is unknown, malformed or out of range: names the key and where it was set."""
+
+
+class IdentityError(NexusEdgeError):
+    """A node key or node id is missing, malformed, unsafe or protected by another password."""
+
+
+class AgentUnavailable(NexusEdgeError):
+    """No agent answers on the admin socket, or it went away."""
+
+
+class PeerError(NexusEdgeError):
+    """A peer cannot be reached, is not who it should be, or said something that makes no sense."""
+
+
+class LedgerError(NexusEdgeError):
+    """The ledger cannot be opened, read or written, or contradicts itself."""
+
+
+class JobFailed(NexusEdgeError):
+    """A job ended without a verified answer: the reason, and what was tried."""
+
+
 class VerifierFailed(NexusEdgeError):
     """A process that was asked to verify a proof did not: it refused, or could not run."""
 

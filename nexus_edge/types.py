@@ -18,6 +18,21 @@ Context = NewType("Context", bytes)
 
 NO_CONTEXT = Context(bytes(32))
 
+NodeId = NewType("NodeId", bytes)
+"""A node's Ed25519 public key: 32 bytes, none of small order."""
+
+Digest = NewType("Digest", bytes)
+"""32 bytes of BLAKE3 under the domain of what they name."""
+
+JobId = NewType("JobId", bytes)
+"""16 random bytes that the requester chose; they follow a job through logs, receipts and screens."""
+
+MicroCredits = NewType("MicroCredits", int)
+"""Money. One credit is a million; one is a core-millisecond of a reference core."""
+
+UnixMs = NewType("UnixMs", int)
+"""A wall clock's milliseconds since 1970: for records and people, never for money or deadlines."""
+
 Milliseconds = NewType("Milliseconds", float)
 
 Bytes = NewType("Bytes", int)
