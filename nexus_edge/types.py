@@ -30,8 +30,12 @@ JobId = NewType("JobId", bytes)
 MicroCredits = NewType("MicroCredits", int)
 """Money. One credit is a million; one is a core-millisecond of a reference core."""
 
+NOTHING = MicroCredits(0)
+
 UnixMs = NewType("UnixMs", int)
 """A wall clock's milliseconds since 1970: for records and people, never for money or deadlines."""
+
+EPOCH = UnixMs(0)
 
 Milliseconds = NewType("Milliseconds", float)
 

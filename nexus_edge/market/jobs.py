@@ -1,0 +1,338 @@
+"""A requester's job: frozen state, events, and the pure `apply` that rebuilds the one from the others.
+
+Events are written, and on the disk, before what they permit is sent. `docs/mesh-protocol.md` has the table of states.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, fields, replace
+from enum import StrEnum
+from typing import Any, ClassVar, Final, TypeVar
+
+from nexus_edge.errors import LedgerError
+from nexus_edge.types import NOTHING, Digest, JobId, MicroCredits, ModelDigest, NodeId, UnixMs
+from nexus_edge.wire.cbor import Value
+from nexus_edge.wire.objects import Mode, OutputMode
+
+ATTEMPTS: Final = 3
+"""Workers that may accept one job, one after the other."""
+OFFERS: Final = 24
+"""Leases that may be offered for one job: some are refused because something changed since the quote."""
+
+
+class Phase(StrEnum):
+    """Where a job stands. `deferred` and `sampled` jobs will add owing-proof, audited and frozen between delivered and verified."""
+
+    NEW = "new"
+    OFFERED = "offered"
+    ACCEPTED = "accepted"
+    DELIVERED = "delivered"
+    VERIFIED = "verified"
+    PAYING = "paying"
+    SETTLED = "settled"
+    FAILED = "failed"
+    CANCELLING = "cancelling"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing more happens."""
+        return self in (Phase.SETTLED, Phase.FAILED, Phase.CANCELLED)
+
+
+class Outcome(StrEnum):
+    """How an attempt ended."""
+
+    OPEN = "open"
+    DECLINED = "declined"
+    LOST = "lost"
+    FAILED = "worker-failed"
+    INVALID = "invalid-proof"
+    VERIFIED = "verified"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One lease with one worker."""
+
+    number: int
+    worker: NodeId
+    lease: Digest
+    price: MicroCredits
+    start_fee: MicroCredits
+    accepted: bool = False
+    outcome: Outcome = Outcome.OPEN
+    reason: str = ""
+    result: Digest | None = None
+    output: Digest | None = None
+    notice: Digest | None = None
+    proof: Digest | None = None
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job as its events tell it."""
+
+    id: JobId
+    at: UnixMs
+    model: ModelDigest
+    sem: str
+    params: str
+    mode: Mode
+    outm: OutputMode
+    inc: Digest
+    input: Digest
+    """The blob of the `InputUpload`: data and seeds."""
+    input_bytes: int
+    max_price: MicroCredits
+    deadline_ms: int
+    worker: NodeId | None
+    """The only worker that may have it, if the user said so."""
+    phase: Phase = Phase.NEW
+    attempts: tuple[Attempt, ...] = ()
+    rejected: tuple[str, ...] = ()
+    """Why the others did not get the last lease, one line each."""
+    reason: str = ""
+    entry: Digest | None = None
+    paid: MicroCredits = NOTHING
+    verify_ms: int = 0
+    ended: UnixMs | None = None
+
+    @property
+    def attempt(self) -> Attempt:
+        """The last attempt."""
+        return self.attempts[-1]
+
+    @property
+    def accepted(self) -> int:
+        """How many workers accepted it so far."""
+        return sum(attempt.accepted for attempt in self.attempts)
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened to a job."""
+
+    kind: ClassVar[str]
+
+    at: UnixMs
+
+
+@dataclass(frozen=True)
+class Created(Event):
+    """The user wants it."""
+
+    kind = "created"
+
+    model: ModelDigest
+    sem: str
+    params: str
+    mode: int
+    outm: int
+    inc: Digest
+    input: Digest
+    input_bytes: int
+    max_price: MicroCredits
+    deadline_ms: int
+    worker: NodeId | None
+
+
+@dataclass(frozen=True)
+class Offered(Event):
+    """A lease was signed and its price reserved."""
+
+    kind = "offered"
+
+    number: int
+    worker: NodeId
+    lease: Digest
+    price: MicroCredits
+    start_fee: MicroCredits
+    rejected: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Declined(Event):
+    """The worker does not want the lease, or never got it: nothing is reserved any more."""
+
+    kind = "declined"
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Accepted(Event):
+    """The worker signed."""
+
+    kind = "accepted"
+
+
+@dataclass(frozen=True)
+class AttemptFailed(Event):
+    """The worker is silent, late, failed, or sent something false; `outcome` says which. Nothing is reserved any more."""
+
+    kind = "attempt-failed"
+
+    outcome: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Delivered(Event):
+    """Result and output are here and kept, and what proves them."""
+
+    kind = "delivered"
+
+    result: Digest
+    output: Digest
+    notice: Digest
+    proof: Digest
+
+
+@dataclass(frozen=True)
+class Verified(Event):
+    """The proof holds."""
+
+    kind = "verified"
+
+    verify_ms: int
+
+
+@dataclass(frozen=True)
+class Paying(Event):
+    """The entry is signed: this is the payment, whether or not the worker has it yet."""
+
+    kind = "paying"
+
+    entry: Digest
+    amount: MicroCredits
+
+
+@dataclass(frozen=True)
+class Settled(Event):
+    """The worker has acknowledged the entry."""
+
+    kind = "settled"
+
+
+@dataclass(frozen=True)
+class CancelWanted(Event):
+    """The user does not want it any more."""
+
+    kind = "cancel-wanted"
+
+
+@dataclass(frozen=True)
+class Cancelled(Event):
+    """It has stopped, and nothing is owed but what an entry says."""
+
+    kind = "cancelled"
+
+
+@dataclass(frozen=True)
+class Failed(Event):
+    """It ended without an answer."""
+
+    kind = "failed"
+
+    reason: str
+
+
+EVENTS: Final[dict[str, type[Event]]] = {
+    one.kind: one
+    for one in (Created, Offered, Declined, Accepted, AttemptFailed, Delivered, Verified, Paying, Settled, CancelWanted, Cancelled, Failed)
+}
+
+_AFTER: Final[dict[type[Event], tuple[Phase, ...]]] = {
+    Offered: (Phase.NEW,),
+    Declined: (Phase.OFFERED, Phase.CANCELLING),
+    Accepted: (Phase.OFFERED,),
+    AttemptFailed: (Phase.ACCEPTED, Phase.DELIVERED, Phase.CANCELLING),
+    Delivered: (Phase.ACCEPTED,),
+    Verified: (Phase.DELIVERED,),
+    Paying: (Phase.VERIFIED, Phase.CANCELLING),
+    Settled: (Phase.PAYING,),
+    CancelWanted: (Phase.NEW, Phase.OFFERED, Phase.ACCEPTED),
+    Cancelled: (Phase.CANCELLING,),
+    Failed: (Phase.NEW, Phase.CANCELLING),
+}
+"""The phases in which an event can happen. Anything else is a bug or a damaged ledger, and changes nothing."""
+
+
+def begin(job: JobId, event: Created) -> Job:
+    """The state after the first event."""
+    values = {field.name: getattr(event, field.name) for field in fields(event)}
+    return Job(id=job, **{**values, "mode": Mode(event.mode), "outm": OutputMode(event.outm)})
+
+
+def apply(event: Event, job: Job) -> Job:
+    """The state after one more event. Raises `LedgerError` if the event cannot follow."""
+    if job.phase not in _AFTER.get(type(event), ()):
+        raise LedgerError("the events of a job contradict each other", f"{event.kind!r} cannot follow in phase {job.phase.value!r}")
+    match event:
+        case Offered():
+            attempt = Attempt(event.number, event.worker, event.lease, event.price, event.start_fee)
+            return replace(job, phase=Phase.OFFERED, attempts=(*job.attempts, attempt), rejected=event.rejected)
+        case Declined():
+            back = Phase.NEW if job.phase is Phase.OFFERED else job.phase
+            return replace(_attempt(job, outcome=Outcome.DECLINED, reason=event.reason), phase=back)
+        case Accepted():
+            return replace(_attempt(job, accepted=True), phase=Phase.ACCEPTED)
+        case AttemptFailed():
+            back = job.phase if job.phase is Phase.CANCELLING else Phase.NEW
+            return replace(_attempt(job, outcome=Outcome(event.outcome), reason=event.reason), phase=back)
+        case Delivered():
+            kept = {"result": event.result, "output": event.output, "notice": event.notice, "proof": event.proof}
+            return replace(_attempt(job, **kept), phase=Phase.DELIVERED)
+        case Verified():
+            return replace(_attempt(job, outcome=Outcome.VERIFIED), phase=Phase.VERIFIED, verify_ms=event.verify_ms)
+        case Paying():
+            # The fee of a cancelled job: the job stays cancelled whatever becomes of the entry, which the payer posts.
+            phase = Phase.PAYING if job.phase is Phase.VERIFIED else job.phase
+            return replace(job, phase=phase, entry=event.entry, paid=event.amount)
+        case Settled():
+            return replace(job, phase=Phase.SETTLED, ended=event.at)
+        case CancelWanted():
+            return replace(job, phase=Phase.CANCELLING)
+        case Cancelled():
+            return replace(job, phase=Phase.CANCELLED, ended=event.at, reason="cancelled")
+        case Failed():
+            return replace(job, phase=Phase.FAILED, ended=event.at, reason=event.reason)
+        case _:
+            raise LedgerError("the events of a job contradict each other", f"{event.kind!r} is not known")
+
+
+def rebuild(job: JobId, events: Iterable[Event]) -> Job:
+    """The state after all its events."""
+    stream = iter(events)
+    first = next(stream)
+    if not isinstance(first, Created):
+        raise LedgerError("the events of a job contradict each other", f"the first is {first.kind!r}")
+    state = begin(job, first)
+    for event in stream:
+        state = apply(event, state)
+    return state
+
+
+def _attempt(job: Job, **changes: Any) -> Job:
+    return replace(job, attempts=(*job.attempts[:-1], replace(job.attempt, **changes)))
+
+
+E = TypeVar("E")
+
+
+def event_body(event: object) -> dict[str, Value]:
+    """An event's fields for the ledger."""
+    return {field.name: _plain(getattr(event, field.name)) for field in fields(event)}  # type: ignore[arg-type]
+
+
+def event_from(kinds: dict[str, type[E]], kind: str, body: dict[str, Any]) -> E:
+    """The event that the ledger kept. Raises `LedgerError`."""
+    try:
+        return kinds[kind](**{key: tuple(value) if isinstance(value, list) else value for key, value in body.items()})
+    except (KeyError, TypeError) as unknown:
+        raise LedgerError("the ledger holds an event that this version does not know", f"{kind!r}: {unknown}") from unknown
+
+
+def _plain(value: Any) -> Value:
+    return list(value) if isinstance(value, tuple) else value
