@@ -1,0 +1,106 @@
+"""From requests on the wire to handlers: decodes signed objects, and refuses those that are submitted by others than their signers."""
+
+import time
+from collections.abc import Mapping
+from typing import Any, Final, Protocol
+
+from nexus_edge.errors import PeerError
+from nexus_edge.transport.addresses import Caller, join_address
+from nexus_edge.transport.rates import Rates
+from nexus_edge.transport.routes import Route
+from nexus_edge.transport.server import PeerHandlers
+from nexus_edge.types import Digest, NodeId, UnixMs
+from nexus_edge.wire.limits import DIALBACK_INTERVAL_S, QUOTES_PER_PEER, QUOTES_PER_PREFIX
+from nexus_edge.wire.messages import DialbackAnswer, PingAnswer, encode_message
+from nexus_edge.wire.objects import Entry, Lease, Quote, SignedBody
+from nexus_edge.wire.refusals import Code, Refusal
+from nexus_edge.wire.signing import Signed, read_signed
+
+
+class Dialler(Protocol):
+    """Dials back."""
+
+    async def identify(self, host: str, port: int) -> NodeId:
+        """Who answers there. Raises `PeerError`."""
+
+
+class Answering:
+    """Calls handlers by the name of the route."""
+
+    def __init__(self, handlers: PeerHandlers, dialler: Dialler) -> None:
+        self._handlers = handlers
+        self._dialler = dialler
+        self._dialbacks = Rates(1 / DIALBACK_INTERVAL_S, 2)
+        self._quotes = Rates(QUOTES_PER_PEER, 2 * QUOTES_PER_PEER)
+        self._quotes_of_prefix = Rates(QUOTES_PER_PREFIX, 2 * QUOTES_PER_PREFIX)
+
+    async def __call__(self, route: Route, caller: Caller, captures: Mapping[str, str], body: Any, query: Any) -> bytes | None:
+        """Answer one request. Raises `Refusal` and `BadObject`."""
+        answer = await self._answer(route, caller, Digest(bytes.fromhex(captures.get("h", ""))), body, query)
+        if answer is None:
+            return None
+        return answer.to_bytes() if isinstance(answer, Signed) else encode_message(answer)
+
+    async def _answer(self, route: Route, caller: Caller, digest: Digest, body: Any, query: Any) -> Any:
+        handlers = self._handlers
+        match route.name:
+            case "node":
+                return await handlers.node()
+            case "caps":
+                return await handlers.caps()
+            case "peers":
+                return await handlers.peers(caller, body)
+            case "ping":
+                return PingAnswer(UnixMs(time.time_ns() // 1_000_000), join_address(caller.address, caller.port))
+            case "dialback":
+                return await self._dialback(caller, body.port)
+            case "quote":
+                _within(max(self._quotes.take(caller.peer), self._quotes_of_prefix.take(caller.prefix)), "quotes")
+                return await handlers.quote(caller, body)
+            case "lease":
+                lease = own(caller, read_signed(body.lease, Lease))
+                return await handlers.lease(caller, lease, read_signed(body.quote, Quote))
+            case "put_input":
+                return await handlers.put_input(caller, digest, body)
+            case "poll":
+                return await handlers.poll(caller, digest, query.after, query.wait)
+            case "result":
+                return await handlers.result(caller, digest)
+            case "reveal":
+                return await handlers.reveal(caller, digest, body)
+            case "cancel":
+                return await handlers.cancel(caller, digest)
+            case "entries":
+                return await handlers.entries(caller, tuple(own(caller, read_signed(one, Entry)) for one in body.entries))
+            case "account":
+                return await handlers.account(caller, query.chain, query.seq)
+            case "put_object":
+                return await handlers.put_object(caller, digest, body)
+            case "get_object":
+                return await handlers.get_object(caller, digest, query.start, query.length)
+        raise Refusal(Code.NOT_FOUND, "there is no such request")
+
+    async def _dialback(self, caller: Caller, port: int) -> DialbackAnswer:
+        """Dial the connection's source address, and no other: this is not a scanner for hire."""
+        _within(self._dialbacks.take(caller.peer), "dialbacks")
+        try:
+            found = await self._dialler.identify(caller.address, port)
+        except PeerError as failed:
+            return DialbackAnswer(False, str(failed)[:200])
+        return DialbackAnswer(True, "") if found == caller.peer else DialbackAnswer(False, "another node answers there")
+
+
+FOREIGN: Final = "objects are submitted by their signer"
+
+
+def own(caller: Caller, signed: Signed[Any]) -> Signed[Any]:
+    """The object, if the caller signed it or its type is meant to be passed on. This refuses replays by others."""
+    what: SignedBody = signed.object
+    if signed.issuer != caller.peer and not what.passed_on:
+        raise Refusal(Code.NOT_YOURS, FOREIGN)
+    return signed
+
+
+def _within(wait_s: float, what: str) -> None:
+    if wait_s:
+        raise Refusal(Code.RATE, f"too many {what}", retry_ms=int(1000 * wait_s) + 1)

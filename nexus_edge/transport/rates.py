@@ -1,0 +1,30 @@
+"""How often one may ask: token buckets, a bounded number of them."""
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import Final
+
+BUCKETS: Final = 4096
+"""Those who asked last; one that was dropped was idle for longer than a bucket takes to fill."""
+
+
+class Rates:
+    """A token bucket for each key."""
+
+    def __init__(self, per_s: float, burst: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._per_s = per_s
+        self._burst = burst
+        self._clock = clock
+        self._buckets: OrderedDict[Hashable, tuple[float, float]] = OrderedDict()
+
+    def take(self, key: Hashable) -> float:
+        """Take a token: 0, or how many seconds until there is one."""
+        now = self._clock()
+        tokens, at = self._buckets.pop(key, (self._burst, now))
+        tokens = min(self._burst, tokens + (now - at) * self._per_s)
+        wait = max(0.0, (1 - tokens) / self._per_s)
+        self._buckets[key] = (tokens if wait else tokens - 1, now)
+        if len(self._buckets) > BUCKETS:
+            self._buckets.popitem(last=False)
+        return wait
