@@ -196,6 +196,10 @@ class Verified(Event):
     kind = "verified"
 
     verify_ms: int
+    claimed_ms: int
+    """What the worker's quote said that running and proving would take."""
+    took_ms: int
+    """How long it took as seen from here; 0 if that was not seen."""
 
 
 @dataclass(frozen=True)
@@ -223,6 +227,13 @@ class CancelWanted(Event):
 
 
 @dataclass(frozen=True)
+class CancelTooLate(Event):
+    """The worker had delivered before it heard: the answer is taken, and paid."""
+
+    kind = "cancel-too-late"
+
+
+@dataclass(frozen=True)
 class Cancelled(Event):
     """It has stopped, and nothing is owed but what an entry says."""
 
@@ -240,19 +251,34 @@ class Failed(Event):
 
 EVENTS: Final[dict[str, type[Event]]] = {
     one.kind: one
-    for one in (Created, Offered, Declined, Accepted, AttemptFailed, Delivered, Verified, Paying, Settled, CancelWanted, Cancelled, Failed)
+    for one in (
+        Created,
+        Offered,
+        Declined,
+        Accepted,
+        AttemptFailed,
+        Delivered,
+        Verified,
+        Paying,
+        Settled,
+        CancelWanted,
+        CancelTooLate,
+        Cancelled,
+        Failed,
+    )
 }
 
 _AFTER: Final[dict[type[Event], tuple[Phase, ...]]] = {
     Offered: (Phase.NEW,),
     Declined: (Phase.OFFERED, Phase.CANCELLING),
     Accepted: (Phase.OFFERED,),
-    AttemptFailed: (Phase.ACCEPTED, Phase.DELIVERED, Phase.CANCELLING),
+    AttemptFailed: (Phase.OFFERED, Phase.ACCEPTED, Phase.DELIVERED, Phase.CANCELLING),
     Delivered: (Phase.ACCEPTED,),
     Verified: (Phase.DELIVERED,),
     Paying: (Phase.VERIFIED, Phase.CANCELLING),
     Settled: (Phase.PAYING,),
     CancelWanted: (Phase.NEW, Phase.OFFERED, Phase.ACCEPTED),
+    CancelTooLate: (Phase.CANCELLING,),
     Cancelled: (Phase.CANCELLING,),
     Failed: (Phase.NEW, Phase.CANCELLING),
 }
@@ -294,6 +320,8 @@ def apply(event: Event, job: Job) -> Job:
             return replace(job, phase=Phase.SETTLED, ended=event.at)
         case CancelWanted():
             return replace(job, phase=Phase.CANCELLING)
+        case CancelTooLate():
+            return replace(job, phase=Phase.ACCEPTED)
         case Cancelled():
             return replace(job, phase=Phase.CANCELLED, ended=event.at, reason="cancelled")
         case Failed():
