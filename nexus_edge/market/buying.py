@@ -158,7 +158,7 @@ class Buyer:
 
     async def _quote(self, peer: Reachable, job: Job, left_ms: int) -> Signed[Quote] | Rejected:
         request = QuoteRequest(
-            secrets.token_bytes(16), Digest(job.model), job.sem, job.params, job.mode, job.input_bytes, job.max_price, max(1, left_ms)
+            secrets.token_bytes(16), Digest(job.model), job.sem, job.params, job.mode.value, job.input_bytes, job.max_price, max(1, left_ms)
         )  # fmt: skip
         try:
             async with asyncio.timeout(QUOTES_S):

@@ -128,7 +128,7 @@ class Requester:
         kept = await self.blobs.put(encode_message(upload))
         job = JobId(secrets.token_bytes(16))
         created = jobs.Created(
-            now_ms(), order.model, order.sem, order.params, Mode.PROVED, order.outm, inc, kept, len(order.data), order.max_price,
+            now_ms(), order.model, order.sem, order.params, Mode.PROVED.value, order.outm.value, inc, kept, len(order.data), order.max_price,
             order.deadline_ms, order.worker,
         )  # fmt: skip
         await self.jobs.begin(job, created, nothing)
@@ -463,7 +463,7 @@ class Requester:
                 att=number,
                 quote=chosen.quote.id,
                 inc=job.inc,
-                outm=job.outm,
+                outm=job.outm.value,
                 commit=audit_commitment(job.id, number, self.key.id, bytes(32)),
                 model=terms.model,
                 sem=terms.sem,
