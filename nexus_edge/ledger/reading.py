@@ -81,6 +81,11 @@ class Reader:
         self._policy = policy
         self._now = now
 
+    @property
+    def own(self) -> NodeId:
+        """Whose ledger it is."""
+        return self._own
+
     def object(self, digest: Digest) -> Signed[Any]:
         """A kept object. Raises `LedgerError` if it is not here."""
         row = self._one("SELECT t, body, sig FROM objects WHERE id = ?", digest)
