@@ -17,6 +17,7 @@ from nexus_edge.identity import NodeKey, short_id
 from nexus_edge.ledger import BlobStore, CreditPolicy, Ledger
 from nexus_edge.ledger.database import CommitHook
 from nexus_edge.market import leases
+from nexus_edge.market.admission import Demand
 from nexus_edge.market.buying import Buyer, Reachable
 from nexus_edge.market.presence import Presence, Self
 from nexus_edge.market.quoting import Offer
@@ -26,11 +27,12 @@ from nexus_edge.market.serving import Serving
 from nexus_edge.market.worker import Worker
 from nexus_edge.market.workshop import Workshop
 from nexus_edge.transport import Answering, PeerClient, PeerConnection, PeerServer
-from nexus_edge.types import Bytes, NodeId
+from nexus_edge.types import Bytes, Digest, NodeId
 from nexus_edge.wire.addresses import is_private, join_address
 from nexus_edge.wire.objects import DeviceClaim, ExecutorClaim, Mode, ModelClaim
 
-GIB: Final = 1 << 30
+MODELS_LIMIT: Final = Bytes(8 << 30)
+KEYS_LIMIT: Final = Bytes(256 << 20)
 SEMANTICS: Final = ("tflm", "tflite-2.14", "litert-2.3-ref")
 
 log = structlog.get_logger("agent")
@@ -53,8 +55,8 @@ class Options:
     rate: int = 1000
     """Micro-credits a core-second."""
     credit: CreditPolicy = field(default_factory=CreditPolicy)
-    models_limit: Bytes = Bytes(8 * GIB)
-    keys_limit: Bytes = Bytes(GIB // 4)
+    models_limit: Bytes = MODELS_LIMIT
+    keys_limit: Bytes = KEYS_LIMIT
     job_deadline_s: float = 600.0
     """No job takes longer in a child: one that does has lost its way."""
 
@@ -166,7 +168,8 @@ class Agent:
 
     def offer(self) -> Offer:
         """The owner's terms and the machine as it stands."""
-        waiting, running = [], []
+        waiting: list[Demand] = []
+        running: list[Demand] = []
         for lease in self.worker.leases:
             if not lease.state.is_open or lease.id not in self.worker.work:
                 continue
@@ -184,7 +187,7 @@ class Agent:
             takes = self.library.forecast(record.model)
             claims.append(
                 ModelClaim(
-                    record.model, 1 << Mode.PROVED.value, _ms(takes.run_us), _ms(takes.prove_us), takes.memory, takes.proof_bytes  # type: ignore[arg-type]
+                    Digest(record.model), 1 << Mode.PROVED.value, _ms(takes.run_us), _ms(takes.prove_us), takes.memory, takes.proof_bytes
                 )
             )  # fmt: skip
         return Self(

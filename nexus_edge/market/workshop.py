@@ -5,7 +5,9 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Final
 
-from nexus_edge.compute import BadUpload, ChildFailed, Failure, Job, ModelLibrary, ModelMissing, ModelRecord, StoreError, StoreFull
+from nexus_edge.compute import ChildFailed, Failure, ModelLibrary, ModelRecord, StoreError, StoreFull
+from nexus_edge.compute.errors import BadUpload, ModelMissing
+from nexus_edge.compute.library import Job
 from nexus_edge.errors import BadInput, MalformedModel
 from nexus_edge.market.admission import Demand
 from nexus_edge.market.quoting import Forecast
