@@ -87,6 +87,10 @@ class Node:
         requester, name = self.agent.requester, JobId(bytes.fromhex(job))
         return {"is": await requester.jobs.changed(lambda: requester.jobs[name].phase.value == phase, timeout_s)}
 
+    async def do_open(self) -> Any:
+        """How many jobs have not ended."""
+        return {"open": sum(not job.phase.is_final for job in self.agent.requester.jobs)}
+
     async def do_settle(self, timeout_s: float = 60) -> Any:
         """Wait until every job has ended and every entry is acknowledged."""
         requester = self.agent.requester

@@ -90,6 +90,15 @@ class Process:
                 pipe.close()
         return status
 
+    def memory(self) -> int:
+        """Its resident KiB; 0 for one that has just ended."""
+        assert self._process is not None
+        try:
+            status = Path(f"/proc/{self._process.pid}/status").read_text()
+        except OSError:
+            return 0
+        return next((int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:")), 0)
+
     @property
     def is_alive(self) -> bool:
         """Whether its process runs."""
