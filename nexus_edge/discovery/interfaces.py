@@ -7,6 +7,7 @@ import ipaddress
 import socket
 import struct
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import ifaddr
@@ -18,6 +19,8 @@ SETTLE_S: Final = 0.1
 
 _SIOCGIFFLAGS: Final = 0x8913
 _IFF_RUNNING: Final = 0x40
+_INET6: Final = Path("/proc/net/if_inet6")
+_TENTATIVE: Final = 0x40
 _IFREQ: Final = struct.Struct("16sH14x")
 _NETLINK_ROUTE: Final = 0
 _GROUPS: Final = 0x1 | 0x10 | 0x100
@@ -35,8 +38,8 @@ class Interface:
     address: str
     """Without a zone."""
     prefix_length: int
-    is_running: bool
-    """Up, and the link has a carrier."""
+    is_ready: bool
+    """The interface is up, its link has a carrier, and nobody else may still turn out to have the address."""
 
     @property
     def network(self) -> Network:
@@ -55,15 +58,29 @@ class Interface:
 
 
 def interfaces() -> frozenset[Interface]:
-    """Every address of every interface, running or not."""
+    """Every address of every interface, ready or not."""
     found = []
+    tentative = _tentative()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
         for adapter in ifaddr.get_adapters():
             running = _is_running(control, adapter.name)
             for ip in adapter.ips:
                 address = ip.ip if isinstance(ip.ip, str) else ip.ip[0]
-                found.append(Interface(adapter.name, adapter.index or 0, address, ip.network_prefix, running))
+                ready = running and (adapter.name, ipaddress.ip_address(address)) not in tentative
+                found.append(Interface(adapter.name, adapter.index or 0, address, ip.network_prefix, ready))
     return frozenset(found)
+
+
+def _tentative() -> frozenset[tuple[str, ipaddress.IPv6Address]]:
+    """IPv6 addresses that cannot be bound yet, because the kernel is asking the link whether another machine has them."""
+    try:
+        lines = _INET6.read_text().splitlines()
+    except OSError:  # a kernel without IPv6
+        return frozenset()
+    fields = [line.split() for line in lines]
+    return frozenset(
+        (name, ipaddress.IPv6Address(int(number, 16))) for number, _, _, _, flags, name in fields if int(flags, 16) & _TENTATIVE
+    )
 
 
 def _is_running(control: socket.socket, name: str) -> bool:
