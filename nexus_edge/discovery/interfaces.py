@@ -92,20 +92,21 @@ def _is_running(control: socket.socket, name: str) -> bool:
 
 
 class InterfaceWatch:
-    """Waits for a change of the machine's networks: `changed()` returns the new set. Use it as a context."""
+    """The machine's networks: `current`, and `changed()` waits for a change and returns the new set. Use it as a context."""
 
     def __init__(self, poll_s: float = POLL_S) -> None:
         self._poll_s = poll_s
         self._netlink = _netlink()
         self._noticed = asyncio.Event()
-        self.current = interfaces()
+        self.current: frozenset[Interface] = frozenset()
 
-    def __enter__(self) -> "InterfaceWatch":
+    async def __aenter__(self) -> "InterfaceWatch":
         if self._netlink is not None:
             asyncio.get_running_loop().add_reader(self._netlink, self._notice)
+        self.current = await asyncio.to_thread(interfaces)
         return self
 
-    def __exit__(self, *_: object) -> None:
+    async def __aexit__(self, *_: object) -> None:
         if self._netlink is not None:
             asyncio.get_running_loop().remove_reader(self._netlink)
             self._netlink.close()
@@ -118,7 +119,7 @@ class InterfaceWatch:
                     await self._noticed.wait()
                     await asyncio.sleep(SETTLE_S)
             self._noticed.clear()
-            found = interfaces()
+            found = await asyncio.to_thread(interfaces)
             if found != self.current:
                 self.current = found
                 return found

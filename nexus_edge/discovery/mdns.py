@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import ipaddress
 import random
+import socket
 from collections import Counter
 from collections.abc import Awaitable
 from enum import StrEnum
@@ -40,6 +41,8 @@ QUESTIONS_S: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 300.0)
 MISSING: Final = 16
 """Questions for records of single instances that go with one question."""
 GOODBYE_S: Final = 2.0
+"""For the goodbyes: three, an eighth of a second apart."""
+PORT: Final = 5353
 RETRY_S: Final = 15.0
 """After multicast could not be opened, if no network changes before."""
 
@@ -84,7 +87,7 @@ class Mdns:
     async def run(self) -> None:
         """Announce and listen for ever. A machine without multicast is a state, not an error."""
         try:
-            with InterfaceWatch() as watch:
+            async with InterfaceWatch() as watch:
                 while True:
                     await self._serve(watch)
                     with contextlib.suppress(TimeoutError):
@@ -97,7 +100,8 @@ class Mdns:
         """Until multicast fails; returns then."""
         self._networks = tuple(watch.current)
         try:
-            multicast = AsyncZeroconf(interfaces=_senders(self._usable()), ip_version=IPVersion.All)
+            families = _families()
+            multicast = AsyncZeroconf(interfaces=_senders(self._usable()), ip_version=families)
         except OSError as failed:
             self._fail(str(failed))
             return
@@ -107,7 +111,7 @@ class Mdns:
             multicast.zeroconf.async_add_listener(_Listener(self, asking), None)
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(asking.run(), name="mdns questions")
-                tasks.create_task(self._follow(multicast, watch, asking), name="mdns announcements")
+                tasks.create_task(self._follow(multicast, families, watch, asking), name="mdns announcements")
         except* (OSError, Error) as failed:
             self._fail(str(failed.exceptions[0]))
         finally:
@@ -115,7 +119,7 @@ class Mdns:
                 async with asyncio.timeout(GOODBYE_S):
                     await multicast.async_close()
 
-    async def _follow(self, multicast: AsyncZeroconf, watch: InterfaceWatch, asking: "_Asking") -> None:
+    async def _follow(self, multicast: AsyncZeroconf, families: IPVersion, watch: InterfaceWatch, asking: "_Asking") -> None:
         """Announce, and again whenever the networks change."""
         info: ServiceInfo | None = None
         repeats: asyncio.Future[Any] | None = None
@@ -129,7 +133,7 @@ class Mdns:
                     repeats = asyncio.ensure_future(await _announce(multicast, info, is_new=before is None))
                 self.state = MdnsState.ON if self._usable() else MdnsState.NO_NETWORK
                 self.problem = ""
-                await multicast.async_update_interfaces(_senders(self._usable()), IPVersion.All)
+                await multicast.async_update_interfaces(_senders(self._usable()), families)
                 self._networks = tuple(await watch.changed())
                 log.info("networks changed", addresses=sorted({interface.address for interface in self._usable()}))
                 asking.begin()
@@ -279,6 +283,20 @@ class _Asking:
         for pointer in self._heard.known_answers(now):
             out.add_answer_at_time(pointer, now)
         self.zeroconf.async_send(out)
+
+
+def _families() -> IPVersion:
+    """What the kernel has. Raises `OSError` if another program has the port to itself: the library would leave its socket open then."""
+    try:
+        opened = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+    except OSError:
+        return IPVersion.V4Only
+    with opened:
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        opened.bind(("", PORT))
+    return IPVersion.All
 
 
 async def _announce(multicast: AsyncZeroconf, info: ServiceInfo, *, is_new: bool) -> Awaitable[Any]:

@@ -32,7 +32,7 @@ GROUP = ("224.0.0.251", 5353)
 RESPONSE = 0x8400
 IN, UNIQUE = 1, 0x8001
 NAMES = 6_000
-MEMORY_KIB = 16 * 1024
+MEMORY_KIB = 8 * 1024
 """What a flood may cost; as much as it sends, 42 MB, if nothing were let go."""
 
 
@@ -113,22 +113,26 @@ async def until_known(directory: PeerDirectory, node: NodeId, hostile: socket.so
             await asyncio.sleep(0.1)
 
 
+async def flood(hostile: socket.socket, chance: random.Random, names: int) -> float:
+    """Announce invented nodes with large records, as fast as they are read. Returns the longest the loop was busy with one, in seconds."""
+    slowest = 0.0
+    for number in range(names):
+        node = NodeId(chance.randbytes(32))
+        say(hostile, announcement(short_id(node), node, neighbour(number), padding=7000))
+        for _ in range(4):  # the loop reads one datagram of a socket at a time
+            started = time.monotonic()
+            await asyncio.sleep(0)
+            slowest = max(slowest, time.monotonic() - started)
+    return slowest
+
+
 @pytest.mark.asyncio
 async def test_thousands_of_names_cost_bounded_memory_and_an_honest_one_is_still_heard(hostile: socket.socket) -> None:
     async with listening() as (mdns, directory):
         chance = random.Random(1)
-        for number in range(500):  # what the allocator takes once is no leak
-            node = NodeId(chance.randbytes(32))
-            say(hostile, announcement(short_id(node), node, neighbour(number), padding=7000))
-            await asyncio.sleep(0)
+        await flood(hostile, chance, 500)  # what the allocator takes once is no leak
         before = resident_kib()
-        slowest = 0.0
-        for number in range(NAMES):
-            node = NodeId(chance.randbytes(32))
-            say(hostile, announcement(short_id(node), node, neighbour(number), padding=7000))
-            started = time.monotonic()
-            await asyncio.sleep(0)
-            slowest = max(slowest, time.monotonic() - started)
+        slowest = await flood(hostile, chance, NAMES)
         assert resident_kib() - before < MEMORY_KIB
         assert slowest < 0.25
         assert len(mdns._heard) <= INSTANCES
