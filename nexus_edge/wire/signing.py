@@ -22,7 +22,7 @@ Other = TypeVar("Other", bound=SignedBody)
 
 @dataclass(frozen=True)
 class Signed(Generic[T]):
-    """An object and its signature. Only `sign` and `read_signed` make one: it has been checked."""
+    """An object and its signature. Made by `sign`, `read_signed` and `read_stored`: it has been checked."""
 
     object: T
     body: bytes = field(repr=False)
@@ -79,6 +79,15 @@ def read_signed(data: bytes, *types: type[T]) -> Signed[T]:
         verify_signature(what.iss, signature, _message(kind.kind, body))
     except IdentityError as wrong:
         raise BadObject(str(wrong)) from None
+    return Signed(what, body, signature, object_id(kind.kind, body))
+
+
+def read_stored(kind: type[T], body: bytes, signature: bytes) -> Signed[T]:
+    """An object that was checked when it was kept. Raises `BadObject`; the signature is not checked again."""
+    content = decode(body, kind.limit)
+    if not isinstance(content, dict) or (content.get("v"), content.get("t")) != (VERSION, kind.kind):
+        raise BadObject(f"it is no {kind.kind!r} of version {VERSION}")
+    what = read_fields(kind, {key: value for key, value in content.items() if key not in ("v", "t")})
     return Signed(what, body, signature, object_id(kind.kind, body))
 
 

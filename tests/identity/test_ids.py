@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nexus_edge.errors import IdentityError
-from nexus_edge.identity import _SMALL_ORDER, NodeKey, check_node_id, format_node_id, parse_node_id, short_id, verify_signature
+from nexus_edge.identity import NodeKey, check_node_id, format_node_id, parse_node_id, short_id, verify_signature
+from nexus_edge.identity.ids import _SMALL_ORDER
 
 keys = st.binary(min_size=32, max_size=32).map(NodeKey.from_seed)
 

@@ -1,0 +1,40 @@
+"""How the ledger refuses and fails."""
+
+from nexus_edge.errors import LedgerError
+from nexus_edge.types import MicroCredits
+from nexus_edge.wire.objects import Entry
+from nexus_edge.wire.refusals import Code
+from nexus_edge.wire.signing import Signed
+
+
+class DiskFull(LedgerError):
+    """The ledger cannot write: nothing of the transition was written, and with space it goes on by itself."""
+
+
+class Damaged(LedgerError):
+    """The file is not a sound ledger. Nothing was changed."""
+
+
+class SpendLimit(LedgerError):
+    """The owner's limits leave less than the job costs."""
+
+
+class NoCredit(LedgerError):
+    """We lend the requester no more than `room`."""
+
+    def __init__(self, why: str, room: MicroCredits) -> None:
+        super().__init__("no credit", why, "work for this node, or ask its owner for a grant")
+        self.room = room
+
+
+class EntryRefused(LedgerError):
+    """A debtor's entry does not follow; `last` is the last of its entries that we hold."""
+
+    def __init__(self, code: Code, why: str, last: Signed[Entry] | None) -> None:
+        super().__init__("the entry is refused", why)
+        self.code = code
+        self.last = last
+
+
+class Unsynchronised(LedgerError):
+    """The ledger was restored, and nothing is issued to a peer before its book has been compared with ours."""

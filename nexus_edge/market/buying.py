@@ -1,0 +1,179 @@
+"""Finding a worker for a job: asks those who are up, sends the model where it is missing, chooses, and says why not the others."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import structlog
+
+from nexus_edge.errors import PeerError
+from nexus_edge.identity import short_id
+from nexus_edge.market.experience import Experience
+from nexus_edge.market.jobs import Job
+from nexus_edge.market.placement import Candidate, Rejected, Unfit, Wanted, choose, unfit_of
+from nexus_edge.transport import PeerConnection
+from nexus_edge.types import Digest, MicroCredits, ModelDigest, NodeId
+from nexus_edge.wire.limits import CHUNK
+from nexus_edge.wire.messages import Chunk, Manifest, QuoteRequest, Upload
+from nexus_edge.wire.objects import Quote
+from nexus_edge.wire.refusals import Refusal
+from nexus_edge.wire.signing import Signed
+
+ASKED: Final = 12
+"""Workers asked for a quote at once: enough to choose from, and a dozen signatures spent."""
+QUOTES_S: Final = 2.0
+"""How long quotes are waited for."""
+BYTES_PER_S: Final = 10_000_000
+"""Taken for a line whose speed is not known."""
+UPLOAD_TRIES: Final = 600
+"""Of a manifest while the worker still checks the model, one every tenth of a second: a minute."""
+
+log = structlog.get_logger("market")
+
+
+@dataclass(frozen=True)
+class Reachable:
+    """A peer that is up."""
+
+    id: NodeId
+    connection: PeerConnection
+    rtt_ms: int
+    near: bool
+    """On a network of our own, or named by the owner."""
+
+
+class Peers(Protocol):
+    """Who is there."""
+
+    def up(self) -> Sequence[Reachable]:
+        """Peers that answer, those with experience first."""
+
+    def connection(self, peer: NodeId) -> PeerConnection | None:
+        """How to reach one; None if no address is known."""
+
+    def others_answer(self, besides: NodeId) -> bool:
+        """Whether a peer besides this one answers, or there is no other to tell by."""
+
+
+class Content(Protocol):
+    """Models to send."""
+
+    async def manifest(self, model: ModelDigest) -> Manifest:
+        """What a model consists of."""
+
+    def chunks(self, model: ModelDigest, indexes: Sequence[int]) -> AsyncIterator[tuple[int, bytes]]:
+        """Its chunks."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """What we know of a worker."""
+
+    experience: Experience
+    owed: MicroCredits
+    excluded: bool
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Who may have the job, and why the others may not."""
+
+    best: Candidate | None
+    rejected: tuple[Rejected, ...]
+
+
+class Buyer:
+    """Asks for quotes."""
+
+    def __init__(self, peers: Peers, content: Content) -> None:
+        self._peers = peers
+        self._content = content
+
+    async def choose(self, job: Job, known: Callable[[NodeId], Known], left_ms: int) -> Choice:
+        """The best worker now. Sends the model to one worker if nobody who fits has it."""
+        wanted = Wanted(job.id, job.max_price, left_ms, job.input_bytes)
+        asked = [peer for peer in self._peers.up() if job.worker in (None, peer.id)][:ASKED]
+        rejected: list[Rejected] = []
+        fresh: list[Reachable] = []
+        for peer in asked:
+            if known(peer.id).excluded:
+                rejected.append(Rejected(peer.id, Unfit.EXCLUDED, "it sent a false proof"))
+            else:
+                fresh.append(peer)
+        quotes = await asyncio.gather(*(self._quote(peer, job, left_ms) for peer in fresh))
+        candidates, lacking = [], []
+        for peer, quote in zip(fresh, quotes, strict=True):
+            if isinstance(quote, Rejected):
+                rejected.append(quote)
+            elif quote.object.missing:
+                lacking.append(peer)
+            else:
+                candidates.append(self._candidate(peer, quote, known(peer.id)))
+        best, unfit = choose(candidates, wanted)
+        if best is None and lacking:
+            return await self._after_sending(job, known, left_ms, lacking, [*rejected, *unfit])
+        rejected += [Rejected(peer.id, Unfit.MODEL, "it lacks the model") for peer in lacking]
+        return Choice(best, (*rejected, *unfit))
+
+    async def _after_sending(
+        self, job: Job, known: Callable[[NodeId], Known], left_ms: int, lacking: list[Reachable], rejected: list[Rejected]
+    ) -> Choice:
+        """Send the model to the nearest of those who lack it, and ask that one again."""
+        peer = min(lacking, key=lambda one: (not known(one.id).experience.is_proven, not one.near, one.rtt_ms))
+        others = [Rejected(one.id, Unfit.MODEL, "it lacks the model") for one in lacking if one is not peer]
+        try:
+            await self.send_model(peer.connection, job.model)
+        except (PeerError, Refusal) as failed:
+            return Choice(None, (*rejected, *others, Rejected(peer.id, Unfit.MODEL, f"the model could not be sent: {failed}")))
+        quote = await self._quote(peer, job, left_ms)
+        if isinstance(quote, Rejected):
+            return Choice(None, (*rejected, *others, quote))
+        if quote.object.missing:
+            return Choice(None, (*rejected, *others, Rejected(peer.id, Unfit.MODEL, "it still lacks the model")))
+        best, unfit = choose(
+            [self._candidate(peer, quote, known(peer.id))], Wanted(job.id, job.max_price, left_ms, job.input_bytes)
+        )  # fmt: skip
+        return Choice(best, (*rejected, *others, *unfit))
+
+    async def send_model(self, connection: PeerConnection, model: ModelDigest) -> None:
+        """Send what the worker lacks of a model. An upload that broke off goes on where it was."""
+        manifest = await self._content.manifest(model)
+        digest = Digest(model)
+        answer = await connection.put_object(digest, Upload(manifest, None))
+        tries = 0
+        while not answer.complete:
+            if not answer.missing:
+                tries += 1
+                if tries > UPLOAD_TRIES:
+                    raise PeerError("the worker does not finish checking the model")
+                await asyncio.sleep(0.1)
+            async for index, data in self._content.chunks(model, answer.missing):
+                if len(data) > CHUNK:
+                    raise PeerError("a chunk is too large")
+                answer = await connection.put_object(digest, Upload(None, Chunk(index, data)))
+            if not answer.complete:
+                answer = await connection.put_object(digest, Upload(manifest, None))
+
+    async def _quote(self, peer: Reachable, job: Job, left_ms: int) -> Signed[Quote] | Rejected:
+        request = QuoteRequest(
+            secrets.token_bytes(16), Digest(job.model), job.sem, job.params, job.mode.value, job.input_bytes, job.max_price, max(1, left_ms)
+        )  # fmt: skip
+        try:
+            async with asyncio.timeout(QUOTES_S):
+                quote = await peer.connection.quote(request)
+        except Refusal as refusal:
+            return Rejected(peer.id, unfit_of(refusal.code), refusal.text)
+        except (PeerError, TimeoutError) as failed:
+            log.debug("no quote", peer=short_id(peer.id), reason=str(failed))
+            return Rejected(peer.id, Unfit.OFFLINE, f"no answer: {failed}")
+        asked = (request.rid, request.model, request.sem, request.params, request.mode)
+        said = quote.object
+        if (said.rid, said.model, said.sem, said.params, said.mode) != asked:
+            return Rejected(peer.id, Unfit.REFUSED, "its quote is for something else")
+        return quote
+
+    @staticmethod
+    def _candidate(peer: Reachable, quote: Signed[Quote], known: Known) -> Candidate:
+        return Candidate(peer.id, quote, known.experience, peer.rtt_ms, BYTES_PER_S, known.owed, peer.near)

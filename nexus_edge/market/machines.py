@@ -1,0 +1,124 @@
+"""State machines whose events are in the ledger: the state is what `apply` makes of them, now and after a restart."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+from nexus_edge.ledger import Ledger, Transaction
+from nexus_edge.market.jobs import event_body, event_from
+
+State = TypeVar("State")
+T = TypeVar("T")
+
+
+class AnyEvent(Protocol):
+    """What all events have."""
+
+    @property
+    def kind(self) -> str:
+        """Its name in the ledger."""
+
+
+@dataclass(frozen=True)
+class Rules(Generic[State]):
+    """A kind of machine: how it begins, and how events change it."""
+
+    stream: str
+    kinds: dict[str, Any]
+    begin: Callable[[Any, Any], State]
+    apply: Callable[[Any, State], State]
+
+
+class Machines(Generic[State]):
+    """All machines of one kind."""
+
+    def __init__(self, ledger: Ledger, rules: Rules[State]) -> None:
+        self._ledger = ledger
+        self._rules = rules
+        self._states: dict[bytes, State] = {}
+        self._versions: dict[bytes, int] = defaultdict(int)
+        self._locks: dict[bytes, asyncio.Lock] = {}
+        self._changed = asyncio.Condition()
+
+    async def load(self) -> None:
+        """Rebuild every state from the ledger's events. Raises `LedgerError` if they contradict each other."""
+        for event in await self._ledger.read(lambda reader: reader.events(self._rules.stream)):
+            what = event_from(self._rules.kinds, event.kind, dict(event.body))
+            state = self._states.get(event.subject)
+            self._states[event.subject] = self._rules.begin(event.subject, what) if state is None else self._rules.apply(what, state)
+            self._versions[event.subject] += 1
+
+    def __iter__(self) -> Iterator[State]:
+        return iter(list(self._states.values()))
+
+    def get(self, subject: bytes) -> State | None:
+        """The state of one machine."""
+        return self._states.get(subject)
+
+    def __getitem__(self, subject: bytes) -> State:
+        return self._states[subject]
+
+    def version(self, subject: bytes) -> int:
+        """How many events it has seen: for `changed`."""
+        return self._versions[subject]
+
+    def lock(self, subject: bytes) -> asyncio.Lock:
+        """Whoever decides by a state and then records an event holds this meanwhile."""
+        return self._locks.setdefault(subject, asyncio.Lock())
+
+    async def begin(self, subject: bytes, event: AnyEvent, work: Callable[[Transaction], T]) -> T:
+        """Write the first event, and in the same transaction what belongs to it. The machine exists once both are on the disk."""
+        state = self._rules.begin(subject, event)
+        return await self._write(subject, event.kind, lambda transaction: (event, state, work(transaction)))
+
+    async def record(self, subject: bytes, event: AnyEvent, work: Callable[[Transaction], T]) -> T:
+        """Write an event, and in the same transaction what belongs to it; the state changes once both are on the disk.
+
+        Raises `LedgerError`, having written nothing, if the event cannot follow.
+        """
+        return await self.record_made(subject, event.kind, lambda transaction: (event, work(transaction)))
+
+    async def record_made(self, subject: bytes, kind: str, make: Callable[[Transaction], tuple[AnyEvent, T]]) -> T:
+        """Likewise, for an event that names what is made in the transaction."""
+
+        def step(transaction: Transaction) -> tuple[AnyEvent, State, T]:
+            event, made = make(transaction)
+            return event, self._rules.apply(event, self._states[subject]), made
+
+        return await self._write(subject, kind, step)
+
+    async def _write(self, subject: bytes, kind: str, step: Callable[[Transaction], tuple[AnyEvent, State, T]]) -> T:
+        """Whoever waits may be cancelled; what is written is applied all the same."""
+        return await asyncio.shield(asyncio.create_task(self._commit(subject, kind, step), name=f"{self._rules.stream}:{kind}"))
+
+    async def _commit(self, subject: bytes, kind: str, step: Callable[[Transaction], tuple[AnyEvent, State, T]]) -> T:
+        def transition(transaction: Transaction) -> tuple[State, T]:
+            event, state, made = step(transaction)
+            transaction.event(self._rules.stream, subject, event.kind, event_body(event))
+            return state, made
+
+        state, made = await self._ledger.transact(f"{self._rules.stream}:{kind}", transition)
+        self._states[subject] = state
+        self._versions[subject] += 1
+        await self.touched()
+        return made
+
+    async def touched(self) -> None:
+        """Wake those who wait for changes."""
+        async with self._changed:
+            self._changed.notify_all()
+
+    async def changed(self, condition: Callable[[], bool], timeout_s: float) -> bool:
+        """Wait until the condition holds, at most so long; whether it does."""
+        try:
+            async with asyncio.timeout(timeout_s), self._changed:
+                await self._changed.wait_for(condition)
+        except TimeoutError:
+            return False
+        return True
+
+
+def nothing(_: Transaction) -> None:
+    """For events that nothing else belongs to."""

@@ -1,0 +1,542 @@
+"""The requester's side of jobs: drives each through its states, and writes every step before the next byte is sent."""
+
+import asyncio
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Final, Protocol
+
+import structlog
+
+from nexus_edge.errors import LedgerError, PeerError, ProofRejected
+from nexus_edge.identity import NodeKey, short_id
+from nexus_edge.ledger import BlobStore, Ledger, SpendLimit, Transaction, Unsynchronised
+from nexus_edge.market import jobs
+from nexus_edge.market.buying import Buyer, Known, Peers
+from nexus_edge.market.experience import Experience
+from nexus_edge.market.jobs import ATTEMPTS, OFFERS, Attempt, Job, Outcome, Phase
+from nexus_edge.market.machines import AnyEvent, Machines, Rules, nothing
+from nexus_edge.market.placement import Candidate, Rejected, summary
+from nexus_edge.market.quoting import now_ms
+from nexus_edge.market.settling import Payer
+from nexus_edge.transport import PeerConnection
+from nexus_edge.types import Digest, JobId, MicroCredits, ModelDigest, NodeId, UnixMs
+from nexus_edge.wire.digests import audit_commitment, blob_digest, output_digest
+from nexus_edge.wire.errors import BadObject
+from nexus_edge.wire.limits import CHUNK, INPUT, KIB, LONG_POLL_MS, PROOF
+from nexus_edge.wire.messages import InputUpload, LeaseStatus, decode_message, encode_message
+from nexus_edge.wire.objects import Evidence, Lease, Mode, OutputMode, ProofNotice, Quote, Result
+from nexus_edge.wire.refusals import Code, Refusal
+from nexus_edge.wire.signing import Signed, read_signed, sign
+
+RULES: Final = Rules[Job]("job", jobs.EVENTS, jobs.begin, jobs.apply)
+
+RETRY_S: Final = 1.0
+"""Between two rounds of quotes while nobody fits."""
+SENDS: Final = 3
+SENDS_S: Final = 15.0
+"""A lease is sent three times in 15 seconds before the worker is asked whether it has it."""
+SUSPECT_S: Final = 15.0
+LOST_S: Final = 30.0
+"""Without a beat, a worker is suspect, then lost: beats come every 5 seconds while work progresses."""
+OVERTIME: Final = 1.1
+"""A worker that is a tenth over its deadline is lost too."""
+EXCLUDED_MS: Final = 90 * 86_400_000
+"""How long a worker with a false proof gets no job."""
+
+log = structlog.get_logger("market")
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a user wants."""
+
+    model: ModelDigest
+    sem: str
+    params: str
+    data: bytes
+    """The inputs as little-endian integers in the model's order."""
+    max_price: MicroCredits
+    deadline_ms: int
+    worker: NodeId | None = None
+    outm: OutputMode = OutputMode.CLEAR
+
+
+class Checks(Protocol):
+    """Commitments and verification."""
+
+    async def commit(self, model: ModelDigest, data: bytes) -> tuple[Digest, InputUpload]:
+        """A fresh commitment to an input, and what a worker needs to open it in one proof. Raises `BadInput`."""
+
+    async def verify(
+        self, model: ModelDigest, params: str, inc: Digest, result: Result, notice: ProofNotice, output: bytes, proof: bytes
+    ) -> None:
+        """Raise `ProofRejected` unless the proof shows this output of this model on this input for this lease."""
+
+
+@dataclass
+class Live:
+    """What is known of a job besides its events."""
+
+    began: float = field(default_factory=time.monotonic)
+    status: LeaseStatus | None = None
+    suspect: bool = False
+    quote: Signed[Quote] | None = None
+    accepted: float = 0.0
+    rejected: tuple[Rejected, ...] = ()
+    task: asyncio.Task[None] | None = None
+
+
+class Requester:
+    """Our jobs at others."""
+
+    def __init__(self, key: NodeKey, ledger: Ledger, blobs: BlobStore, checks: Checks, peers: Peers, buyer: Buyer) -> None:
+        self.key = key
+        self.ledger = ledger
+        self.blobs = blobs
+        self.jobs = Machines(ledger, RULES)
+        self.payer = Payer(ledger, self.jobs, peers)
+        self.live: dict[JobId, Live] = {}
+        self.experience: dict[NodeId, Experience] = {}
+        self._checks = checks
+        self._peers = peers
+        self._buyer = buyer
+        self._owed: dict[NodeId, int] = {}
+        self._told: set[asyncio.Task[None]] = set()
+
+    async def load(self) -> None:
+        """Take up every job where it was."""
+        await self.jobs.load()
+        for job in sorted(self.jobs, key=lambda one: one.at):
+            for attempt in job.attempts:
+                self._learn(attempt, job.ended or job.at, 0, 0)
+            if not job.phase.is_final:
+                self._start(job.id)
+        await self.payer.load()
+
+    async def close(self) -> None:
+        """Stop driving; the next start goes on."""
+        tasks = [live.task for live in self.live.values() if live.task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self.payer.close()
+
+    async def submit(self, order: Order) -> Job:
+        """A new job. Raises `BadInput` and `LedgerError`."""
+        inc, upload = await self._checks.commit(order.model, order.data)
+        kept = await self.blobs.put(encode_message(upload))
+        job = JobId(secrets.token_bytes(16))
+        created = jobs.Created(
+            now_ms(), order.model, order.sem, order.params, Mode.PROVED.value, order.outm.value, inc, kept, len(order.data), order.max_price,
+            order.deadline_ms, order.worker,
+        )  # fmt: skip
+        await self.jobs.begin(job, created, nothing)
+        self._start(job)
+        return self.jobs[job]
+
+    async def cancel(self, job: JobId) -> Job:
+        """The user does not want it any more. What has been delivered is paid all the same."""
+        async with self.jobs.lock(job):
+            if self.jobs[job].phase in (Phase.NEW, Phase.OFFERED, Phase.ACCEPTED):
+                await self.jobs.record(job, jobs.CancelWanted(now_ms()), nothing)
+                live = self.live[job]
+                if live.task is not None:
+                    live.task.cancel()
+                    await asyncio.gather(live.task, return_exceptions=True)
+                self._start(job)
+        return self.jobs[job]
+
+    async def wait(self, job: JobId, timeout_s: float) -> Job:
+        """The job once it has ended, or as it stands when the time is up."""
+        await self.jobs.changed(lambda: self.jobs[job].phase.is_final, timeout_s)
+        return self.jobs[job]
+
+    # The states
+
+    def _start(self, job: JobId) -> None:
+        live = self.live.setdefault(job, Live())
+        live.task = asyncio.create_task(self._drive(job), name=f"job {job.hex()[:8]}")
+
+    async def _drive(self, job: JobId) -> None:
+        """From where it stands to its end. A ledger that cannot write now is tried again: nothing was sent."""
+        with structlog.contextvars.bound_contextvars(job=job.hex()[:8]):
+            while not self.jobs[job].phase.is_final:
+                try:
+                    await self._step(self.jobs[job])
+                except LedgerError as failed:
+                    log.error("the job cannot go on", reason=str(failed))
+                    await asyncio.sleep(5)
+
+    async def _step(self, job: Job) -> None:
+        match job.phase:
+            case Phase.NEW:
+                await self._offer(job)
+            case Phase.OFFERED:
+                await self._send(job)
+            case Phase.ACCEPTED:
+                await self._work(job)
+            case Phase.DELIVERED:
+                await self._verify(job)
+            case Phase.VERIFIED:
+                await self._sign(job)
+            case Phase.PAYING:
+                self.payer.wake(job.attempt.worker)
+                await self.jobs.changed(lambda: self.jobs[job.id].phase is not Phase.PAYING, 60)
+            case Phase.CANCELLING:
+                await self._cancel(job)
+
+    async def _offer(self, job: Job) -> None:
+        """Find a worker, reserve the price, sign the lease."""
+        live = self.live[job.id]
+        left = job.deadline_ms - int(1000 * (time.monotonic() - live.began))
+        if job.accepted >= ATTEMPTS or len(job.attempts) >= OFFERS or left <= 0:
+            why = f"{job.accepted} workers tried" if job.accepted >= ATTEMPTS else f"no worker in time: {summary(live.rejected)}"
+            last = next((attempt.reason for attempt in reversed(job.attempts) if attempt.reason), "")
+            await self.jobs.record(job.id, jobs.Failed(now_ms(), f"{why}; {last}" if last else why), nothing)
+            return
+        self._owed = {book.peer: book.owed for book in await self.ledger.read(lambda reader: reader.books())}
+        choice = await self._buyer.choose(job, self._known, left)
+        live.rejected = choice.rejected
+        if choice.best is None:
+            await asyncio.sleep(RETRY_S)
+            return
+        live.quote = choice.best.quote
+        lease = self._lease(job, choice.best)
+        terms = choice.best.quote.object
+        lines = tuple(f"{short_id(one.worker)} {one.why.value}: {one.text}"[:200] for one in choice.rejected[:16])
+        event = jobs.Offered(now_ms(), len(job.attempts), choice.best.worker, lease.id, terms.price, terms.start_fee, lines)
+        try:
+            await self.jobs.record(job.id, event, partial(_reserve, lease, choice.best.quote))
+        except SpendLimit as limit:
+            await self.jobs.record(job.id, jobs.Failed(now_ms(), str(limit)), nothing)
+        except Unsynchronised as restored:
+            log.info("waiting for the peer's book", reason=str(restored))
+            await asyncio.sleep(RETRY_S)
+
+    async def _send(self, job: Job) -> None:
+        """Send the lease; the same bytes until it is answered."""
+        attempt = job.attempt
+        connection = self._peers.connection(attempt.worker)
+        lease = (await self._kept(attempt.lease)).of(Lease)
+        quote = (await self._kept(lease.object.quote)).of(Quote)
+        for _ in range(SENDS if connection is not None else 0):
+            assert connection is not None
+            try:
+                accept = await connection.lease(lease, quote)
+            except Refusal as refusal:
+                await self._declined(job, f"{refusal.code.value}: {refusal.text}")
+                return
+            except PeerError as failed:
+                log.info("the lease is not answered", peer=short_id(attempt.worker), reason=str(failed))
+                await asyncio.sleep(SENDS_S / SENDS)
+                continue
+            if accept.object.lease != lease.id or accept.object.to != self.key.id:
+                await self._declined(job, "its answer accepts another lease")
+                return
+            await self.jobs.record(job.id, jobs.Accepted(now_ms()), partial(_keep, accept))
+            self.live[job.id].accepted = time.monotonic()
+            return
+        await self._give_up(job, Outcome.LOST, "it did not answer the lease")
+
+    async def _work(self, job: Job) -> None:
+        """Give the input, watch the worker, fetch what it made."""
+        connection = self._peers.connection(job.attempt.worker)
+        if connection is None:
+            await self._give_up(job, Outcome.LOST, "its address is not known any more")
+            return
+        live = self.live[job.id]
+        live.accepted = live.accepted or time.monotonic()
+        lease = job.attempt.lease
+        order = (await self._kept(lease)).of(Lease).object
+        deadline = live.accepted + OVERTIME * order.deadline_ms / 1000
+        heard = beaten = time.monotonic()
+        beat, after, given = -1, 0, False
+        while True:
+            now = time.monotonic()
+            live.suspect = now - min(heard, beaten) > SUSPECT_S
+            silent = now - min(heard, beaten) > LOST_S and self._someone_answers(job.attempt.worker)
+            if silent or now > deadline:
+                await self._give_up(job, Outcome.LOST, "it is silent" if silent else "it is over the time that it promised")
+                return
+            try:
+                if not given:
+                    await connection.put_input(lease, await self._input(job))
+                    given = True
+                status = await connection.poll(lease, after, min(LONG_POLL_MS, 5000))
+            except Refusal as refusal:
+                if refusal.code is Code.RATE:
+                    await asyncio.sleep(1)
+                    continue
+                await self._give_up(job, Outcome.FAILED, f"{refusal.code.value}: {refusal.text}")
+                return
+            except PeerError as failed:
+                log.info("the worker does not answer", peer=short_id(job.attempt.worker), reason=str(failed))
+                await asyncio.sleep(1)
+                continue
+            heard = time.monotonic()
+            live.status = status
+            after = max([after, *(event.n for event in status.events)])
+            # Who waits in a queue has no beat; who works has.
+            if status.beat != beat or status.state not in ("executing", "proving"):
+                beat, beaten = status.beat, heard
+            await self.jobs.touched()
+            if status.state in ("unpaid", "settled"):
+                await self._fetch(job, connection, order)
+                return
+            if status.state in ("expired", "cancelled", "failed"):
+                await self._give_up(job, Outcome.FAILED, f"{status.state}: {status.reason}")
+                return
+
+    async def _fetch(self, job: Job, connection: PeerConnection, order: Lease) -> None:
+        """Result, output and proof, as far as they belong together."""
+        attempt = job.attempt
+        try:
+            answer = await connection.result(attempt.lease)
+            result = read_signed(answer.result, Result)
+            if answer.proof is None:
+                raise BadObject("there is no proof")
+            notice = read_signed(answer.proof, ProofNotice)
+            _check_result(order, attempt, result, notice, answer.output)
+            proof = await _download(connection, notice.object)
+        except (PeerError, Refusal) as failed:
+            log.info("the result cannot be fetched", reason=str(failed))
+            await asyncio.sleep(1)
+            return
+        except BadObject as bad:
+            await self._give_up(job, Outcome.INVALID, bad.why)
+            return
+        output, kept = await self.blobs.put(answer.output), await self.blobs.put(proof)
+        event = jobs.Delivered(now_ms(), result.id, output, notice.id, kept)
+        await self.jobs.record(job.id, event, partial(_keep, result, notice))
+
+    async def _verify(self, job: Job) -> None:
+        attempt = job.attempt
+        if attempt.result is None or attempt.notice is None or attempt.output is None or attempt.proof is None:
+            raise LedgerError("the ledger contradicts itself", "a delivered job has no result")
+        result, notice = (await self._kept(attempt.result)).of(Result).object, (await self._kept(attempt.notice)).of(ProofNotice).object
+        output, proof = await self.blobs.get(attempt.output), await self.blobs.get(attempt.proof)
+        if output is None or proof is None:
+            await self._give_up(job, Outcome.FAILED, "its answer was lost here: a file is gone or damaged")
+            return
+        started = time.monotonic()
+        try:
+            await self._checks.verify(job.model, job.params, job.inc, result, notice, output, proof)
+        except ProofRejected as refused:
+            await self._refuse(job, str(refused))
+            return
+        took = time.monotonic()
+        live = self.live[job.id]
+        quote = (await self._kept((await self._kept(attempt.lease)).of(Lease).object.quote)).of(Quote).object
+        claimed = quote.run_ms + quote.prove_ms
+        seen = int(1000 * (started - live.accepted)) if live.accepted else 0
+        event = jobs.Verified(now_ms(), int(1000 * (took - started)), claimed, seen)
+        await self.jobs.record(job.id, event, partial(_verified, attempt.worker, attempt.price))
+        self._learn(self.jobs[job.id].attempt, event.at, claimed, seen)
+        log.info("verified", peer=short_id(attempt.worker), verify_ms=event.verify_ms, proof_bytes=len(proof))
+
+    async def _refuse(self, job: Job, why: str) -> None:
+        """A false proof: no debt, no second chance for this worker, and the evidence is kept."""
+        attempt = job.attempt
+        objects = [await self._kept(one) for one in (attempt.lease, attempt.result, attempt.notice) if one is not None]
+        parts = tuple(one.to_bytes() for one in objects)
+        blobs = () if attempt.proof is None else (bytes(attempt.proof),)
+        evidence = sign(self.key, Evidence(iss=self.key.id, at=now_ms(), about=attempt.worker, cls=1, parts=parts, blobs=blobs))
+        log.warning("a false proof is refused", peer=short_id(attempt.worker), reason=why, evidence=evidence.id.hex()[:8])
+        await self._give_up(job, Outcome.INVALID, why, partial(_keep, evidence))
+
+    async def _sign(self, job: Job) -> None:
+        """The payment: from here its bytes never change."""
+        attempt = job.attempt
+
+        def pay(transaction: Transaction) -> tuple[AnyEvent, None]:
+            if attempt.result is None:
+                raise LedgerError("the ledger contradicts itself", "a verified job has no result")
+            entry = transaction.pay(attempt.worker, attempt.lease, "job", attempt.price, attempt.result)
+            return jobs.Paying(now_ms(), entry.id, attempt.price), None
+
+        try:
+            await self.jobs.record_made(job.id, "paying", pay)
+        except Unsynchronised:
+            await asyncio.sleep(RETRY_S)
+
+    async def _cancel(self, job: Job) -> None:
+        """Tell the worker, and find out what is owed."""
+        attempt = job.attempts[-1] if job.attempts else None
+        if attempt is None or attempt.outcome is not Outcome.OPEN:
+            await self.jobs.record(job.id, jobs.Cancelled(now_ms()), nothing)
+            return
+        connection = self._peers.connection(attempt.worker)
+        fee = 0
+        try:
+            if connection is None:
+                raise PeerError("its address is not known")
+            status = await connection.cancel(attempt.lease)
+            if status.state in ("unpaid", "settled"):
+                if attempt.accepted:
+                    await self.jobs.record(job.id, jobs.CancelTooLate(now_ms()), nothing)
+                    return
+            elif status.state == "cancelled" and status.phase:
+                fee = attempt.start_fee
+        except Refusal as refusal:
+            log.info("the worker has nothing to cancel", reason=refusal.text)
+        except PeerError as failed:
+            seen = self.live[job.id].status
+            fee = attempt.start_fee if seen is not None and seen.phase else 0
+            log.info("the worker does not hear that the job is cancelled", reason=str(failed), fee=fee)
+        if fee:
+            await self.jobs.record_made(job.id, "paying", partial(_pay_fee, attempt, MicroCredits(fee)))
+            self.payer.wake(attempt.worker)
+            await self.jobs.record(job.id, jobs.Cancelled(now_ms()), nothing)
+        else:
+            await self.jobs.record(job.id, jobs.Cancelled(now_ms()), partial(_release, attempt.lease))
+
+    # Parts
+
+    async def _declined(self, job: Job, reason: str) -> None:
+        await self.jobs.record(job.id, jobs.Declined(now_ms(), reason[:200]), partial(_release, job.attempt.lease))
+
+    async def _give_up(self, job: Job, outcome: Outcome, reason: str, work: Callable[[Transaction], None] = nothing) -> None:
+        """End the attempt: its price is free again, and the next worker may be tried."""
+        attempt = job.attempt
+
+        def release(transaction: Transaction) -> None:
+            transaction.release(attempt.lease)
+            work(transaction)
+
+        log.info("attempt ended", peer=short_id(attempt.worker), outcome=outcome.value, reason=reason)
+        event = jobs.AttemptFailed(now_ms(), outcome.value, reason[:200])
+        await self.jobs.record(job.id, event, release)
+        self._learn(self.jobs[job.id].attempts[len(job.attempts) - 1], event.at, 0, 0)
+        self.live[job.id].accepted = 0.0
+        self.live[job.id].status = None
+        connection = self._peers.connection(attempt.worker)
+        if connection is not None and outcome is Outcome.LOST:
+            self._tell(connection.cancel(attempt.lease))
+
+    def _tell(self, message: Awaitable[object]) -> None:
+        """Say something to a peer that may not hear it."""
+
+        async def try_to() -> None:
+            try:
+                await message
+            except (PeerError, Refusal) as failed:
+                log.debug("not heard", reason=str(failed))
+
+        task = asyncio.create_task(try_to(), name="tell a lost worker")
+        self._told.add(task)
+        task.add_done_callback(self._told.discard)
+
+    def _learn(self, attempt: Attempt, at: UnixMs, claimed: int, took: int) -> None:
+        before = self.experience.get(attempt.worker, Experience())
+        match attempt.outcome:
+            case Outcome.VERIFIED:
+                self.experience[attempt.worker] = before.succeeded(at, claimed, took or claimed)
+            case Outcome.LOST | Outcome.FAILED | Outcome.INVALID:
+                self.experience[attempt.worker] = before.failed(at)
+
+    def excludes(self, peer: NodeId) -> bool:
+        """Whether a peer has sent us a false proof within 90 days."""
+        now = now_ms()
+        return any(
+            attempt.outcome is Outcome.INVALID and attempt.worker == peer and now - job.at < EXCLUDED_MS
+            for job in self.jobs
+            for attempt in job.attempts
+        )
+
+    def _known(self, worker: NodeId) -> Known:
+        experience = self.experience.get(worker, Experience()).seen(now_ms())
+        return Known(experience, MicroCredits(self._owed.get(worker, 0)), self.excludes(worker))
+
+    def _someone_answers(self, besides: NodeId) -> bool:
+        """Whether the fault may be the worker's: if every peer is silent it is presumed our own. With no other peer nobody can tell."""
+        return self._peers.others_answer(besides)
+
+    def _lease(self, job: Job, chosen: Candidate) -> Signed[Lease]:
+        terms = chosen.quote.object
+        number = len(job.attempts)
+        return sign(
+            self.key,
+            Lease(
+                iss=self.key.id,
+                at=now_ms(),
+                to=chosen.worker,
+                job=job.id,
+                att=number,
+                quote=chosen.quote.id,
+                inc=job.inc,
+                outm=job.outm.value,
+                commit=audit_commitment(job.id, number, self.key.id, bytes(32)),
+                model=terms.model,
+                sem=terms.sem,
+                params=terms.params,
+                mode=terms.mode,
+                price=terms.price,
+                start_fee=terms.start_fee,
+                deadline_ms=terms.deadline_ms,
+                p_ppm=terms.p_ppm,
+                stake=terms.stake,
+                audit_ms=terms.audit_ms,
+            ),
+        )
+
+    async def _input(self, job: Job) -> InputUpload:
+        stored = await self.blobs.get(job.input)
+        if stored is None:
+            raise LedgerError("the input is lost", "its file is gone or damaged", "send the job again")
+        return decode_message(InputUpload, stored, INPUT + 64 * KIB)
+
+    async def _kept(self, digest: Digest) -> Signed[Any]:
+        return await self.ledger.read(lambda reader: reader.object(digest))
+
+
+def _check_result(order: Lease, attempt: Attempt, result: Signed[Result], notice: Signed[ProofNotice], output: bytes) -> None:
+    """Raise `BadObject` unless result and notice are the worker's, of this lease, and about these bytes."""
+    if result.issuer != attempt.worker or notice.issuer != attempt.worker:
+        raise BadObject("another node signed the result")
+    if result.object.lease != attempt.lease or result.object.to != order.iss or notice.object.lease != attempt.lease:
+        raise BadObject("the result is of another lease")
+    if notice.object.result != result.id or result.object.out != output_digest(attempt.lease, output):
+        raise BadObject("result, output and proof do not belong together")
+
+
+async def _download(connection: PeerConnection, notice: ProofNotice) -> bytes:
+    """The proof that a notice names. Raises `BadObject` if its bytes are others."""
+    if notice.len > PROOF:
+        raise BadObject(f"the proof has {notice.len} bytes, at most {PROOF} are taken")
+    content = bytearray()
+    while len(content) < notice.len:
+        part = await connection.get_object(notice.proof, len(content), CHUNK)
+        if not part.data or part.total != notice.len:
+            raise BadObject("the proof has another length than the worker signed")
+        content += part.data
+    if blob_digest(bytes(content)) != notice.proof:
+        raise BadObject("the proof's bytes are not those that the worker signed")
+    return bytes(content)
+
+
+def _reserve(lease: Signed[Lease], quote: Signed[Quote], transaction: Transaction) -> None:
+    transaction.keep(quote)
+    transaction.reserve(lease)
+
+
+def _keep(*objects: Any) -> None:
+    """Of objects and, last, a transaction."""
+    *signed, transaction = objects
+    for one in signed:
+        transaction.keep(one)
+
+
+def _verified(worker: NodeId, price: MicroCredits, transaction: Transaction) -> None:
+    transaction.verified(worker, price)
+
+
+def _release(lease: Digest, transaction: Transaction) -> None:
+    transaction.release(lease)
+
+
+def _pay_fee(attempt: Attempt, fee: MicroCredits, transaction: Transaction) -> tuple[AnyEvent, None]:
+    entry = transaction.pay(attempt.worker, attempt.lease, "fee", fee, attempt.lease)
+    return jobs.Paying(now_ms(), entry.id, fee), None

@@ -1,0 +1,211 @@
+"""The worker's queue: each slot takes the next lease, has it run and proved in a child process, and delivers what it signed."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import structlog
+
+from nexus_edge.errors import NexusEdgeError
+from nexus_edge.ledger import Transaction
+from nexus_edge.market import leases
+from nexus_edge.market.leases import LeaseState, State
+from nexus_edge.market.quoting import now_ms
+from nexus_edge.market.worker import Worker
+from nexus_edge.types import Bytes, Digest, ModelDigest
+from nexus_edge.wire.digests import blob_digest, output_digest, statement_digest
+from nexus_edge.wire.limits import INPUT, KIB
+from nexus_edge.wire.messages import InputUpload, decode_message
+from nexus_edge.wire.objects import Lease, OutputMode, ProofNotice, Result
+from nexus_edge.wire.signing import sign
+
+TRIES: Final = 2
+"""A child that dies is given one more chance: the machine may have been short of something for a moment."""
+
+log = structlog.get_logger("market")
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a child is asked to do."""
+
+    model: ModelDigest
+    params: str
+    context: Digest
+    """The lease's id: the proof is bound to it."""
+    upload: InputUpload
+    expected: Digest
+    """The lease's `inc`."""
+    commit_output: bool
+    output_seed: bytes
+    """Of the output's commitment: from the node secret, so that a second run gives the same bytes."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a child made. Its proof was verified there, by the verifier that everyone uses."""
+
+    output: bytes
+    output_commitment: bytes | None
+    statement: bytes
+    proof: bytes
+    run_ms: int
+    prove_ms: int
+    peak: Bytes
+
+
+class Died(NexusEdgeError):
+    """A child ended without an answer; `again` says whether another try makes sense."""
+
+    def __init__(self, what: str, why: str, *, again: bool) -> None:
+        super().__init__(what, why)
+        self.again = again
+
+
+class Prover(Protocol):
+    """Runs and proves in child processes."""
+
+    slots: int
+
+    async def prove(self, order: Order, progress: Callable[[str, int], None]) -> Answer:
+        """Run and prove; progress gets phases and ppm of each. Raises `Died`, `BadInput`; cancellation stops the child's work."""
+
+
+class Runner:
+    """Works through the queue of a `Worker`."""
+
+    def __init__(self, worker: Worker, prover: Prover) -> None:
+        self._worker = worker
+        self._prover = prover
+
+    async def run(self) -> None:
+        """For ever: one task a slot, and one that ends what is late."""
+        async with asyncio.TaskGroup() as group:
+            for slot in range(self._prover.slots):
+                group.create_task(self._slot(), name=f"slot {slot}")
+            group.create_task(self._expiry(), name="expiry")
+            group.create_task(self._announce(), name="progress")
+
+    async def _expiry(self) -> None:
+        while True:
+            await asyncio.sleep(1)
+            await self._worker.expire()
+
+    async def _announce(self) -> None:
+        """Wake those who poll when work has moved, at most ten times a second."""
+        while True:
+            await self._worker.moved.wait()
+            self._worker.moved.clear()
+            await self._worker.leases.touched()
+            await asyncio.sleep(0.1)
+
+    async def _slot(self) -> None:
+        while True:
+            lease = self._worker.leases[await self._worker.ready.get()]
+            if lease.state is State.QUEUED:
+                with structlog.contextvars.bound_contextvars(
+                    lease=lease.id.hex()[:8], job=lease.job.hex()[:8], peer=lease.requester.hex()[:8]
+                ):
+                    await self._serve(lease)
+
+    async def _serve(self, lease: LeaseState) -> None:
+        """One lease to its end. Whatever happens to it, the slot goes on."""
+        work = self._worker.work[lease.id]
+        task = asyncio.create_task(self._answer(lease), name=f"lease {lease.id.hex()[:8]}")
+        work.cancel = task.cancel
+        try:
+            answer = await task
+        except asyncio.CancelledError:
+            current = asyncio.current_task()
+            if current is not None and current.cancelling():
+                task.cancel()
+                raise
+            return  # the lease was cancelled or expired: its end is written by whoever did that
+        except NexusEdgeError as failed:
+            log.warning("job failed", reason=str(failed))
+            await self._fail(lease, str(failed))
+            return
+        finally:
+            work.cancel = None
+        async with self._worker.leases.lock(lease.id):
+            if self._worker.leases[lease.id].state is State.QUEUED:
+                await self._deliver(self._worker.leases[lease.id], answer)
+
+    async def _answer(self, lease: LeaseState) -> Answer:
+        worker = self._worker
+        order = (await worker.ledger.read(lambda reader: reader.object(lease.id))).of(Lease).object
+        stored = None if lease.input is None else await worker.blobs.get(lease.input)
+        if stored is None:
+            raise NexusEdgeError("the input is lost", "its file is gone or damaged")
+        upload = decode_message(InputUpload, stored, INPUT + 64 * KIB)
+        seed = worker.key.secret("output commitment", lease.id, blob_digest(upload.data))
+        asked = Order(
+            lease.model, order.params, lease.id, upload, order.inc, order.outm == OutputMode.COMMITTED, seed
+        )  # fmt: skip
+        tries = 0
+        while True:
+            tries += 1
+            try:
+                return await self._prover.prove(asked, lambda phase, ppm: self._progress(lease.id, phase, ppm))
+            except Died as died:
+                if not died.again or tries == TRIES:
+                    raise
+                log.warning("the child died, trying again", reason=str(died))
+
+    def _progress(self, lease: Digest, phase: str, ppm: int) -> None:
+        """From the prover's own callback: a beat is work that was done, never a timer."""
+        work = self._worker.work[lease]
+        if phase != work.phase:
+            work.step("executing" if phase == "execute" else "proving", phase)
+        work.phase, work.done_ppm, work.beat = phase, ppm, work.beat + 1
+        self._worker.moved.set()
+
+    async def _deliver(self, lease: LeaseState, answer: Answer) -> None:
+        worker = self._worker
+        output, proof = await worker.blobs.put(answer.output), await worker.blobs.put(answer.proof)
+        result = sign(
+            worker.key,
+            Result(
+                iss=worker.key.id,
+                at=now_ms(),
+                to=lease.requester,
+                lease=lease.id,
+                out=output_digest(lease.id, answer.output),
+                outc=Digest(answer.output_commitment or bytes(32)),
+                rand=bytes(32),
+                run_ms=answer.run_ms,
+                peak=answer.peak,
+            ),
+        )
+        notice = sign(
+            worker.key,
+            ProofNotice(
+                iss=worker.key.id,
+                at=now_ms(),
+                to=lease.requester,
+                lease=lease.id,
+                result=result.id,
+                stmt=statement_digest(answer.statement),
+                proof=proof,
+                len=len(answer.proof),
+                prove_ms=answer.prove_ms,
+            ),
+        )
+        event = leases.Delivered(now_ms(), result.id, output, notice.id, proof, answer.run_ms, answer.prove_ms)
+
+        def deliver(transaction: Transaction) -> None:
+            transaction.keep(result)
+            transaction.keep(notice)
+            transaction.owe(lease.id, result.id)
+
+        await worker.leases.record(lease.id, event, deliver)
+        worker.models.unpin(lease.model)
+        worker.work[lease.id].step("delivered")
+        await worker.leases.touched()
+        log.info("delivered", run_ms=answer.run_ms, prove_ms=answer.prove_ms, proof_bytes=len(answer.proof))
+
+    async def _fail(self, lease: LeaseState, reason: str) -> None:
+        async with self._worker.leases.lock(lease.id):
+            if self._worker.leases[lease.id].state.is_open:
+                await self._worker.end(lease, leases.Failed(now_ms(), reason))

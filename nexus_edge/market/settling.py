@@ -1,0 +1,186 @@
+"""Payment: the worker takes entries, the requester posts them until they are acknowledged. One party's silence costs only time."""
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+from typing import Final, Protocol
+
+import structlog
+
+from nexus_edge.errors import LedgerError, PeerError
+from nexus_edge.identity import short_id
+from nexus_edge.ledger import EntryRefused, Ledger, Transaction
+from nexus_edge.market import jobs, leases
+from nexus_edge.market.jobs import Job, Phase
+from nexus_edge.market.leases import LeaseState, State
+from nexus_edge.market.machines import Machines
+from nexus_edge.market.quoting import now_ms
+from nexus_edge.transport import Caller, PeerConnection
+from nexus_edge.types import Digest, NodeId
+from nexus_edge.wire.errors import BadObject
+from nexus_edge.wire.limits import ENTRIES_PER_POST
+from nexus_edge.wire.messages import AccountAnswer, EntriesAnswer
+from nexus_edge.wire.objects import Ack, Entry
+from nexus_edge.wire.refusals import Code, Refusal
+from nexus_edge.wire.signing import Signed, read_signed
+
+FIRST_WAIT_S: Final = 0.5
+LAST_WAIT_S: Final = 60.0
+"""Between tries to pay a peer that does not answer: it may be gone for long, and comes back some day."""
+
+log = structlog.get_logger("market")
+
+
+class Till:
+    """The creditor's side."""
+
+    def __init__(self, ledger: Ledger, open_leases: Machines[LeaseState]) -> None:
+        self._ledger = ledger
+        self._leases = open_leases
+
+    async def entries(self, caller: Caller, entries: tuple[Signed[Entry], ...]) -> EntriesAnswer:
+        """`POST /1/entries`: takes them in order, and stops at the first that does not fit."""
+        acks = [await self._take(caller, entry) for entry in entries]
+        last = await self._ledger.read(lambda reader: reader.last_entry(caller.peer, reader.own))
+        return EntriesAnswer(tuple(ack.to_bytes() for ack in acks), None if last is None else last.to_bytes())
+
+    async def account(self, caller: Caller, chain: bytes, seq: int) -> AccountAnswer:
+        """`GET /1/account`."""
+        found = await self._ledger.read(lambda reader: reader.entries_after(caller.peer, chain, seq, ENTRIES_PER_POST))
+        book = await self._ledger.read(lambda reader: reader.book(caller.peer))
+        return AccountAnswer(tuple(entry.to_bytes() for entry in found), book.locked, book.written_off)
+
+    async def _take(self, caller: Caller, entry: Signed[Entry]) -> Signed[Ack]:
+        try:
+            lease = self._paid_by(caller, entry)
+            if lease is None:
+                ack, _ = await self._ledger.transact("take", partial(_take, entry))
+                return ack
+            async with self._leases.lock(lease.id):
+                if self._leases[lease.id].entry is not None:
+                    ack, _ = await self._ledger.transact("take", partial(_take, entry))
+                    return ack
+                ack, _ = await self._leases.record(lease.id, leases.Settled(now_ms(), entry.id), partial(_take, entry))
+                return ack
+        except EntryRefused as refused:
+            raise Refusal(refused.code, refused.why, last=refused.last) from None
+
+    def _paid_by(self, caller: Caller, entry: Signed[Entry]) -> LeaseState | None:
+        """The lease that waits for this entry."""
+        ref = entry.object.ref
+        for lease in self._leases:
+            is_owed = lease.entry is None and (lease.result == ref if lease.state is State.UNPAID else lease.owed and lease.id == ref)
+            if is_owed and lease.requester == caller.peer:
+                return lease
+        return None
+
+
+class Connections(Protocol):
+    """How to reach peers."""
+
+    def connection(self, peer: NodeId) -> PeerConnection | None:
+        """None for one whose address is not known."""
+
+
+class Payer:
+    """The debtor's side: one task for each creditor, while something is unacknowledged."""
+
+    def __init__(self, ledger: Ledger, open_jobs: Machines[Job], peers: Connections) -> None:
+        self._ledger = ledger
+        self._jobs = open_jobs
+        self._peers = peers
+        self._tasks: dict[NodeId, asyncio.Task[None]] = {}
+        self._woken: dict[NodeId, asyncio.Event] = {}
+
+    async def load(self) -> None:
+        """Go on paying what a former process signed."""
+        for creditor in await self._ledger.read(lambda reader: reader.debts()):
+            self.wake(creditor)
+
+    def wake(self, creditor: NodeId) -> None:
+        """Something was signed for a creditor, or it is up again."""
+        self._woken.setdefault(creditor, asyncio.Event()).set()
+        if creditor not in self._tasks or self._tasks[creditor].done():
+            self._tasks[creditor] = asyncio.create_task(self._pay(creditor), name=f"pay {short_id(creditor)}")
+
+    async def close(self) -> None:
+        """Stop posting; what is unacknowledged is posted again after the next start."""
+        for task in self._tasks.values():
+            task.cancel()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+
+    async def _pay(self, creditor: NodeId) -> None:
+        woken = self._woken[creditor]
+        wait = FIRST_WAIT_S
+        with structlog.contextvars.bound_contextvars(peer=short_id(creditor)):
+            while True:
+                woken.clear()
+                if not await self._ledger.read(lambda reader: reader.unacknowledged(creditor)):
+                    return
+                try:
+                    if await self._post(creditor):
+                        wait = FIRST_WAIT_S
+                        continue
+                except (PeerError, LedgerError, BadObject) as failed:
+                    log.info("not paid yet", reason=str(failed), again_s=wait)
+                try:
+                    async with asyncio.timeout(wait):
+                        await woken.wait()
+                except TimeoutError:
+                    wait = min(LAST_WAIT_S, 2 * wait)
+
+    async def _post(self, creditor: NodeId) -> bool:
+        """Post once; whether something came of it. After a refusal the first entry goes alone, so that it is known which one is meant."""
+        connection = self._peers.connection(creditor)
+        if connection is None:
+            return False
+        pending = (await self._ledger.read(lambda reader: reader.unacknowledged(creditor)))[:ENTRIES_PER_POST]
+        try:
+            answer = await connection.entries(tuple(pending))
+        except Refusal:
+            try:
+                answer = await connection.entries((pending[0],))
+            except Refusal as refusal:
+                return await self._refused(creditor, pending[0], refusal)
+        for data in answer.acks:
+            await self._acknowledged(creditor, read_signed(data, Ack), pending)
+        return bool(answer.acks)
+
+    async def _acknowledged(self, creditor: NodeId, ack: Signed[Ack], posted: list[Signed[Entry]]) -> None:
+        ref = next((entry.object.ref for entry in posted if entry.id == ack.object.entry), None)
+        if ref is None or ack.issuer != creditor:
+            raise BadObject("the peer acknowledges what we did not post")
+        await self._settle(ref, partial(_acknowledge, ack))
+
+    async def _refused(self, creditor: NodeId, entry: Signed[Entry], refusal: Refusal) -> bool:
+        if refusal.code not in (Code.GAP, Code.REGRESS, Code.PAID):
+            log.warning("an entry is refused", reason=refusal.text, code=refusal.code.value)
+            return False
+        log.info("books are compared", reason=refusal.text, code=refusal.code.value)
+        refused = partial(_come_to_terms, creditor, entry, refusal)
+        if refusal.code is Code.PAID:
+            await self._settle(entry.object.ref, refused)
+        else:
+            await self._ledger.transact("refused", refused)
+        return True
+
+    async def _settle(self, ref: Digest, work: Callable[[Transaction], object]) -> None:
+        """Write what the creditor said, and with it that the job is settled which it is about."""
+        job = next((one for one in self._jobs if one.phase is Phase.PAYING and one.attempt.result == ref), None)
+        if job is None:
+            await self._ledger.transact("acknowledged", work)
+            return
+        await self._jobs.record(job.id, jobs.Settled(now_ms()), work)
+        log.info("settled", job=job.id.hex()[:8], paid=job.paid)
+
+
+def _take(entry: Signed[Entry], transaction: Transaction) -> tuple[Signed[Ack], Digest | None]:
+    return transaction.take(entry)
+
+
+def _acknowledge(ack: Signed[Ack], transaction: Transaction) -> Digest | None:
+    return transaction.acknowledged(ack)
+
+
+def _come_to_terms(creditor: NodeId, entry: Signed[Entry], refusal: Refusal, transaction: Transaction) -> Digest | None:
+    return transaction.refused(creditor, entry, refusal.code, refusal.last)

@@ -1,0 +1,321 @@
+"""The worker's side of jobs: what a peer may ask of us, each answer written before it is sent.
+
+`Worker` keeps the leases; `nexus_edge.market.running` runs them.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+from nexus_edge.identity import NodeKey
+from nexus_edge.ledger import BlobStore, Ledger, NoCredit, Transaction
+from nexus_edge.market import leases, quoting
+from nexus_edge.market.leases import LeaseState, State
+from nexus_edge.market.machines import Machines, Rules, nothing
+from nexus_edge.market.quoting import Forecast, Offer, now_ms
+from nexus_edge.transport import Caller
+from nexus_edge.types import NOTHING, Digest, JobId, ModelDigest, NodeId
+from nexus_edge.wire.digests import audit_commitment
+from nexus_edge.wire.limits import (
+    CHUNK,
+    EVENTS_PER_POLL,
+    INPUT,
+    OPEN_LEASES,
+    OPEN_LEASES_PER_ACCOUNT,
+    RESULT_KEPT_MS,
+    UPLOAD_BYTES_PER_S,
+)
+from nexus_edge.wire.messages import InputUpload, LeaseEvent, LeaseStatus, ObjectPart, QuoteRequest, ResultAnswer, encode_message
+from nexus_edge.wire.objects import Accept, Lease, OutputMode, Quote
+from nexus_edge.wire.refusals import Code, Refusal
+from nexus_edge.wire.signing import Signed, sign
+
+RULES: Final = Rules[LeaseState]("lease", leases.EVENTS, leases.begin, leases.apply)
+
+INPUT_GRACE_S: Final = 30.0
+"""How long an input may take beyond its size over the slowest line that is served."""
+
+
+class Models(Protocol):
+    """The models that are here."""
+
+    def forecast(self, model: ModelDigest, params: str, sem: str) -> Forecast | None:
+        """What a job takes; None for a model that is not here. Raises a refusal for parameters or semantics that do not fit it."""
+
+    async def commitments(self, model: ModelDigest, upload: InputUpload) -> Digest:
+        """The `inc` of an input. Raises a `bad-input` refusal if it is not one of the model's."""
+
+    def invite(self, peer: NodeId, model: ModelDigest, params: str) -> None:
+        """Let a peer upload a model that a quote to it named as missing."""
+
+    def pin(self, model: ModelDigest) -> None:
+        """Keep it while a lease is open."""
+
+    def unpin(self, model: ModelDigest) -> None:
+        """Once for each `pin`."""
+
+
+@dataclass
+class Work:
+    """What is known of an open lease besides its events: lost with the process, and not missed."""
+
+    accepted: float
+    """On the monotonic clock."""
+    phase: str = ""
+    done_ppm: int = 0
+    beat: int = 0
+    polled: float = field(default_factory=time.monotonic)
+    steps: list[LeaseEvent] = field(default_factory=list)
+    cancel: Callable[[], object] | None = None
+    """Stops it, while it runs."""
+
+    def step(self, kind: str, detail: str = "") -> None:
+        """Note an event for those who poll."""
+        self.steps.append(LeaseEvent(len(self.steps) + 1, int(1000 * (time.monotonic() - self.accepted)), kind, detail))
+
+
+class Worker:
+    """Leases that others have with us."""
+
+    def __init__(self, key: NodeKey, ledger: Ledger, blobs: BlobStore, models: Models, offer: Callable[[], Offer]) -> None:
+        self.key = key
+        self.ledger = ledger
+        self.blobs = blobs
+        self.models = models
+        self.leases = Machines(ledger, RULES)
+        self.work: dict[Digest, Work] = {}
+        self.ready: asyncio.Queue[Digest] = asyncio.Queue()
+        self.draining = False
+        self.moved = asyncio.Event()
+        """Set when work has progressed."""
+        self._offer = offer
+        self._since = now_ms()
+        self._by_number: dict[tuple[bytes, JobId, int], Digest] = {}
+        self._quotes: dict[Digest, Digest] = {}
+        self._admission = asyncio.Lock()
+
+    async def load(self) -> None:
+        """Take up every lease where it was: with its input it is run again, without it ends."""
+        await self.leases.load()
+        for lease in self.leases:
+            self._by_number[(lease.requester, lease.job, lease.attempt)] = lease.id
+            if not lease.state.is_open:
+                continue
+            self.work[lease.id] = Work(time.monotonic())
+            if lease.input is not None and await self.blobs.has(lease.input):
+                self.models.pin(lease.model)
+                self.ready.put_nowait(lease.id)
+            else:
+                await self.end(lease, leases.Failed(now_ms(), "restarted"))
+
+    # What peers ask
+
+    async def quote(self, caller: Caller, request: QuoteRequest) -> Signed[Quote]:
+        """`POST /1/quotes`."""
+        self._refuse_draining()
+        room = await self.ledger.read(lambda reader: reader.room(caller.peer, caller.prefix, private=caller.private))
+        forecast = self.models.forecast(ModelDigest(request.model), request.params, request.sem)
+        if forecast is None:
+            self.models.invite(caller.peer, ModelDigest(request.model), request.params)
+            return quoting.invitation(self.key, caller.peer, request, room)
+        return quoting.quote(self.key, caller.peer, request, forecast, self._offer(), room)
+
+    async def lease(self, caller: Caller, lease: Signed[Lease], offered: Signed[Quote]) -> Signed[Accept]:
+        """`POST /1/leases`: the same bytes again get the same answer."""
+        known = self.leases.get(lease.id)
+        if known is not None:
+            return await self._accept_of(known)
+        order = lease.object
+        number = (order.iss, order.job, order.att)
+        async with self._admission:
+            if number in self._by_number or offered.id in self._quotes:
+                if self._by_number.get(number) == lease.id:  # the same bytes, sent twice at once
+                    return await self._accept_of(self.leases[lease.id])
+                raise Refusal(Code.CONFLICT, "another lease has this job and attempt, or takes this quote")
+            self._refuse_draining()
+            quoting.check_terms(self.key, order, offered, now_ms(), self._since)
+            self._check_open(order)
+            if order.outm not in (OutputMode.CLEAR, OutputMode.COMMITTED):
+                raise Refusal(Code.BAD_OBJECT, f"no output is of kind {order.outm}")
+            forecast = self.models.forecast(ModelDigest(order.model), order.params, order.sem)
+            if forecast is None:
+                raise Refusal(Code.MODEL_MISSING, "the model has left since the quote: ask again")
+            quoting.check_room(forecast, self._offer())
+            return await self._admit(caller, lease, offered)
+
+    async def _admit(self, caller: Caller, lease: Signed[Lease], offered: Signed[Quote]) -> Signed[Accept]:
+        order = lease.object
+        commit = audit_commitment(order.job, order.att, self.key.id, bytes(32))
+        accept = sign(self.key, Accept(iss=self.key.id, at=now_ms(), to=order.iss, lease=lease.id, commit=commit))
+
+        def admit(transaction: Transaction) -> None:
+            transaction.keep(offered)
+            transaction.keep(accept)
+            transaction.admit(lease, caller.prefix, private=caller.private)
+
+        model = ModelDigest(order.model)
+        self.models.pin(model)
+        try:
+            await self.leases.begin(lease.id, leases.Leased.of(now_ms(), lease, accept.id), admit)
+        except NoCredit as short:
+            self.models.unpin(model)
+            raise Refusal(Code.NO_CREDIT, str(short.why), room=short.room) from None
+        except BaseException:
+            self.models.unpin(model)
+            raise
+        self._by_number[(order.iss, order.job, order.att)] = lease.id
+        self._quotes[offered.id] = lease.id
+        self.work[lease.id] = Work(time.monotonic())
+        self.work[lease.id].step("leased")
+        return accept
+
+    async def put_input(self, caller: Caller, lease: Digest, upload: InputUpload) -> None:
+        """`PUT /1/leases/{h}/input`: an input that is not the one committed to ends the lease."""
+        state = self._mine(caller, lease)
+        async with self.leases.lock(lease):
+            state = self.leases[lease]
+            if state.state is not State.LEASED:
+                if state.state.is_open or state.state is State.UNPAID:
+                    return
+                raise _ended(state)
+            order = (await self.ledger.read(lambda reader: reader.object(lease))).of(Lease).object
+            try:
+                found = await self.models.commitments(state.model, upload)
+            except Refusal as wrong:
+                await self.end(state, leases.Failed(now_ms(), f"bad input: {wrong.text}"))
+                raise
+            if found != order.inc or upload.openings < 1:
+                await self.end(state, leases.Failed(now_ms(), "the input is not the one that the lease commits to"))
+                raise Refusal(Code.BAD_INPUT, "the input is not the one that the lease commits to, or may be opened in no proof")
+            kept = await self.blobs.put(encode_message(upload))
+            await self.leases.record(lease, leases.Queued(now_ms(), kept), nothing)
+            self.work[lease].step("queued")
+        self.ready.put_nowait(lease)
+
+    async def poll(self, caller: Caller, lease: Digest, after: int, wait_ms: int) -> LeaseStatus:
+        """`GET /1/leases/{h}`: waits for an event after the asked one, for progress, or for the time to be up."""
+        state = self._mine(caller, lease)
+        work = self.work.get(lease)
+        if work is not None:
+            work.polled = time.monotonic()
+            if state.state.is_open and wait_ms and len(work.steps) <= after:
+                beat = work.beat
+                await self.leases.changed(lambda: len(work.steps) > after or work.beat != beat, wait_ms / 1000)
+                work.polled = time.monotonic()
+        state = self.leases[lease]
+        steps = () if work is None else tuple(step for step in work.steps if step.n > after)[:EVENTS_PER_POLL]
+        running = work is not None and state.state is State.QUEUED and work.phase
+        return LeaseStatus(
+            state=(State.EXECUTING if work.phase == "execute" else State.PROVING).value
+            if work is not None and running
+            else state.state.value,
+            phase="" if work is None else work.phase,
+            done_ppm=0 if work is None else work.done_ppm,
+            eta_ms=None,
+            beat=0 if work is None else work.beat,
+            reason=state.reason[:200],
+            events=steps,
+        )
+
+    async def result(self, caller: Caller, lease: Digest) -> ResultAnswer:
+        """`GET /1/leases/{h}/result`."""
+        state = self._mine(caller, lease)
+        if state.state.is_open:
+            raise Refusal(Code.CONFLICT, f"there is no result yet: the lease is {state.state.value}", retry_ms=1000)
+        if state.result is None or state.output is None or state.notice is None:
+            raise _ended(state)
+        output = await self.blobs.get(state.output)
+        if output is None:
+            raise Refusal(Code.LEASE_ENDED, f"results are kept for {RESULT_KEPT_MS // 3_600_000} hours")
+        result, notice = await self._kept(state.result), await self._kept(state.notice)
+        return ResultAnswer(result.to_bytes(), output, notice.to_bytes())
+
+    async def get_object(self, caller: Caller, digest: Digest, start: int, length: int) -> ObjectPart:
+        """`GET /1/objects/{h}`: the proofs of the caller's own leases."""
+        if not any(lease.proof == digest and lease.requester == caller.peer for lease in self.leases):
+            raise Refusal(Code.NOT_FOUND, "no proof for you has this digest")
+        content = await self.blobs.get(digest)
+        if content is None:
+            raise Refusal(Code.NOT_FOUND, "the proof is not kept any more")
+        return ObjectPart(content[start : start + min(length, CHUNK)], len(content))
+
+    async def cancel(self, caller: Caller, lease: Digest) -> LeaseStatus:
+        """`POST /1/leases/{h}/cancel`: what has begun costs the start fee."""
+        state = self._mine(caller, lease)
+        async with self.leases.lock(lease):
+            state = self.leases[lease]
+            if state.state.is_open:
+                work = self.work[lease]
+                begun = bool(work.phase)
+                if work.cancel is not None:
+                    work.cancel()
+                await self.end(state, leases.Cancelled(now_ms(), state.start_fee if begun else NOTHING))
+        return await self.poll(caller, lease, 0, 0)
+
+    # What happens to leases
+
+    async def end(self, lease: LeaseState, event: leases.Event) -> None:
+        """Write how an open lease ended, and release what it held: all but a fee that is owed."""
+        owed = event.owed if isinstance(event, leases.Cancelled) else NOTHING
+
+        def release(transaction: Transaction) -> None:
+            if owed:
+                transaction.owe(lease.id, lease.id, owed)
+            else:
+                transaction.settle_nothing(lease.id)
+
+        await self.leases.record(lease.id, event, release)
+        self.models.unpin(lease.model)
+        work = self.work.get(lease.id)
+        if work is not None:
+            work.step(self.leases[lease.id].state.value, self.leases[lease.id].reason[:200])
+        await self.leases.touched()
+
+    async def expire(self) -> None:
+        """End leases whose input or result did not come in time. Called every second or so."""
+        now = time.monotonic()
+        for lease_id, work in list(self.work.items()):
+            async with self.leases.lock(lease_id):
+                lease = self.leases[lease_id]
+                if not lease.state.is_open:
+                    continue
+                age = now - work.accepted
+                patience = INPUT_GRACE_S + INPUT / UPLOAD_BYTES_PER_S if lease.state is State.LEASED else lease.deadline_ms / 1000
+                if age <= patience:
+                    continue
+                if work.cancel is not None:
+                    work.cancel()
+                why = "no input came" if lease.state is State.LEASED else "the deadline passed"
+                await self.end(lease, leases.Expired(now_ms(), why))
+
+    def _refuse_draining(self) -> None:
+        if self.draining:
+            raise Refusal(Code.DRAINING, "this node takes no new work", retry_ms=60_000)
+
+    def _check_open(self, order: Lease) -> None:
+        open_leases = [lease for lease in self.leases if lease.state.is_open]
+        if len(open_leases) >= OPEN_LEASES:
+            raise Refusal(Code.BUSY, f"{len(open_leases)} leases are open", retry_ms=5000)
+        if sum(lease.requester == order.iss for lease in open_leases) >= OPEN_LEASES_PER_ACCOUNT:
+            raise Refusal(Code.BUSY, f"you have {OPEN_LEASES_PER_ACCOUNT} leases open", retry_ms=5000)
+
+    def _mine(self, caller: Caller, lease: Digest) -> LeaseState:
+        """The caller's lease. One of others is as unknown to it as none."""
+        state = self.leases.get(lease)
+        if state is None or state.requester != caller.peer:
+            raise Refusal(Code.NOT_FOUND, "there is no such lease of yours")
+        return state
+
+    async def _accept_of(self, lease: LeaseState) -> Signed[Accept]:
+        if lease.state in (State.EXPIRED, State.CANCELLED, State.FAILED):
+            raise _ended(lease)
+        return (await self._kept(lease.accept)).of(Accept)
+
+    async def _kept(self, digest: Digest) -> Signed[Any]:
+        return await self.ledger.read(lambda reader: reader.object(digest))
+
+
+def _ended(lease: LeaseState) -> Refusal:
+    return Refusal(Code.LEASE_ENDED, f"the lease is {lease.state.value}: {lease.reason or 'nothing more to get'}")

@@ -1,0 +1,149 @@
+"""Jobs between two nodes: proved, verified, paid, and settled in both books."""
+
+import asyncio
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nexus_edge.market.jobs import Job, Outcome, Phase
+from nexus_edge.market.leases import State
+from nexus_edge.market.requester import Order
+from nexus_edge.types import MicroCredits
+from tests.support.trade import DATA, DIGEST, LABEL, Trader, traders
+
+pytestmark = pytest.mark.asyncio
+
+
+def order(**changes: object) -> Order:
+    plain = {"model": DIGEST, "sem": "tflm", "params": "zk-100", "data": DATA, "max_price": MicroCredits(10_000), "deadline_ms": 20_000}
+    return Order(**{**plain, **changes})  # type: ignore[arg-type]
+
+
+async def ended(trader: Trader, job: Job) -> Job:
+    found = await trader.requester.wait(job.id, 30)
+    assert found.phase.is_final, found
+    return found
+
+
+async def test_one_job_one_receipt(tmp_path: Path) -> None:
+    async with traders(tmp_path, "alder", "birch") as (alder, birch):
+        job = await ended(alder, await alder.requester.submit(order()))
+        assert job.phase is Phase.SETTLED, job
+        assert job.attempt.output is not None
+        output = await alder.blobs.get(job.attempt.output)
+        assert output is not None
+        assert int(np.frombuffer(output, np.int8).argmax()) == LABEL
+        (lease,) = birch.worker.leases
+        assert lease.state is State.SETTLED
+        ours = await alder.ledger.read(lambda reader: reader.book(birch.key.id))
+        theirs = await birch.ledger.read(lambda reader: reader.book(alder.key.id))
+        assert -ours.owed == theirs.owed == job.paid == lease.price > 0
+        assert (ours.reserved_out, theirs.reserved_in) == (0, 0)
+        assert ours.line == lease.price // 4
+        assert birch.local.pins == 0
+        for trader in (alder, birch):
+            assert (await trader.ledger.verify()).faults == ()
+
+
+async def test_many_jobs_at_once(tmp_path: Path) -> None:
+    async with traders(tmp_path, "alder", "birch") as (alder, birch):
+        found = await asyncio.gather(*[alder.requester.submit(order()) for _ in range(10)])
+        done = [await ended(alder, job) for job in found]
+        assert [job.phase for job in done] == [Phase.SETTLED] * 10
+        theirs = await birch.ledger.read(lambda reader: reader.book(alder.key.id))
+        assert theirs.owed == sum(job.paid for job in done)
+
+
+async def test_a_false_proof_is_refused_and_costs_nothing(tmp_path: Path) -> None:
+    async with traders(tmp_path, "alder", "birch") as (alder, birch):
+
+        def spoil(answer):  # type: ignore[no-untyped-def]
+            from dataclasses import replace
+
+            proof = bytearray(answer.proof)
+            proof[-100] ^= 1
+            return replace(answer, proof=bytes(proof))
+
+        birch.local.spoil = spoil
+        job = await ended(alder, await alder.requester.submit(order(deadline_ms=2000)))
+        assert job.phase is Phase.FAILED
+        assert job.attempts[0].outcome is Outcome.INVALID
+        assert len(job.attempts) == 1, "a worker with a false proof gets no second job"
+        ours = await alder.ledger.read(lambda reader: reader.book(birch.key.id))
+        assert (ours.out, ours.reserved_out) == (0, 0)
+
+
+async def test_cancelled_before_it_began_costs_nothing(tmp_path: Path) -> None:
+    async with traders(tmp_path, "alder", "birch") as (alder, birch):
+        birch.local.gate.clear()
+        first = await alder.requester.submit(order())
+        second = await alder.requester.submit(order())
+        assert await birch.worker.leases.changed(lambda: sum(lease.state is State.QUEUED for lease in birch.worker.leases) == 2, 5)
+        assert await birch.worker.leases.changed(lambda: any(work.phase for work in birch.worker.work.values()), 5)
+        running = next(job for job in (first, second) if birch.worker.work[alder.requester.jobs[job.id].attempt.lease].phase)
+        waiting = second if running is first else first
+        cancelled = await ended(alder, await alder.requester.cancel(waiting.id))
+        assert (cancelled.phase, cancelled.paid) == (Phase.CANCELLED, 0)
+        begun = await ended(alder, await alder.requester.cancel(running.id))
+        assert begun.phase is Phase.CANCELLED
+        assert begun.paid == begun.attempt.start_fee > 0
+        birch.local.gate.set()
+
+        async def paid() -> int:
+            return (await birch.ledger.read(lambda reader: reader.book(alder.key.id))).owed
+
+        async with asyncio.timeout(5):
+            while await paid() != begun.paid:
+                await asyncio.sleep(0.02)
+        book = await birch.ledger.read(lambda reader: reader.book(alder.key.id))
+        assert book.reserved_in == 0
+        assert birch.local.pins == 0
+
+
+async def test_a_worker_that_comes_back_finishes(tmp_path: Path) -> None:
+    async with traders(tmp_path, "alder", "birch") as (alder, birch):
+        birch.local.gate.clear()
+        job = await alder.requester.submit(order())
+        await birch.worker.leases.changed(lambda: any(lease.state is State.QUEUED for lease in birch.worker.leases), 5)
+        port = birch.server.port
+        await birch.stop()
+        birch.local.gate.set()
+        await birch.start(port)
+        assert (await ended(alder, job)).phase is Phase.SETTLED
+        assert len(alder.requester.jobs[job.id].attempts) == 1
+
+
+async def test_a_requester_that_comes_back_takes_its_result(tmp_path: Path) -> None:
+    async with traders(tmp_path, "alder", "birch") as (alder, birch):
+        birch.local.gate.clear()
+        job = await alder.requester.submit(order())
+        await birch.worker.leases.changed(lambda: any(lease.state is State.QUEUED for lease in birch.worker.leases), 5)
+        await alder.stop()
+        birch.local.gate.set()
+        await birch.worker.leases.changed(lambda: any(lease.state is State.UNPAID for lease in birch.worker.leases), 10)
+        await alder.start()
+        assert (await ended(alder, job)).phase is Phase.SETTLED
+        assert (
+            await birch.ledger.read(lambda reader: reader.book(alder.key.id))
+        ).owed == job.max_price - job.max_price + alder.requester.jobs[job.id].paid
+
+
+async def test_nobody_there(tmp_path: Path) -> None:
+    async with traders(tmp_path, "alder") as (alder,):
+        job = await ended(alder, await alder.requester.submit(order(deadline_ms=500)))
+        assert job.phase is Phase.FAILED
+        assert "no peer is up" in job.reason
+
+
+async def test_a_price_above_the_limit(tmp_path: Path) -> None:
+    async with traders(tmp_path, "alder", "birch") as (alder, _):
+        job = await ended(alder, await alder.requester.submit(order(max_price=MicroCredits(1), deadline_ms=500)))
+        assert "1 price" in job.reason
+
+
+async def test_no_room_in_memory(tmp_path: Path) -> None:
+    async with traders(tmp_path, "alder", "birch") as (alder, birch):
+        birch.available = 2**20
+        job = await ended(alder, await alder.requester.submit(order(deadline_ms=500)))
+        assert "1 memory" in job.reason

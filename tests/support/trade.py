@@ -1,0 +1,203 @@
+"""Two traders with real ledgers, real TLS and real proofs in one process, for tests of the market."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nexus_edge.data import demo_digits, demo_model
+from nexus_edge.errors import BadInput
+from nexus_edge.identity import NodeKey
+from nexus_edge.ledger import BlobStore, CreditPolicy, Ledger
+from nexus_edge.market.buying import Buyer, Reachable
+from nexus_edge.market.quoting import Forecast, Offer
+from nexus_edge.market.requester import Requester
+from nexus_edge.market.running import Answer, Order, Runner
+from nexus_edge.market.serving import Serving
+from nexus_edge.market.worker import Worker
+from nexus_edge.proofs import HeldOpening, Model, Opening, Proof, _native, commit_model, commit_tensor, compare, prove, verify
+from nexus_edge.proofs.opening import commitment_of
+from nexus_edge.transport import Answering, PeerClient, PeerConnection, PeerServer
+from nexus_edge.types import Bytes, Context, Digest, ModelDigest, NodeId, UnixMs
+from nexus_edge.wire.digests import input_commitment
+from nexus_edge.wire.messages import InputUpload, PeersAnswer
+from nexus_edge.wire.objects import NodeRecord, ProofNotice, Result
+from nexus_edge.wire.signing import Signed, sign
+
+MODEL = Model.from_tflite(demo_model(), name="digits")
+KEY = commit_model(MODEL)
+DIGEST = KEY.verifying_key.digest
+IMAGE, LABEL = demo_digits()[0]
+DATA = IMAGE.astype(np.int8).tobytes()
+GIB = 2**30
+
+
+class Local:
+    """Models, checks and prover of one node, in its own process and threads."""
+
+    slots = 1
+
+    def __init__(self) -> None:
+        self.pins = 0
+        self.present = True
+        self.spoil: Callable[[Answer], Answer] = lambda answer: answer
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    def forecast(self, model: ModelDigest, params: str, sem: str) -> Forecast | None:
+        if model != DIGEST or not self.present or (params, sem) != ("zk-100", "tflm"):
+            return None
+        return Forecast(1, 10, 1, 20, Bytes(64 * 2**20), len(DATA))
+
+    async def commitments(self, model: ModelDigest, upload: InputUpload) -> Digest:  # noqa: ARG002
+        return input_commitment([self._opening(upload).commitment])
+
+    def invite(self, peer: NodeId, model: ModelDigest, params: str) -> None:
+        pass
+
+    def pin(self, _: ModelDigest) -> None:
+        self.pins += 1
+
+    def unpin(self, _: ModelDigest) -> None:
+        self.pins -= 1
+
+    async def commit(self, model: ModelDigest, data: bytes) -> tuple[Digest, InputUpload]:  # noqa: ARG002
+        held = commit_tensor(MODEL.inputs[0], self._array(data))
+        opening = held.read()
+        return input_commitment([opening.commitment]), InputUpload(data, opening.seed.expose(), 1)
+
+    async def verify(
+        self,
+        model: ModelDigest,  # noqa: ARG002
+        params: str,  # noqa: ARG002
+        inc: Digest,
+        result: Result,
+        notice: ProofNotice,  # noqa: ARG002
+        output: bytes,
+        proof: bytes,
+    ) -> None:
+        found = Proof.from_bytes(proof)
+        verify(KEY.verifying_key, found, context=Context(result.lease))
+        array = np.frombuffer(output, np.int8).reshape(MODEL.outputs[0].shape)
+        compare(KEY.verifying_key, found, outputs=[array])
+        assert found.statement.inputs == [inc]
+
+    async def prove(self, order: Order, progress: Callable[[str, int], None]) -> Answer:
+        progress("execute", 0)
+        await self.gate.wait()
+        answer = await asyncio.to_thread(self._prove, order)
+        progress("open", 1_000_000)
+        return self.spoil(answer)
+
+    def _prove(self, order: Order) -> Answer:
+        holder = HeldOpening(self._opening(order.upload))
+        proved = prove(KEY, [self._array(order.upload.data)], context=Context(order.context), input_openings=[holder])
+        return Answer(
+            proved.outputs[0].tobytes(), None, proved.proof.statement.to_bytes(), proved.proof.to_bytes(), 1, int(proved.prove_ms), Bytes(1)
+        )  # fmt: skip
+
+    def _opening(self, upload: InputUpload) -> Opening:
+        port = MODEL.inputs[0]
+        seed = _native.Seed.load(upload.seed)
+        integers = port.to_integers(self._array(upload.data))
+        return Opening.fresh(port.tensor, 100, commitment_of(port.tensor, integers, 100, seed), seed)
+
+    def _array(self, data: bytes) -> Any:
+        if len(data) != len(DATA):
+            raise BadInput("another size")
+        return np.frombuffer(data, np.int8).reshape(MODEL.inputs[0].shape)
+
+
+class Presence:
+    """A record, and nobody else."""
+
+    def __init__(self, key: NodeKey) -> None:
+        self._key = key
+
+    def record(self) -> Signed[NodeRecord]:
+        record = NodeRecord(
+            iss=self._key.id, at=UnixMs(1), seq=1, exp=UnixMs(2), mesh="test", proto=(1,), addrs=(), udp=0, name="", sw="", caps=Digest(bytes(32))
+        )  # fmt: skip
+        return sign(self._key, record)
+
+    def caps(self) -> Any:
+        raise AssertionError("nobody asks")
+
+    def sample(self, caller: NodeId, request: object) -> PeersAnswer:  # noqa: ARG002
+        return PeersAnswer(())
+
+
+class Trader:
+    """One node: its ledger, its port, both sides of its market."""
+
+    def __init__(self, folder: Path, key: NodeKey, policy: CreditPolicy | None = None) -> None:
+        self.folder = folder
+        self.key = key
+        self.policy = policy
+        self.local = Local()
+        self.known: dict[NodeId, tuple[str, int]] = {}
+        self.available = 8 * GIB
+
+    async def start(self, port: int = 0) -> None:
+        self.ledger = await Ledger.open(self.folder, self.key, self.policy)
+        self.blobs = BlobStore(self.folder / "blobs")
+        self.client = PeerClient(self.key)
+        self.worker = Worker(self.key, self.ledger, self.blobs, self.local, self._offer)
+        self.requester = Requester(self.key, self.ledger, self.blobs, self.local, self, Buyer(self, self))  # type: ignore[arg-type]
+        await self.worker.load()
+        self.running = asyncio.create_task(Runner(self.worker, self.local).run())
+        serving = Serving(self.worker, Presence(self.key), self, self._excluded)  # type: ignore[arg-type]
+        self.server = PeerServer(self.key, Answering(serving, self.client))
+        await self.server.start("127.0.0.1", port)
+        await self.requester.load()
+
+    async def stop(self) -> None:
+        await self.requester.close()
+        self.running.cancel()
+        await asyncio.gather(self.running, return_exceptions=True)
+        await self.server.close()
+        await self.client.close()
+        await self.ledger.close()
+
+    def meets(self, *others: "Trader") -> None:
+        for other in others:
+            self.known[other.key.id] = ("127.0.0.1", other.server.port)
+
+    # What the market asks of discovery and of the model store
+
+    def up(self) -> Sequence[Reachable]:
+        return [Reachable(peer, self.client.at(peer, *place), 1, True) for peer, place in self.known.items()]
+
+    def others_answer(self, besides: NodeId) -> bool:  # noqa: ARG002
+        return True
+
+    def connection(self, peer: NodeId) -> PeerConnection | None:
+        place = self.known.get(peer)
+        return None if place is None else self.client.at(peer, *place)
+
+    def _offer(self) -> Offer:
+        waiting = tuple(
+            Forecast(1, 10, 1, 20, Bytes(64 * 2**20), len(DATA)).demand for lease in self.worker.leases if lease.state.value == "queued"
+        )  # fmt: skip
+        return Offer(1000, 1, waiting, (), Bytes(self.available), 1000)
+
+    async def _excluded(self, _: NodeId) -> bool:
+        return False
+
+
+@contextlib.asynccontextmanager
+async def traders(folder: Path, *names: str, policy: CreditPolicy | None = None) -> AsyncIterator[list[Trader]]:
+    """Started traders who know each other."""
+    found = [Trader(folder / name, NodeKey.from_seed(name.encode().ljust(32, b".")), policy) for name in names]
+    for one in found:
+        await one.start()
+    for one in found:
+        one.meets(*(other for other in found if other is not one))
+    try:
+        yield found
+    finally:
+        for one in found:
+            await one.stop()
