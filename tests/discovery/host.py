@@ -88,6 +88,7 @@ async def report(directory: PeerDirectory, started: float) -> None:
                         at=[str(address.endpoint) for address in peer.addresses],
                         found_by=peer.found_by.value,
                         problem=peer.problem,
+                        next_probe_s=peer.reachability.probe_at - time.monotonic(),
                         after_s=round(time.monotonic() - started, 3),
                     )
 

@@ -15,6 +15,8 @@ pytestmark = [
 
 IPV4 = {"a": ("10.77.0.1/24",), "b": ("10.77.0.2/24",)}
 IPV6 = {"a": (), "b": ()}
+ALONE_S = 5.5
+"""Shorter than the fourth wait between probes, 6 to 10 s; a link that is back takes a second and a half."""
 BOTH = {"a": ("10.77.0.1/24", "fd77::1/64"), "b": ("10.77.0.2/24", "fd77::2/64")}
 
 
@@ -54,11 +56,14 @@ async def test_hosts_find_lose_and_find_each_other(switch: Switch) -> None:
             await node.until(is_peer("suspect"), 20, since)
             lost = await node.until(is_peer("down"), 40, since)
             assert lost["problem"]
+        # Until neither would find the other soon by asking again: what brings them together then is the announcement.
+        for node, since in zip((a, b), heard, strict=True):
+            await node.until(lambda event: is_peer("down")(event) and event["next_probe_s"] > ALONE_S, 60, since)
 
         heard = len(a.said), len(b.said)
         switch.plug("b")
         for node, since in zip((a, b), heard, strict=True):
-            await node.until(is_peer("up"), 10, since)  # the wait for the next probe would be longer
+            await node.until(is_peer("up"), ALONE_S - 0.5, since)
 
 
 @pytest.mark.asyncio
