@@ -62,7 +62,7 @@ class PeerServer:
     async def start(self, host: str, port: int) -> None:
         """Listen; `port` 0 takes a free one, which `self.port` then names. Raises `OSError`."""
         loop = asyncio.get_running_loop()
-        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        found = await loop.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         for family, kind, protocol, _, address in found:
             listener = socket.socket(family, kind, protocol)
             self._sockets.append(listener)
