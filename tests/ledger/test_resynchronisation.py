@@ -167,7 +167,7 @@ class World:
 
     def exchange(self, buyer: Machine, worker: Machine, pending: list[Signed[Entry]], *, is_heard: bool) -> None:
         """One request and its answer, as `POST /1/entries` has them."""
-        acks = []
+        acks: list[Signed[Ack]] = []
         for entry in pending:
             taken = take(worker, entry)
             if isinstance(taken, EntryRefused):
