@@ -60,7 +60,7 @@ class Peers(Protocol):
 class Content(Protocol):
     """Models to send."""
 
-    def manifest(self, model: ModelDigest) -> Manifest:
+    async def manifest(self, model: ModelDigest) -> Manifest:
         """What a model consists of."""
 
     def chunks(self, model: ModelDigest, indexes: Sequence[int]) -> AsyncIterator[tuple[int, bytes]]:
@@ -139,7 +139,7 @@ class Buyer:
 
     async def send_model(self, connection: PeerConnection, model: ModelDigest) -> None:
         """Send what the worker lacks of a model. An upload that broke off goes on where it was."""
-        manifest = self._content.manifest(model)
+        manifest = await self._content.manifest(model)
         digest = Digest(model)
         answer = await connection.put_object(digest, Upload(manifest, None))
         tries = 0

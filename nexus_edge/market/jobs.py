@@ -270,9 +270,9 @@ EVENTS: Final[dict[str, type[Event]]] = {
 
 _AFTER: Final[dict[type[Event], tuple[Phase, ...]]] = {
     Offered: (Phase.NEW,),
-    Declined: (Phase.OFFERED, Phase.CANCELLING),
+    Declined: (Phase.OFFERED,),
     Accepted: (Phase.OFFERED,),
-    AttemptFailed: (Phase.OFFERED, Phase.ACCEPTED, Phase.DELIVERED, Phase.CANCELLING),
+    AttemptFailed: (Phase.OFFERED, Phase.ACCEPTED, Phase.DELIVERED),
     Delivered: (Phase.ACCEPTED,),
     Verified: (Phase.DELIVERED,),
     Paying: (Phase.VERIFIED, Phase.CANCELLING),
@@ -280,7 +280,7 @@ _AFTER: Final[dict[type[Event], tuple[Phase, ...]]] = {
     CancelWanted: (Phase.NEW, Phase.OFFERED, Phase.ACCEPTED),
     CancelTooLate: (Phase.CANCELLING,),
     Cancelled: (Phase.CANCELLING,),
-    Failed: (Phase.NEW, Phase.CANCELLING),
+    Failed: (Phase.NEW,),
 }
 """The phases in which an event can happen. Anything else is a bug or a damaged ledger, and changes nothing."""
 
@@ -293,20 +293,20 @@ def begin(job: JobId, event: Created) -> Job:
 
 def apply(event: Event, job: Job) -> Job:
     """The state after one more event. Raises `LedgerError` if the event cannot follow."""
-    if job.phase not in _AFTER.get(type(event), ()):
+    is_second_payment = isinstance(event, Paying) and job.entry is not None
+    is_about_nothing = isinstance(event, Paying | CancelTooLate) and not job.attempts
+    if job.phase not in _AFTER.get(type(event), ()) or is_second_payment or is_about_nothing:
         raise LedgerError("the events of a job contradict each other", f"{event.kind!r} cannot follow in phase {job.phase.value!r}")
     match event:
         case Offered():
             attempt = Attempt(event.number, event.worker, event.lease, event.price, event.start_fee)
             return replace(job, phase=Phase.OFFERED, attempts=(*job.attempts, attempt), rejected=event.rejected)
         case Declined():
-            back = Phase.NEW if job.phase is Phase.OFFERED else job.phase
-            return replace(_attempt(job, outcome=Outcome.DECLINED, reason=event.reason), phase=back)
+            return replace(_attempt(job, outcome=Outcome.DECLINED, reason=event.reason), phase=Phase.NEW)
         case Accepted():
             return replace(_attempt(job, accepted=True), phase=Phase.ACCEPTED)
         case AttemptFailed():
-            back = job.phase if job.phase is Phase.CANCELLING else Phase.NEW
-            return replace(_attempt(job, outcome=Outcome(event.outcome), reason=event.reason), phase=back)
+            return replace(_attempt(job, outcome=Outcome(event.outcome), reason=event.reason), phase=Phase.NEW)
         case Delivered():
             kept = {"result": event.result, "output": event.output, "notice": event.notice, "proof": event.proof}
             return replace(_attempt(job, **kept), phase=Phase.DELIVERED)

@@ -23,7 +23,7 @@ from nexus_edge.market.quoting import now_ms
 from nexus_edge.market.settling import Payer
 from nexus_edge.transport import PeerConnection
 from nexus_edge.types import Digest, JobId, MicroCredits, ModelDigest, NodeId, UnixMs
-from nexus_edge.wire.digests import audit_commitment, blob_digest, output_digest, statement_digest
+from nexus_edge.wire.digests import audit_commitment, blob_digest, output_digest
 from nexus_edge.wire.errors import BadObject
 from nexus_edge.wire.limits import CHUNK, INPUT, KIB, LONG_POLL_MS, PROOF
 from nexus_edge.wire.messages import InputUpload, LeaseStatus, decode_message, encode_message
@@ -65,13 +65,15 @@ class Order:
 
 
 class Checks(Protocol):
-    """Commitments and verification. All methods block: for a thread."""
+    """Commitments and verification."""
 
-    def commit(self, model: ModelDigest, params: str, data: bytes) -> tuple[Digest, InputUpload]:
+    async def commit(self, model: ModelDigest, data: bytes) -> tuple[Digest, InputUpload]:
         """A fresh commitment to an input, and what a worker needs to open it in one proof. Raises `BadInput`."""
 
-    def verify(self, model: ModelDigest, params: str, context: Digest, inc: Digest, result: Result, output: bytes, proof: bytes) -> bytes:
-        """The statement's bytes. Raises `ProofRejected` unless it is about this model, input, output and context, and proved."""
+    async def verify(
+        self, model: ModelDigest, params: str, inc: Digest, result: Result, notice: ProofNotice, output: bytes, proof: bytes
+    ) -> None:
+        """Raise `ProofRejected` unless the proof shows this output of this model on this input for this lease."""
 
 
 @dataclass
@@ -124,7 +126,7 @@ class Requester:
 
     async def submit(self, order: Order) -> Job:
         """A new job. Raises `BadInput` and `LedgerError`."""
-        inc, upload = await asyncio.to_thread(self._checks.commit, order.model, order.params, order.data)
+        inc, upload = await self._checks.commit(order.model, order.data)
         kept = await self.blobs.put(encode_message(upload))
         job = JobId(secrets.token_bytes(16))
         created = jobs.Created(
@@ -321,10 +323,8 @@ class Requester:
             return
         started = time.monotonic()
         try:
-            statement = await asyncio.to_thread(self._checks.verify, job.model, job.params, attempt.lease, job.inc, result, output, proof)
-            if statement_digest(statement) != notice.stmt:
-                raise BadObject("the proof is of another statement than the worker signed")
-        except (ProofRejected, BadObject) as refused:
+            await self._checks.verify(job.model, job.params, job.inc, result, notice, output, proof)
+        except ProofRejected as refused:
             await self._refuse(job, str(refused))
             return
         took = time.monotonic()
@@ -437,14 +437,18 @@ class Requester:
             case Outcome.LOST | Outcome.FAILED | Outcome.INVALID:
                 self.experience[attempt.worker] = before.failed(at)
 
-    def _known(self, worker: NodeId) -> Known:
+    def excludes(self, peer: NodeId) -> bool:
+        """Whether a peer has sent us a false proof within 90 days."""
         now = now_ms()
-        excluded = any(
-            attempt.outcome is Outcome.INVALID and attempt.worker == worker and now - job.at < EXCLUDED_MS
+        return any(
+            attempt.outcome is Outcome.INVALID and attempt.worker == peer and now - job.at < EXCLUDED_MS
             for job in self.jobs
             for attempt in job.attempts
         )
-        return Known(self.experience.get(worker, Experience()).seen(now), MicroCredits(self._owed.get(worker, 0)), excluded)
+
+    def _known(self, worker: NodeId) -> Known:
+        experience = self.experience.get(worker, Experience()).seen(now_ms())
+        return Known(experience, MicroCredits(self._owed.get(worker, 0)), self.excludes(worker))
 
     def _someone_answers(self, besides: NodeId) -> bool:
         """Whether the fault may be the worker's: if every peer is silent it is presumed our own. With no other peer nobody can tell."""

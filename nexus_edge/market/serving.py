@@ -43,7 +43,7 @@ class Presence(Protocol):
 class Uploads(Protocol):
     """Models that peers send."""
 
-    async def put(self, caller: NodeId, prefix: str, digest: Digest, upload: Upload) -> UploadAnswer:
+    async def put(self, caller: NodeId, digest: Digest, upload: Upload) -> UploadAnswer:
         """A manifest or a chunk of a model that we lack. Raises `Refusal`."""
 
 
@@ -111,7 +111,7 @@ class Serving:
     async def put_object(self, caller: Caller, digest: Digest, upload: Upload) -> UploadAnswer:
         """`PUT /1/objects/{h}`."""
         await self._admit(caller)
-        return await self._uploads.put(caller.peer, caller.prefix, digest, upload)
+        return await self._uploads.put(caller.peer, digest, upload)
 
     async def get_object(self, caller: Caller, digest: Digest, start: int, length: int) -> ObjectPart:
         """`GET /1/objects/{h}`."""

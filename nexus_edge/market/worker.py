@@ -16,8 +16,8 @@ from nexus_edge.market.leases import LeaseState, State
 from nexus_edge.market.machines import Machines, Rules, nothing
 from nexus_edge.market.quoting import Forecast, Offer, now_ms
 from nexus_edge.transport import Caller
-from nexus_edge.types import NOTHING, Digest, JobId, ModelDigest
-from nexus_edge.wire.digests import audit_commitment, input_commitment
+from nexus_edge.types import NOTHING, Digest, JobId, ModelDigest, NodeId
+from nexus_edge.wire.digests import audit_commitment
 from nexus_edge.wire.limits import (
     CHUNK,
     EVENTS_PER_POLL,
@@ -44,8 +44,11 @@ class Models(Protocol):
     def forecast(self, model: ModelDigest, params: str, sem: str) -> Forecast | None:
         """What a job takes; None for a model that is not here. Raises a refusal for parameters or semantics that do not fit it."""
 
-    def commitments(self, model: ModelDigest, params: str, upload: InputUpload) -> tuple[bytes, ...]:
-        """The commitments of an input. Raises a `bad-input` refusal if it is not one of the model's. Blocks: for a thread."""
+    async def commitments(self, model: ModelDigest, upload: InputUpload) -> Digest:
+        """The `inc` of an input. Raises a `bad-input` refusal if it is not one of the model's."""
+
+    def invite(self, peer: NodeId, model: ModelDigest, params: str) -> None:
+        """Let a peer upload a model that a quote to it named as missing."""
 
     def pin(self, model: ModelDigest) -> None:
         """Keep it while a lease is open."""
@@ -115,6 +118,7 @@ class Worker:
         room = await self.ledger.read(lambda reader: reader.room(caller.peer, caller.prefix, private=caller.private))
         forecast = self.models.forecast(ModelDigest(request.model), request.params, request.sem)
         if forecast is None:
+            self.models.invite(caller.peer, ModelDigest(request.model), request.params)
             return quoting.invitation(self.key, caller.peer, request, room)
         return quoting.quote(self.key, caller.peer, request, forecast, self._offer(), room)
 
@@ -178,11 +182,11 @@ class Worker:
                 raise _ended(state)
             order = (await self.ledger.read(lambda reader: reader.object(lease))).of(Lease).object
             try:
-                found = await asyncio.to_thread(self.models.commitments, state.model, order.params, upload)
+                found = await self.models.commitments(state.model, upload)
             except Refusal as wrong:
                 await self.end(state, leases.Failed(now_ms(), f"bad input: {wrong.text}"))
                 raise
-            if input_commitment(found) != order.inc or upload.openings < 1:  # type: ignore[arg-type]
+            if found != order.inc or upload.openings < 1:
                 await self.end(state, leases.Failed(now_ms(), "the input is not the one that the lease commits to"))
                 raise Refusal(Code.BAD_INPUT, "the input is not the one that the lease commits to, or may be opened in no proof")
             kept = await self.blobs.put(encode_message(upload))

@@ -4,12 +4,13 @@ import time
 from collections.abc import Mapping
 from typing import Any, Final, Protocol
 
-from nexus_edge.errors import PeerError
+from nexus_edge.errors import NexusEdgeError, PeerError
 from nexus_edge.transport.addresses import Caller, join_address
+from nexus_edge.transport.handlers import PeerHandlers
 from nexus_edge.transport.rates import Rates
 from nexus_edge.transport.routes import Route
-from nexus_edge.transport.server import PeerHandlers
 from nexus_edge.types import Digest, NodeId, UnixMs
+from nexus_edge.wire.errors import BadObject
 from nexus_edge.wire.limits import DIALBACK_INTERVAL_S, QUOTES_PER_PEER, QUOTES_PER_PREFIX
 from nexus_edge.wire.messages import DialbackAnswer, PingAnswer, encode_message
 from nexus_edge.wire.objects import Entry, Lease, Quote, SignedBody
@@ -37,9 +38,10 @@ class Answering:
     async def __call__(self, route: Route, caller: Caller, captures: Mapping[str, str], body: Any, query: Any) -> bytes | None:
         """Answer one request. Raises `Refusal` and `BadObject`."""
         answer = await self._answer(route, caller, Digest(bytes.fromhex(captures.get("h", ""))), body, query)
-        if answer is None:
-            return None
-        return answer.to_bytes() if isinstance(answer, Signed) else encode_message(answer)
+        try:
+            return None if answer is None else answer.to_bytes() if isinstance(answer, Signed) else encode_message(answer)
+        except BadObject as ours:  # must not be taken for the caller's mistake
+            raise NexusEdgeError("an answer cannot be encoded", ours.why) from ours
 
     async def _answer(self, route: Route, caller: Caller, digest: Digest, body: Any, query: Any) -> Any:
         handlers = self._handlers
@@ -86,7 +88,7 @@ class Answering:
         try:
             found = await self._dialler.identify(caller.address, port)
         except PeerError as failed:
-            return DialbackAnswer(False, str(failed)[:200])
+            return DialbackAnswer(False, str(failed).encode("ascii", "replace")[:200].decode())
         return DialbackAnswer(True, "") if found == caller.peer else DialbackAnswer(False, "another node answers there")
 
 

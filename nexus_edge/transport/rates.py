@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable
 from typing import Final
 
 BUCKETS: Final = 4096
-"""Those who asked last; one that was dropped was idle for longer than a bucket takes to fill."""
+"""Those who asked last. To be forgotten behind so many others brings nobody more than a new id or address would: a full bucket."""
 
 
 class Rates:

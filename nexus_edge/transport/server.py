@@ -1,111 +1,39 @@
-"""The listening side: counts connections before their handshake, ends each within its deadline, and hands typed requests to handlers."""
+"""The listening side: accepts, makes the handshake, and hands typed requests to handlers, each within its deadline."""
 
 import asyncio
 import contextlib
 import socket
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final, Protocol
-from urllib.parse import parse_qsl
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
+from typing import Any, Final
 
 import structlog
 from aiohttp import web
 
-from nexus_edge.errors import IdentityError, NexusEdgeError
+from nexus_edge.errors import NexusEdgeError
 from nexus_edge.identity import NodeKey, short_id
 from nexus_edge.transport.addresses import Caller, prefix_of
+from nexus_edge.transport.bodies import BodySpace, BodyTooLarge, receive
+from nexus_edge.transport.connections import Connection, Connections, refuse
+from nexus_edge.transport.queries import read_query
 from nexus_edge.transport.rates import Rates
 from nexus_edge.transport.routes import ROUTES, Route
-from nexus_edge.transport.tls import peer_of, server_context
-from nexus_edge.types import Digest
+from nexus_edge.transport.tls import server_context
 from nexus_edge.wire.errors import BadObject
-from nexus_edge.wire.fields import Integer, table
-from nexus_edge.wire.limits import (
-    CONNECTIONS,
-    CONNECTIONS_PER_PEER,
-    CONNECTIONS_PER_PREFIX,
-    HEADER_S,
-    LONG_POLLS_PER_PEER,
-    REQUESTS_BURST,
-    REQUESTS_PER_PEER,
-    TLS_HANDSHAKE_S,
-    UPLOADS_PER_PEER,
-)
-from nexus_edge.wire.messages import (
-    AccountAnswer,
-    EntriesAnswer,
-    InputUpload,
-    LeaseStatus,
-    ObjectPart,
-    PeersAnswer,
-    PeersRequest,
-    QuoteRequest,
-    ResultAnswer,
-    RevealAnswer,
-    RevealRequest,
-    Upload,
-    UploadAnswer,
-    decode_message,
-    encode_message,
-)
-from nexus_edge.wire.objects import Accept, Caps, Entry, Lease, NodeRecord, Quote
+from nexus_edge.wire.limits import KIB, LONG_POLLS_PER_PEER, REQUESTS_BURST, REQUESTS_PER_PEER, TLS_HANDSHAKE_S, UPLOADS_PER_PEER
+from nexus_edge.wire.messages import decode_message
 from nexus_edge.wire.refusals import Code, Refusal
-from nexus_edge.wire.signing import Signed
 
 BACKLOG: Final = 128
 """Connections that the kernel holds until we accept them."""
-LINGER_S: Final = 1.0
-"""How long a client may go on sending what nobody reads, before it is cut."""
 SHUTDOWN_S: Final = 1.0
+"""For what is under way when we close, and for the end of one TLS connection."""
+PIECE: Final = 64 * KIB
+"""Of an answer: as much as is encrypted at once, so that nothing holds the loop for long."""
+PEERS_PER_PREFIX: Final = 4
+"""Ids cost nothing, so a prefix is counted like so many peers, however many ids it shows."""
 
 log = structlog.get_logger("transport")
-
-
-class PeerHandlers(Protocol):
-    """What a node does for its peers. Raising `Refusal` refuses. Ping and dialback are in `nexus_edge.transport.answering`."""
-
-    async def node(self) -> Signed[NodeRecord]:
-        """Our record."""
-
-    async def caps(self) -> Signed[Caps]:
-        """Our capabilities."""
-
-    async def peers(self, caller: Caller, request: PeersRequest) -> PeersAnswer:
-        """A sample of reachable peers."""
-
-    async def quote(self, caller: Caller, request: QuoteRequest) -> Signed[Quote]:
-        """What a job would cost."""
-
-    async def lease(self, caller: Caller, lease: Signed[Lease], quote: Signed[Quote]) -> Signed[Accept]:
-        """Take a job."""
-
-    async def put_input(self, caller: Caller, lease: Digest, upload: InputUpload) -> None:
-        """Take its input."""
-
-    async def poll(self, caller: Caller, lease: Digest, after: int, wait_ms: int) -> LeaseStatus:
-        """How it stands."""
-
-    async def result(self, caller: Caller, lease: Digest) -> ResultAnswer:
-        """Its result."""
-
-    async def reveal(self, caller: Caller, lease: Digest, request: RevealRequest) -> RevealAnswer:
-        """The requester's half of the draw."""
-
-    async def cancel(self, caller: Caller, lease: Digest) -> LeaseStatus:
-        """Stop it."""
-
-    async def entries(self, caller: Caller, entries: tuple[Signed[Entry], ...]) -> EntriesAnswer:
-        """Take payments."""
-
-    async def account(self, caller: Caller, chain: bytes, seq: int) -> AccountAnswer:
-        """What we issued to the caller."""
-
-    async def put_object(self, caller: Caller, digest: Digest, upload: Upload) -> UploadAnswer:
-        """Take a part of a model."""
-
-    async def get_object(self, caller: Caller, digest: Digest, start: int, length: int) -> ObjectPart:
-        """A part of a proof."""
-
 
 Answerer = Callable[[Route, Caller, Mapping[str, str], Any, Any], Awaitable[bytes | None]]
 """Gets route, caller, captures of the path, body and query; returns the answer's bytes."""
@@ -115,31 +43,29 @@ class PeerServer:
     """Listens on the mesh port. One `web.Server` below, without its application: the table of routes is ours."""
 
     def __init__(self, key: NodeKey, answer: Answerer) -> None:
-        self._key = key
         self._answer = answer
         self._context = server_context(key)
         self._rates = Rates(REQUESTS_PER_PEER, REQUESTS_BURST)
-        self._busy: Counter[tuple[str, str, bytes]] = Counter()
-        self._server = _Connections(
-            self._handle,
-            access_log=None,
-            keepalive_timeout=HEADER_S,
-            lingering_time=LINGER_S,
-            max_line_size=1024,
-            max_field_size=2048,
-            max_headers=32,
-            auto_decompress=False,
-        )
+        self._prefix_rates = Rates(PEERS_PER_PREFIX * REQUESTS_PER_PEER, PEERS_PER_PREFIX * REQUESTS_BURST)
+        self._busy: Counter[tuple[str, bytes]] = Counter()
+        self._space = BodySpace()
+        self._connections = Connections(self._handle)
         self._sockets: list[socket.socket] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self.port = 0
 
+    @property
+    def connections(self) -> int:
+        """How many there are."""
+        return self._connections.count
+
     async def start(self, host: str, port: int) -> None:
         """Listen; `port` 0 takes a free one, which `self.port` then names. Raises `OSError`."""
         loop = asyncio.get_running_loop()
-        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        found = await loop.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         for family, kind, protocol, _, address in found:
             listener = socket.socket(family, kind, protocol)
+            self._sockets.append(listener)
             try:
                 listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 if family == socket.AF_INET6:
@@ -148,9 +74,8 @@ class PeerServer:
                 listener.listen(BACKLOG)
                 listener.setblocking(False)
             except BaseException:
-                listener.close()
+                await self.close()
                 raise
-            self._sockets.append(listener)
             self.port = listener.getsockname()[1]
             self._spawn(self._accept(listener), "accept")
 
@@ -161,169 +86,112 @@ class PeerServer:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for listener in self._sockets:
             listener.close()
-        self._server.pre_shutdown()
-        await self._server.shutdown(SHUTDOWN_S)
+        self._sockets.clear()
+        self._connections.pre_shutdown()
+        await self._connections.shutdown(SHUTDOWN_S)
 
     async def _accept(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         while True:
             try:
-                connection, address = await loop.sock_accept(listener)
+                accepted, address = await loop.sock_accept(listener)
             except OSError as failed:  # out of descriptors: those who wait are served when some are free
                 log.warning("cannot accept", reason=str(failed))
                 await asyncio.sleep(0.1)
                 continue
-            prefix = prefix_of(address[0])
             # Before the handshake: a surplus connection costs no cryptography.
-            if not self._server.admit(prefix):
-                connection.close()
+            connection = self._connections.admit(prefix_of(address[0]))
+            if connection is None:
+                accepted.close()
                 continue
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._spawn(self._connect(connection, prefix), "connect")
+            self._spawn(self._connect(accepted, connection), "handshake")
 
-    async def _connect(self, connection: socket.socket, prefix: str) -> None:
-        """The handshake; the connection then belongs to the `web.Server`."""
-        loop = asyncio.get_running_loop()
-        handler = self._server()
-        self._server.expect(handler, prefix)
+    async def _connect(self, accepted: socket.socket, connection: Connection) -> None:
+        """The handshake. After it the connection ends itself."""
         try:
-            await loop.connect_accepted_socket(
-                lambda: handler, connection, ssl=self._context, ssl_handshake_timeout=TLS_HANDSHAKE_S, ssl_shutdown_timeout=SHUTDOWN_S
+            await asyncio.get_running_loop().connect_accepted_socket(
+                lambda: connection, accepted, ssl=self._context, ssl_handshake_timeout=TLS_HANDSHAKE_S, ssl_shutdown_timeout=SHUTDOWN_S
             )
-        except (OSError, TimeoutError):
-            connection.close()
-            self._server.forget(handler)
-        except asyncio.CancelledError:
-            connection.close()
-            self._server.forget(handler)
-            raise
+        except BaseException as failed:
+            accepted.close()
+            self._connections.forget(connection)
+            if not isinstance(failed, OSError):  # of which TLS errors and timeouts are
+                raise
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        connection = request.protocol
+        assert isinstance(connection, Connection)
+        address = connection.peername
+        if connection.peer is None or not isinstance(address, tuple):
+            raise ConnectionError("it is closing")
+        caller = Caller(connection.peer, address[0], address[1])
+        wait = max(self._rates.take(caller.peer), self._prefix_rates.take(caller.prefix))
+        if wait:
+            # Answered late: whoever does not heed it is slowed down to the rate, on each of its few connections.
+            await asyncio.sleep(wait)
+            return refuse(Refusal(Code.RATE, f"at most {REQUESTS_PER_PEER} requests a second", retry_ms=int(1000 * wait) + 1))
         try:
-            caller = self._caller(request)
-        except IdentityError as stranger:
-            return _refuse(Refusal(Code.NOT_YOURS, str(stranger)))
-        try:
-            answer = await self._serve(caller, request)
+            answer = await self._serve(caller, request, connection)
+            return await self._send(request, caller, answer)
         except Refusal as refusal:
-            return _refuse(refusal)
+            return refuse(refusal)
         except BadObject as bad:
-            return _refuse(Refusal(Code.BAD_OBJECT, bad.why))
+            return refuse(Refusal(Code.BAD_OBJECT, bad.why))
+        except web.RequestPayloadError:
+            return refuse(Refusal(Code.BAD_OBJECT, "the body is not as its headers say"), last=True)
         except NexusEdgeError as failed:
             log.error("a request failed", peer=short_id(caller.peer), path=request.path[:80], reason=str(failed))
-            return _refuse(Refusal(Code.INTERNAL, "this node has a fault of its own", retry_ms=5000))
-        if answer is None:
-            return web.Response(status=204)
-        return web.Response(body=answer, content_type="application/cbor")
+            return refuse(Refusal(Code.INTERNAL, "this node has a fault of its own", retry_ms=5000))
 
-    def _caller(self, request: web.BaseRequest) -> Caller:
-        transport = request.transport
-        if transport is None:
-            raise IdentityError("the connection is gone")
-        peer = self._server.peer(request.protocol, transport)
-        address = transport.get_extra_info("peername") or ("", 0)
-        return Caller(peer, address[0], address[1])
-
-    async def _serve(self, caller: Caller, request: web.BaseRequest) -> bytes | None:
-        wait = self._rates.take(caller.peer)
-        if wait:
-            raise Refusal(Code.RATE, f"at most {REQUESTS_PER_PEER} requests a second", retry_ms=int(1000 * wait) + 1)
+    async def _serve(self, caller: Caller, request: web.BaseRequest, connection: Connection) -> bytes | None:
         route, captures = _find(request.method, request.path)
-        with self._slot(route, caller):
+        size = 0 if route.body is None else _size(request, route)
+        with self._slot(route, caller, connection), self._space.held(caller.prefix, size):
             try:
                 async with asyncio.timeout(route.deadline_s):
-                    body = decode_message(route.body, await _read(request, route), route.request_limit) if route.body is not None else None
-                    query = None if route.query is None else _query(route.query, request.query_string)
+                    body = None if route.body is None else await _body(request, route, route.body)
+                    query = None if route.query is None else read_query(route.query, request.query_string)
                     return await self._answer(route, caller, captures, body, query)
             except TimeoutError:
-                raise Refusal(Code.TIMEOUT, f"not done within {route.deadline_s:g} s", retry_ms=1000) from None
+                raise Refusal(Code.TIMEOUT, f"not done within {route.deadline_s:g} s, or too slow", retry_ms=1000) from None
+
+    async def _send(self, request: web.BaseRequest, caller: Caller, answer: bytes | None) -> web.StreamResponse:
+        """In pieces, so that little more than what the other side has read is copied; `Connection` ends it if that is too slow."""
+        if answer is None:
+            return web.Response(status=204)
+        with self._space.held(caller.prefix, len(answer)):
+            response = web.StreamResponse(headers={"Content-Type": "application/cbor", "Content-Length": str(len(answer))})
+            await response.prepare(request)
+            view = memoryview(answer)
+            for at in range(0, len(answer), PIECE):
+                await response.write(view[at : at + PIECE])
+            await response.write_eof()
+            return response
 
     @contextlib.contextmanager
-    def _slot(self, route: Route, caller: Caller) -> Any:
+    def _slot(self, route: Route, caller: Caller, connection: Connection) -> Iterator[None]:
         """Long polls and uploads hold something of ours: so many for each peer."""
         most = {"poll": LONG_POLLS_PER_PEER, "put_input": UPLOADS_PER_PEER, "put_object": UPLOADS_PER_PEER}.get(route.name)
         if most is None:
             yield
             return
-        slot = ("slot", route.name, caller.peer)
+        slot = (route.name, caller.peer)
         if self._busy[slot] >= most:
             raise Refusal(Code.RATE, f"at most {most} of these at once", retry_ms=1000)
         self._busy[slot] += 1
+        connection.waiting = asyncio.current_task() if route.name == "poll" else None
         try:
             yield
         finally:
+            connection.waiting = None
             self._busy[slot] -= 1
             if not self._busy[slot]:
                 del self._busy[slot]
 
-    def _spawn(self, work: Any, name: str) -> None:
-        task = asyncio.create_task(work, name=f"{name} on mesh port")
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.create_task(work, name=f"mesh port: {name}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-class _Connections(web.Server):
-    """Counts connections by prefix from accept, and by peer from handshake, until they are lost."""
-
-    def __init__(self, handler: Any, **options: Any) -> None:
-        super().__init__(handler, **options)
-        self._prefixes: Counter[str] = Counter()
-        self._prefix_of: dict[Any, str] = {}
-        self._peers: Counter[bytes] = Counter()
-        self._peer_of: dict[Any, Any] = {}
-        self._total = 0
-
-    def admit(self, prefix: str) -> bool:
-        """Whether one more connection from there may have its handshake; if so it is counted."""
-        if self._total >= CONNECTIONS or self._prefixes[prefix] >= CONNECTIONS_PER_PREFIX:
-            return False
-        self._total += 1
-        self._prefixes[prefix] += 1
-        return True
-
-    def expect(self, handler: Any, prefix: str) -> None:
-        """The connection of a handler has been admitted."""
-        self._prefix_of[handler] = prefix
-
-    def forget(self, handler: Any) -> None:
-        """It has ended, whether or not its handshake was done."""
-        prefix = self._prefix_of.pop(handler, None)
-        if prefix is None:
-            return
-        self._total -= 1
-        self._prefixes[prefix] -= 1
-        if not self._prefixes[prefix]:
-            del self._prefixes[prefix]
-        peer = self._peer_of.pop(handler, None)
-        if peer is not None:
-            self._peers[peer] -= 1
-            if not self._peers[peer]:
-                del self._peers[peer]
-
-    def connection_made(self, handler: Any, transport: Any) -> None:
-        """After the handshake."""
-        super().connection_made(handler, transport)
-        try:
-            peer = peer_of(transport.get_extra_info("ssl_object"))
-        except IdentityError:
-            transport.close()
-            return
-        self._peer_of[handler] = peer
-        self._peers[peer] += 1
-        if self._peers[peer] > CONNECTIONS_PER_PEER:
-            transport.close()
-
-    def connection_lost(self, handler: Any, exc: BaseException | None = None) -> None:
-        """For whatever reason."""
-        super().connection_lost(handler, exc)
-        self.forget(handler)
-
-    def peer(self, handler: Any, _: Any) -> Any:
-        """The key that the connection's handshake proved. Raises `IdentityError`."""
-        peer = self._peer_of.get(handler)
-        if peer is None:
-            raise IdentityError("the peer has no id")
-        return peer
 
 
 def _find(method: str, path: str) -> tuple[Route, Mapping[str, str]]:
@@ -332,46 +200,27 @@ def _find(method: str, path: str) -> tuple[Route, Mapping[str, str]]:
         if match and route.method == method:
             return route, match.groupdict()
     version = path.split("/", 2)[1:2]
-    if version and version[0].isdigit() and version[0] != "1":
+    if version and version[0].isdecimal() and version[0] != "1":
         raise Refusal(Code.VERSION, "this node speaks version 1")
     raise Refusal(Code.NOT_FOUND, "there is no such request")
 
 
-async def _read(request: web.BaseRequest, route: Route) -> bytes:
-    """The body, never more of it than the route allows."""
-    length = request.content_length
-    if length is not None and length > route.request_limit:
+def _size(request: web.BaseRequest, route: Route) -> int:
+    """What the body may take: what it says, or all that the route allows."""
+    try:
+        length = request.content_length
+    except ValueError:
+        raise BadObject("the length of the body is no number") from None
+    if length is None:
+        return route.request_limit
+    if length > route.request_limit:
         raise Refusal(Code.TOO_LARGE, f"{length} bytes, at most {route.request_limit} are taken")
-    body = bytearray()
-    async for chunk in request.content.iter_any():
-        body += chunk
-        if len(body) > route.request_limit:
-            raise Refusal(Code.TOO_LARGE, f"at most {route.request_limit} bytes are taken")
-    return bytes(body)
+    return length
 
 
-def _query(kind: type, text: str) -> Any:
-    """Integers in decimal, byte strings in hexadecimal; every field, and no others."""
-    given = parse_qsl(text, max_num_fields=8)
-    values = dict(given)
-    fields = table(kind)
-    if len(given) != len(fields) or set(values) != {field.key for field in fields}:
-        raise BadObject(f"the query must have {', '.join(field.key for field in fields)}")
-    found = {}
-    for field in fields:
-        try:
-            value = int(values[field.key]) if isinstance(field.kind, Integer) else bytes.fromhex(values[field.key])
-        except ValueError:
-            raise BadObject(f"{field.key}: malformed") from None
-        found[field.name] = field.kind.read(value)
-    return kind(**found)
-
-
-def _refuse(refusal: Refusal) -> web.Response:
-    headers = {} if refusal.retry_ms is None else {"Retry-After": str(-(-refusal.retry_ms // 1000))}
-    response = web.Response(
-        status=refusal.code.status, body=encode_message(refusal.body()), content_type="application/cbor", headers=headers
-    )  # fmt: skip
-    if refusal.code in (Code.TOO_LARGE, Code.TIMEOUT):
-        response.force_close()
-    return response
+async def _body(request: web.BaseRequest, route: Route, kind: type) -> Any:
+    try:
+        content = await receive(request.content, route.request_limit)
+    except BodyTooLarge:
+        raise Refusal(Code.TOO_LARGE, f"at most {route.request_limit} bytes are taken") from None
+    return decode_message(kind, content, route.request_limit)

@@ -123,7 +123,7 @@ async def test_two_hundred_connections_from_one_place_leave_room_for_others() ->
         finally:
             for _, writer in opened:
                 writer.close()
-        assert server._server._total <= 2
+        assert server.connections <= 2
 
 
 async def test_a_peer_that_floods_does_not_stop_another() -> None:
@@ -195,7 +195,7 @@ async def test_objects_of_others_are_refused() -> None:
         peer = client.at(SERVER.id, "127.0.0.1", server.port)
         for name, body in (("entries", EntriesPost((entry.to_bytes(),))), ("lease", LeaseOffer(lease.to_bytes(), lease.to_bytes()))):
             with pytest.raises(Refusal, match="signer") as refused:
-                await peer._ask(name, body)
+                await peer.ask(name, body)
             assert refused.value.code is Code.NOT_YOURS
         assert handlers.seen == []
 

@@ -24,7 +24,7 @@ from nexus_edge.transport import Answering, PeerClient, PeerConnection, PeerServ
 from nexus_edge.types import Bytes, Context, Digest, ModelDigest, NodeId, UnixMs
 from nexus_edge.wire.digests import input_commitment
 from nexus_edge.wire.messages import InputUpload, PeersAnswer
-from nexus_edge.wire.objects import NodeRecord, Result
+from nexus_edge.wire.objects import NodeRecord, ProofNotice, Result
 from nexus_edge.wire.signing import Signed, sign
 
 MODEL = Model.from_tflite(demo_model(), name="digits")
@@ -52,8 +52,11 @@ class Local:
             return None
         return Forecast(1, 10, 1, 20, Bytes(64 * 2**20), len(DATA))
 
-    def commitments(self, model: ModelDigest, params: str, upload: InputUpload) -> tuple[bytes, ...]:  # noqa: ARG002
-        return (self._opening(upload).commitment,)
+    async def commitments(self, model: ModelDigest, upload: InputUpload) -> Digest:  # noqa: ARG002
+        return input_commitment([self._opening(upload).commitment])
+
+    def invite(self, peer: NodeId, model: ModelDigest, params: str) -> None:
+        pass
 
     def pin(self, _: ModelDigest) -> None:
         self.pins += 1
@@ -61,19 +64,26 @@ class Local:
     def unpin(self, _: ModelDigest) -> None:
         self.pins -= 1
 
-    def commit(self, model: ModelDigest, params: str, data: bytes) -> tuple[Digest, InputUpload]:  # noqa: ARG002
+    async def commit(self, model: ModelDigest, data: bytes) -> tuple[Digest, InputUpload]:  # noqa: ARG002
         held = commit_tensor(MODEL.inputs[0], self._array(data))
         opening = held.read()
         return input_commitment([opening.commitment]), InputUpload(data, opening.seed.expose(), 1)
 
-    def verify(self, model: ModelDigest, params: str, context: Digest, inc: Digest, result: Result, output: bytes, proof: bytes) -> bytes:  # noqa: ARG002
+    async def verify(
+        self,
+        model: ModelDigest,  # noqa: ARG002
+        params: str,  # noqa: ARG002
+        inc: Digest,
+        result: Result,
+        notice: ProofNotice,  # noqa: ARG002
+        output: bytes,
+        proof: bytes,
+    ) -> None:
         found = Proof.from_bytes(proof)
-        verify(KEY.verifying_key, found, context=Context(context))
+        verify(KEY.verifying_key, found, context=Context(result.lease))
         array = np.frombuffer(output, np.int8).reshape(MODEL.outputs[0].shape)
         compare(KEY.verifying_key, found, outputs=[array])
-        if found.statement.inputs != [inc]:
-            raise BadInput("another input")
-        return found.statement.to_bytes()
+        assert found.statement.inputs == [inc]
 
     async def prove(self, order: Order, progress: Callable[[str, int], None]) -> Answer:
         progress("execute", 0)

@@ -52,11 +52,11 @@ async def test_dialback_reaches_the_caller_at_its_own_address() -> None:
 
 @pytest.mark.asyncio
 async def test_nobody_there() -> None:
-    async with serving() as (server, _), PeerClient(CLIENT) as client:
+    async with serving() as (server, _):
         port = server.port
-    with pytest.raises(Unreachable, match="cannot be reached"):
-        await client.at(SERVER.id, "127.0.0.1", port).ping()
-    await client.close()
+    async with PeerClient(CLIENT) as client:
+        with pytest.raises(Unreachable, match="cannot be reached"):
+            await client.at(SERVER.id, "127.0.0.1", port).ping()
 
 
 @pytest.mark.asyncio

@@ -1,0 +1,222 @@
+"""The composition root: the only place that wires the parts of a node together, and the order in which they start and stop."""
+
+import asyncio
+import contextlib
+import importlib.metadata
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from nexus_edge.compute import ModelLibrary, ModelStore, Pool, devices, memory_available
+from nexus_edge.discovery import Mdns, PeerDirectory, Prober, Source, State
+from nexus_edge.discovery.interfaces import interfaces
+from nexus_edge.identity import NodeKey, short_id
+from nexus_edge.ledger import BlobStore, CreditPolicy, Ledger
+from nexus_edge.ledger.database import CommitHook
+from nexus_edge.market import leases
+from nexus_edge.market.admission import Demand
+from nexus_edge.market.buying import Buyer, Reachable
+from nexus_edge.market.presence import Presence, Self
+from nexus_edge.market.quoting import Offer
+from nexus_edge.market.requester import Requester
+from nexus_edge.market.running import Runner
+from nexus_edge.market.serving import Serving
+from nexus_edge.market.worker import Worker
+from nexus_edge.market.workshop import Workshop
+from nexus_edge.transport import Answering, PeerClient, PeerConnection, PeerServer
+from nexus_edge.types import Bytes, Digest, NodeId
+from nexus_edge.wire.addresses import is_private, join_address
+from nexus_edge.wire.objects import DeviceClaim, ExecutorClaim, Mode, ModelClaim
+
+MODELS_LIMIT: Final = Bytes(8 << 30)
+KEYS_LIMIT: Final = Bytes(256 << 20)
+SEMANTICS: Final = ("tflm", "tflite-2.14", "litert-2.3-ref")
+
+log = structlog.get_logger("agent")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a node is told."""
+
+    state: Path
+    """Ledger, models and answers."""
+    name: str = ""
+    mesh: str = "home"
+    host: str = ""
+    """Where the mesh port listens; empty is every address."""
+    port: int = 0
+    peers: tuple[tuple[str, int, NodeId | None], ...] = ()
+    """Named by the owner: host, port, and the id if it is known."""
+    mdns: bool = True
+    rate: int = 1000
+    """Micro-credits a core-second."""
+    credit: CreditPolicy = field(default_factory=CreditPolicy)
+    models_limit: Bytes = MODELS_LIMIT
+    keys_limit: Bytes = KEYS_LIMIT
+    job_deadline_s: float = 600.0
+    """No job takes longer in a child: one that does has lost its way."""
+
+
+class Agent:
+    """One node. `start`, then `close`; in between it serves."""
+
+    def __init__(self, key: NodeKey, options: Options, hook: CommitHook | None = None) -> None:
+        self.key = key
+        self.options = options
+        self._hook = hook
+        self._stack = contextlib.AsyncExitStack()
+        self.version = importlib.metadata.version("nexus-edge")
+
+    async def start(self) -> None:
+        """Open what is kept, listen, and go on with what was open. Raises what the parts raise; then nothing is left running."""
+        async with contextlib.AsyncExitStack() as stack:
+            await self._start(stack)
+            self._stack = stack.pop_all()
+        log.info("serving", node=short_id(self.key.id), port=self.server.port)
+
+    async def close(self) -> None:
+        """Stop, the other way round. What is open goes on after the next start."""
+        await self._stack.aclose()
+        log.info("stopped", node=short_id(self.key.id))
+
+    async def _start(self, stack: contextlib.AsyncExitStack) -> None:
+        state = self.options.state
+        state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.ledger = await Ledger.open(state, self.key, self.options.credit, hook=self._hook)
+        stack.push_async_callback(self.ledger.close)
+        self.blobs = BlobStore(state / "blobs")
+        self.pool = await stack.enter_async_context(Pool(devices()))
+        store = await asyncio.to_thread(ModelStore, state / "models", self.options.models_limit)
+        self.library = ModelLibrary(state / "library", store, self.pool, keys_limit=self.options.keys_limit)
+        await self.library.open()
+        self.workshop = Workshop(self.library, self.pool.slots, self.options.job_deadline_s)
+
+        self.client = await stack.enter_async_context(PeerClient(self.key))
+        self.probing = await stack.enter_async_context(PeerClient(self.key))
+        self.directory = PeerDirectory(self.key.id, self.options.mesh)
+        for host, port, node in self.options.peers:
+            self.directory.add_hint(Source.STATIC, host, port, node)
+
+        self.worker = Worker(self.key, self.ledger, self.blobs, self.workshop, self.offer)
+        self.requester = Requester(self.key, self.ledger, self.blobs, self.workshop, self, Buyer(self, self.workshop))
+        await self.worker.load()
+        self._run(stack, "runner", Runner(self.worker, self.workshop).run())
+        self.presence = Presence(self.key, self.directory, self.describe)
+        serving = Serving(self.worker, self.presence, self.workshop, self._is_excluded)
+        self.server = PeerServer(self.key, Answering(serving, self.probing))
+        await self.server.start(self.options.host, self.options.port)
+        stack.push_async_callback(self.server.close)
+
+        self._run(stack, "prober", Prober(self.directory, self.probing, self.server.port).run())
+        self.mdns: Mdns | None = None
+        if self.options.mdns:
+            self.mdns = Mdns(self.directory, self.server.port, host=self.options.host)
+            self._run(stack, "mdns", self.mdns.run())
+        self._run(stack, "payments", self._wake_payments())
+        await self.requester.load()
+        stack.push_async_callback(self.requester.close)
+
+    def _run(self, stack: contextlib.AsyncExitStack, name: str, work: Awaitable[None]) -> None:
+        """A task that lives as long as the agent. One that fails is a bug: it is logged, and started by the next start."""
+        task = asyncio.ensure_future(work)
+        task.add_done_callback(lambda ended: _report(name, ended))
+
+        async def stop() -> None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+        stack.push_async_callback(stop)
+
+    async def _wake_payments(self) -> None:
+        """Who comes back is paid at once."""
+        with self.directory.watch() as changes:
+            async for changed in changes:
+                for creditor in await self.ledger.read(lambda reader: reader.debts()):
+                    peer = self.directory.get(creditor)
+                    if creditor in changed and peer is not None and peer.state is State.UP:
+                        self.requester.payer.wake(creditor)
+
+    # What the market asks of the other parts
+
+    def up(self) -> Sequence[Reachable]:
+        """Peers that answer: those with experience first, then the near ones."""
+        found = []
+        for peer in self.directory.up():
+            connection = self.connection(peer.id)
+            if connection is not None:
+                near = peer.is_static or any(is_private(address.endpoint.host) for address in peer.addresses)
+                found.append(Reachable(peer.id, connection, round(peer.rtt_ms or 0), near))
+        experience = self.requester.experience
+        return sorted(found, key=lambda one: (one.id not in experience, not one.near, one.rtt_ms))
+
+    def connection(self, peer: NodeId) -> PeerConnection | None:
+        """A peer at the address where it answered last."""
+        row = self.directory.get(peer)
+        if row is None or not row.addresses:
+            return None
+        place = row.addresses[0].endpoint
+        return self.client.at(peer, place.host, place.port)
+
+    def others_answer(self, besides: NodeId) -> bool:
+        """Whether another peer answers, or there is no other to tell by."""
+        others = [peer for peer in self.directory.snapshot() if peer.id != besides]
+        return not others or any(peer.state is State.UP for peer in others)
+
+    def offer(self) -> Offer:
+        """The owner's terms and the machine as it stands."""
+        waiting: list[Demand] = []
+        running: list[Demand] = []
+        for lease in self.worker.leases:
+            if not lease.state.is_open or lease.id not in self.worker.work:
+                continue
+            forecast = self.workshop.demand(lease.model)
+            is_running = lease.state is leases.State.QUEUED and bool(self.worker.work[lease.id].phase)
+            (running if is_running else waiting).append(forecast)
+        return Offer(
+            self.options.rate, self.pool.slots, tuple(waiting), tuple(running), memory_available(), self.library.learned_permille
+        )  # fmt: skip
+
+    def describe(self) -> Self:
+        """What there is to say of this node."""
+        claims = []
+        for record in self.library.records()[:256]:
+            takes = self.library.forecast(record.model)
+            claims.append(
+                ModelClaim(
+                    Digest(record.model), 1 << Mode.PROVED.value, _ms(takes.run_us), _ms(takes.prove_us), takes.memory, takes.proof_bytes
+                )
+            )  # fmt: skip
+        return Self(
+            name=self.options.name,
+            mesh=self.options.mesh,
+            software=f"nexus-edge/{self.version}",
+            addresses=self._addresses(),
+            devices=tuple(DeviceClaim("cpu", device.name[:64], device.memory, device.cores) for device in self.pool.devices),
+            executors=(ExecutorClaim("native", SEMANTICS),),
+            models=tuple(claims),
+            rate=self.options.rate,
+            slots=self.pool.slots,
+        )
+
+    def _addresses(self) -> tuple[str, ...]:
+        """Where peers may dial us: what we listen at, or every address of this machine that means something elsewhere."""
+        if self.options.host not in ("", "0.0.0.0", "::"):
+            return (join_address(self.options.host, self.server.port),)
+        usable = sorted(one.address for one in interfaces() if one.is_running and not one.is_loopback and not one.is_link_local)
+        return tuple(join_address(address, self.server.port) for address in usable[:8])
+
+    async def _is_excluded(self, peer: NodeId) -> bool:
+        return self.requester.excludes(peer)
+
+
+def _report(name: str, ended: "asyncio.Future[None]") -> None:
+    if not ended.cancelled() and ended.exception() is not None:
+        log.critical("a part of the agent has stopped", part=name, exc_info=ended.exception())
+
+
+def _ms(us: int) -> int:
+    return -(-us // 1000)
