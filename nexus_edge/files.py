@@ -23,7 +23,9 @@ def read_prefix(path: Path, length: int, noun: str) -> bytes:
     """The first `length` bytes of a file, or all if it has fewer."""
     try:
         with path.open("rb") as file:
-            return file.read(length)
+            # `read` allocates what it is asked for: a generous limit must not cost a small file gibibytes. Some special files say 0.
+            size = os.fstat(file.fileno()).st_size
+            return file.read(min(length, size) if size else length)
     except OSError as failed:
         raise FileError(f"the {noun} cannot be read", _why(failed, path)) from failed
 

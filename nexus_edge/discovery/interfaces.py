@@ -7,6 +7,7 @@ import ipaddress
 import socket
 import struct
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import ifaddr
@@ -18,6 +19,8 @@ SETTLE_S: Final = 0.1
 
 _SIOCGIFFLAGS: Final = 0x8913
 _IFF_RUNNING: Final = 0x40
+_INET6: Final = Path("/proc/net/if_inet6")
+_TENTATIVE: Final = 0x40
 _IFREQ: Final = struct.Struct("16sH14x")
 _NETLINK_ROUTE: Final = 0
 _GROUPS: Final = 0x1 | 0x10 | 0x100
@@ -36,7 +39,7 @@ class Interface:
     """Without a zone."""
     prefix_length: int
     is_running: bool
-    """Up, and the link has a carrier."""
+    """The interface is up, its link has a carrier, and nobody else may still turn out to have the address."""
 
     @property
     def network(self) -> Network:
@@ -55,15 +58,29 @@ class Interface:
 
 
 def interfaces() -> frozenset[Interface]:
-    """Every address of every interface, running or not."""
+    """Every address of every interface, ready or not."""
     found = []
+    tentative = _tentative()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
         for adapter in ifaddr.get_adapters():
             running = _is_running(control, adapter.name)
             for ip in adapter.ips:
                 address = ip.ip if isinstance(ip.ip, str) else ip.ip[0]
-                found.append(Interface(adapter.name, adapter.index or 0, address, ip.network_prefix, running))
+                ready = running and (adapter.name, ipaddress.ip_address(address)) not in tentative
+                found.append(Interface(adapter.name, adapter.index or 0, address, ip.network_prefix, ready))
     return frozenset(found)
+
+
+def _tentative() -> frozenset[tuple[str, ipaddress.IPv6Address]]:
+    """IPv6 addresses that cannot be bound yet, because the kernel is asking the link whether another machine has them."""
+    try:
+        lines = _INET6.read_text().splitlines()
+    except OSError:  # a kernel without IPv6
+        return frozenset()
+    fields = [line.split() for line in lines]
+    return frozenset(
+        (name, ipaddress.IPv6Address(int(number, 16))) for number, _, _, _, flags, name in fields if int(flags, 16) & _TENTATIVE
+    )
 
 
 def _is_running(control: socket.socket, name: str) -> bool:
@@ -75,20 +92,21 @@ def _is_running(control: socket.socket, name: str) -> bool:
 
 
 class InterfaceWatch:
-    """Waits for a change of the machine's networks: `changed()` returns the new set. Use it as a context."""
+    """The machine's networks: `current`, and `changed()` waits for a change and returns the new set. Use it as a context."""
 
     def __init__(self, poll_s: float = POLL_S) -> None:
         self._poll_s = poll_s
         self._netlink = _netlink()
         self._noticed = asyncio.Event()
-        self.current = interfaces()
+        self.current: frozenset[Interface] = frozenset()
 
-    def __enter__(self) -> "InterfaceWatch":
+    async def __aenter__(self) -> "InterfaceWatch":
         if self._netlink is not None:
             asyncio.get_running_loop().add_reader(self._netlink, self._notice)
+        self.current = await asyncio.to_thread(interfaces)
         return self
 
-    def __exit__(self, *_: object) -> None:
+    async def __aexit__(self, *_: object) -> None:
         if self._netlink is not None:
             asyncio.get_running_loop().remove_reader(self._netlink)
             self._netlink.close()
@@ -101,7 +119,7 @@ class InterfaceWatch:
                     await self._noticed.wait()
                     await asyncio.sleep(SETTLE_S)
             self._noticed.clear()
-            found = interfaces()
+            found = await asyncio.to_thread(interfaces)
             if found != self.current:
                 self.current = found
                 return found

@@ -8,6 +8,9 @@ import asyncio
 import contextlib
 import ipaddress
 import random
+import socket
+from collections import Counter
+from collections.abc import Awaitable
 from enum import StrEnum
 from typing import Any, Final
 
@@ -16,7 +19,6 @@ from zeroconf import (  # type: ignore[attr-defined]  # questions and records ar
     DNSOutgoing,
     DNSQuestion,
     Error,
-    InterfaceChoice,
     IPVersion,
     RecordUpdate,
     RecordUpdateListener,
@@ -39,6 +41,8 @@ QUESTIONS_S: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 300.0)
 MISSING: Final = 16
 """Questions for records of single instances that go with one question."""
 GOODBYE_S: Final = 2.0
+"""For the goodbyes: three, an eighth of a second apart."""
+PORT: Final = 5353
 RETRY_S: Final = 15.0
 """After multicast could not be opened, if no network changes before."""
 
@@ -83,7 +87,7 @@ class Mdns:
     async def run(self) -> None:
         """Announce and listen for ever. A machine without multicast is a state, not an error."""
         try:
-            with InterfaceWatch() as watch:
+            async with InterfaceWatch() as watch:
                 while True:
                     await self._serve(watch)
                     with contextlib.suppress(TimeoutError):
@@ -94,44 +98,49 @@ class Mdns:
 
     async def _serve(self, watch: InterfaceWatch) -> None:
         """Until multicast fails; returns then."""
+        self._networks = tuple(watch.current)
         try:
-            multicast = _opened()
-        except (OSError, RuntimeError) as failed:
-            self._fail(MdnsState.NO_NETWORK if isinstance(failed, RuntimeError) else MdnsState.UNAVAILABLE, str(failed))
+            families = _families()
+            multicast = AsyncZeroconf(interfaces=_senders(self._usable()), ip_version=families)
+        except OSError as failed:
+            self._fail(str(failed))
             return
         try:
             await multicast.zeroconf.async_wait_for_start()
-            self._networks = tuple(watch.current)
             asking = _Asking(multicast.zeroconf, self._heard)
             multicast.zeroconf.async_add_listener(_Listener(self, asking), None)
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(asking.run(), name="mdns questions")
-                tasks.create_task(self._follow(multicast, watch, asking), name="mdns announcements")
+                tasks.create_task(self._follow(multicast, families, watch, asking), name="mdns announcements")
         except* (OSError, Error) as failed:
-            self._fail(MdnsState.UNAVAILABLE, str(failed.exceptions[0]))
+            self._fail(str(failed.exceptions[0]))
         finally:
             with contextlib.suppress(TimeoutError, OSError, Error):
                 async with asyncio.timeout(GOODBYE_S):
                     await multicast.async_close()
 
-    async def _follow(self, multicast: AsyncZeroconf, watch: InterfaceWatch, asking: "_Asking") -> None:
+    async def _follow(self, multicast: AsyncZeroconf, families: IPVersion, watch: InterfaceWatch, asking: "_Asking") -> None:
         """Announce, and again whenever the networks change."""
         info: ServiceInfo | None = None
-        while True:
-            before, info = info, self._info() or info
-            if info is not None:
-                self._own = frozenset([info.dns_pointer(), info.dns_service(), info.dns_text(), *info.dns_addresses()])
-                if before is None:
-                    # The name comes from a key: no two honest nodes have one name, so there is nothing to probe for, which takes a second.
-                    await multicast.async_register_service(info, cooperating_responders=True)
-                else:
-                    await multicast.async_update_service(info)
-            self.state = MdnsState.ON if self._usable() else MdnsState.NO_NETWORK
-            self._networks = tuple(await watch.changed())
-            log.info("networks changed", addresses=sorted({interface.address for interface in self._networks if interface.is_running}))
-            asking.begin()
-            self._directory.stir()
-            await multicast.async_update_interfaces()
+        repeats: asyncio.Future[Any] | None = None
+        try:
+            while True:
+                before, info = info, self._info() or info
+                if repeats is not None:
+                    repeats.cancel()  # they say what was true before
+                if info is not None:
+                    self._own = frozenset([info.dns_pointer(), info.dns_service(), info.dns_text(), *info.dns_addresses()])
+                    repeats = asyncio.ensure_future(await _announce(multicast, info, is_new=before is None))
+                self.state = MdnsState.ON if self._usable() else MdnsState.NO_NETWORK
+                self.problem = ""
+                await multicast.async_update_interfaces(_senders(self._usable()), families)
+                self._networks = tuple(await watch.changed())
+                log.info("networks changed", addresses=sorted({interface.address for interface in self._usable()}))
+                asking.begin()
+                self._directory.stir()
+        finally:
+            if repeats is not None:
+                repeats.cancel()
 
     def heard(self, records: list[Any], zeroconf: Zeroconf, asking: "_Asking") -> None:
         """Records came in, together: tell the directory, and let the library forget what is not needed."""
@@ -177,8 +186,8 @@ class Mdns:
 
     def _usable(self) -> list[Interface]:
         """The networks others are on; only with none, this machine itself: two agents find each other without a network."""
-        running = [interface for interface in self._networks if interface.is_running]
-        return [interface for interface in running if not interface.is_loopback] or running
+        ready = [interface for interface in self._networks if interface.is_running]
+        return [interface for interface in ready if not interface.is_loopback] or ready
 
     def _info(self) -> ServiceInfo | None:
         """What is announced: addresses that the server listens at, those of a link last."""
@@ -204,10 +213,10 @@ class Mdns:
         listening, address = ipaddress.ip_address(self._host), ipaddress.ip_address(interface.address)
         return listening.version == address.version if listening.is_unspecified else listening == address
 
-    def _fail(self, state: MdnsState, why: str) -> None:
-        if (state, why) != (self.state, self.problem):
-            log.warning("no multicast", state=state.value, reason=why)
-        self.state, self.problem = state, why
+    def _fail(self, why: str) -> None:
+        if why != self.problem:
+            log.warning("no multicast", reason=why)
+        self.state, self.problem = MdnsState.UNAVAILABLE, why
 
 
 class _Listener(RecordUpdateListener):
@@ -276,9 +285,38 @@ class _Asking:
         self.zeroconf.async_send(out)
 
 
-def _opened() -> AsyncZeroconf:
-    """On every address of every interface. Raises `OSError`, and `RuntimeError` where there is none."""
+def _families() -> IPVersion:
+    """What the kernel has. Raises `OSError` if another program has the port to itself: the library would leave its socket open then."""
     try:
-        return AsyncZeroconf(interfaces=InterfaceChoice.All, ip_version=IPVersion.All)
-    except OSError:  # a kernel without IPv6
-        return AsyncZeroconf(interfaces=InterfaceChoice.All, ip_version=IPVersion.V4Only)
+        opened = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+    except OSError:
+        return IPVersion.V4Only
+    with opened:
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        opened.bind(("", PORT))
+    return IPVersion.All
+
+
+async def _announce(multicast: AsyncZeroconf, info: ServiceInfo, *, is_new: bool) -> Awaitable[Any]:
+    """Announce; what is returned repeats it.
+
+    The name comes from a key, so that no two honest nodes have one name: there is nothing to probe for, which would take a second, and a
+    neighbour that claims the name does not silence us.
+    """
+    if is_new:
+        return await multicast.async_register_service(info, cooperating_responders=True)
+    return await multicast.async_update_service(info)
+
+
+def _senders(usable: list[Interface]) -> list[str | int | tuple[tuple[str, int, int], int]]:
+    """Where multicast is sent from: every IPv4 address, and one IPv6 address of each interface, of its link if no other interface has it too."""
+    found: list[str | int | tuple[tuple[str, int, int], int]] = [one.address for one in usable if ":" not in one.address]
+    counts = Counter(one.address for one in usable)
+    six = {
+        one.name: one.address
+        for one in sorted(usable, key=lambda one: (one.is_link_local, one.address))
+        if ":" in one.address and not one.is_loopback and counts[one.address] == 1
+    }
+    return [*found, *six.values()]

@@ -44,6 +44,7 @@ def prove(
     clear_inputs: bool = False,
     commit_outputs: bool = False,
     input_openings: Sequence[Holder | None] | None = None,
+    output_seeds: Sequence[_native.Seed | None] | None = None,
     threads: int = 0,
     progress: Progress | None = None,
 ) -> Proved:
@@ -51,7 +52,8 @@ def prove(
 
     In zero-knowledge mode (the key's) commitments hide. `input_openings` are the openings of inputs that are committed to already, one or None
     for each input; the rows that the proof opens are counted by each before this returns. Other commitments are made afresh: `Proved` has
-    their openings, without which nobody can ever compare the tensor with the proof, or prove about it again.
+    their openings, without which nobody can ever compare the tensor with the proof, or prove about it again. `output_seeds` are for commitments to
+    outputs that must be the same whenever this is done again; who gives one counts the proofs that it is given to.
 
     The GIL is released meanwhile. Raises `BadInput`, `Cancelled`, `OpeningError`, `OpeningSpent` and `ProverError`, and then there is no proof;
     an exception of `progress` stops the proof and is raised.
@@ -70,6 +72,11 @@ def prove(
     if key.secret is not None:
         key.secret.read().check_room()
     seeds = [None if holder is None else holder.read().seed for holder in holders]
+    if output_seeds is not None:
+        if len(output_seeds) != len(public.outputs) or not commit_outputs:
+            why = f"expected one or None for each of {len(public.outputs)} committed outputs, got {len(output_seeds)}"
+            raise OpeningError("the outputs' seeds cannot be used", why)
+        seeds += output_seeds
     callback = None if progress is None else lambda phase, fraction: progress(phase, fraction) is not False
     with translated():
         made = key.native.prove(integers, context, clear_inputs, commit_outputs, threads, callback, seeds)

@@ -25,13 +25,16 @@ class BodyTooLarge(Exception):
 
 
 async def receive(content: StreamReader, limit: int) -> bytes:
-    """All of a body. Raises `BodyTooLarge`, and `TimeoutError` if it comes too slowly."""
+    """All of a body. Raises `BodyTooLarge`, `TimeoutError` if it comes too slowly, and `ConnectionError`."""
     body = bytearray()
     while True:
         mark = len(body) + WINDOW_BYTES
         async with asyncio.timeout(WINDOW_S):
             while len(body) < mark:
-                piece = await content.readany()
+                try:
+                    piece = await content.readany()
+                except RuntimeError as gone:  # what aiohttp calls a connection that has ended
+                    raise ConnectionResetError(str(gone)) from None
                 if not piece:
                     return bytes(body)
                 body += piece

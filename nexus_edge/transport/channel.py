@@ -156,9 +156,12 @@ class Channel:
                 expected = "" if self._peer is None else f", expected {short_id(self._peer)}"
                 hint = "the address may have moved to another machine"
                 return WrongPeer(f"another node answers at {self.place}", f"{found}{expected}", hint)
-            case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientConnectorSSLError():
+            case aiohttp.ClientConnectorError(os_error=ssl.SSLError() as refused):
                 hint = "another service has this port, or a node of another version"
-                return WrongPeer(f"{self.place} is no nexus-edge node", str(failed), hint)
+                return WrongPeer(f"{self.place} is no nexus-edge node", str(refused), hint)
+            case aiohttp.ClientConnectorError(os_error=ConnectionResetError()):
+                hint = "another service may have this port, or the node has too many connections from here"
+                return Unreachable(f"{self.place} ended the connection", "it was reset during the handshake", hint)
             case aiohttp.ClientConnectorError():
                 return Unreachable(f"{self.place} cannot be reached", str(failed.os_error), "is the agent up, and the port open?")
             case TimeoutError():
