@@ -133,7 +133,7 @@ secrets: Final = Secrets()
 
 def clean(_: Any, __: str, record: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """The processor that lets only harmless values through."""
-    return {name: _clean(name, value) for name, value in record.items()}
+    return {_text(name, TEXT): _clean(name, value) for name, value in record.items()}
 
 
 def configure(*, level: Level = "info", form: Format = "auto", stream: TextIO | None = None, ring: Ring | None = None) -> Ring:
