@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from nexus_edge import commands
 from nexus_edge.cli import ExitStatus, main
+from nexus_edge.commands import models as models_commands
 from nexus_edge.data import demo_digits, demo_model
 from tests.support import models
 
@@ -359,7 +359,7 @@ def test_no_traceback(run: Run, monkeypatch: pytest.MonkeyPatch, error: BaseExce
     def fail(_: object) -> None:
         raise error
 
-    monkeypatch.setattr(commands, "infer", fail)
+    monkeypatch.setattr(models_commands, "infer", fail)
     monkeypatch.delenv("NEXUS_EDGE_DEBUG", raising=False)
     done = run("infer", "--model", "m", "--input", "x", "--output", "y")
     assert done.status == status
@@ -369,7 +369,7 @@ def test_no_traceback(run: Run, monkeypatch: pytest.MonkeyPatch, error: BaseExce
 
 
 def test_bugs_say_where_to_report_them(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(commands, "infer", lambda _: 1 / 0)
+    monkeypatch.setattr(models_commands, "infer", lambda _: 1 / 0)
     done = run("infer", "--model", "m", "--input", "x", "--output", "y")
     assert "ZeroDivisionError" in done.narration
     assert "please report it" in done.narration
