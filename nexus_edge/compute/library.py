@@ -4,6 +4,7 @@ It runs what `nexus_edge.proofs.tasks` offers in child processes; it knows those
 """
 
 import asyncio
+import shutil
 import tempfile
 import time
 from collections.abc import Mapping
@@ -15,10 +16,10 @@ from weakref import WeakValueDictionary
 from nexus_edge.compute.errors import BadUpload, ChildFailed, Failure, ModelDamaged, ModelMissing, StoreError
 from nexus_edge.compute.pool import Pool
 from nexus_edge.compute.process import Progress, Task
-from nexus_edge.compute.record import RECORD_LIMIT, Forecast, Measured, ModelRecord
+from nexus_edge.compute.record import RECORD_LIMIT, SHARE, Forecast, Measured, ModelRecord
 from nexus_edge.compute.shelf import Shelf
 from nexus_edge.compute.store import ASKED, ModelStore
-from nexus_edge.errors import MalformedModel
+from nexus_edge.errors import FileError, MalformedModel
 from nexus_edge.types import Bytes, Digest, ModelDigest
 from nexus_edge.wire.cbor import Value
 from nexus_edge.wire.errors import BadObject
@@ -36,6 +37,8 @@ LIMIT_BYTES: Final = 64 * MIB
 KEEP: Final = Bytes(256 * MIB)
 """Of committed models in each child between jobs, unless it is set otherwise."""
 INVITED: Final = 256  # peers that may upload a model now; the oldest invitation goes first
+
+_IMPORT: Final = ".import-"
 
 T = TypeVar("T")
 
@@ -89,6 +92,7 @@ class ModelLibrary:
         self._shelved_measured = Shelf(folder / "measured", Bytes(RECORDS * RECORD_LIMIT))
         self._records: dict[ModelDigest, ModelRecord] = {}
         self._measured: dict[ModelDigest, Measured] = {}
+        self._pinned: set[ModelDigest] = set()
         self._learned = 1000
         self._invited: dict[tuple[bytes, ModelDigest], _Invitation] = {}
         self._locks: WeakValueDictionary[bytes, asyncio.Lock] = WeakValueDictionary()
@@ -118,7 +122,7 @@ class ModelLibrary:
 
     @property
     def learned_permille(self) -> int:
-        """How much memory jobs took over their first forecast, as an average; at least 1000."""
+        """How much memory jobs took over what was expected of each, as an average; at least 1000."""
         return max(1000, self._learned)
 
     async def verifying_key(self, model: ModelDigest) -> bytes:
@@ -148,14 +152,21 @@ class ModelLibrary:
     # What comes and goes
 
     async def import_file(self, path: Path, params: str, name: str = "") -> ModelRecord:
-        """Bring a `.tflite` file or a program here, to stay. Raises `MalformedModel`, `UnsupportedModel`, `BadInput`, `StoreError`, `ChildFailed`."""
-        with tempfile.TemporaryDirectory(prefix=".import-", dir=self._folder) as place:
-            target = Path(place) / "program"
-            size = (await asyncio.to_thread(path.stat)).st_size if path.exists() else 0
-            made = await self._prepare(path.absolute(), str(target), params, name, size)
-            program = await asyncio.to_thread(self.store.put_file, target)
-        record = await self._admit(made, program, params, kept=True)
-        self.store.pin(program)
+        """Bring a `.tflite` file or a program here, to stay.
+
+        Raises `FileError`, `MalformedModel`, `UnsupportedModel`, `BadInput` for unknown parameters, `StoreError` and `ChildFailed`.
+        """
+        size = await asyncio.to_thread(_size, path)
+        place = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix=_IMPORT, dir=self._folder))
+        try:
+            made = await self._prepare(path.absolute(), str(place / "program"), params, name, size)
+            program = await asyncio.to_thread(self.store.put_file, place / "program")
+        finally:
+            await asyncio.to_thread(shutil.rmtree, place, ignore_errors=True)
+        model = ModelDigest(_typed(made, "digest", bytes))
+        async with self._lock(model):
+            record = await self._admit(made, program, params, kept=True)
+            self._pin_kept(record)
         return record
 
     async def drop(self, model: ModelDigest) -> None:
@@ -163,6 +174,9 @@ class ModelLibrary:
         record = self._records.pop(model, None)
         if record is None:
             return
+        if model in self._pinned:
+            self._pinned.discard(model)
+            self.store.unpin(record.program)
         for shelf in (self._shelved, self._shelved_measured, self._keys):
             await asyncio.to_thread(shelf.drop, model)
         if all(other.program != record.program for other in self._records.values()):
@@ -209,7 +223,7 @@ class ModelLibrary:
         async with self._lock(model):
             if self.get(model) is not None:
                 return
-            size = self.store.manifest(program).size
+            size = (await asyncio.to_thread(self.store.manifest, program)).size
             try:
                 made = await self._prepare(self.store.path(program), "", params, "", size)
             except MalformedModel as broken:
@@ -321,8 +335,9 @@ class ModelLibrary:
 
     async def _learn(self, record: ModelRecord, job: Measured) -> None:
         known = self._measured.get(record.model)
+        expected = record.forecast(known).memory
         self._measured[record.model] = job if known is None else known.after(job)
-        self._learned += (1000 * job.memory // max(1, record.memory) - self._learned) // 4
+        self._learned += (1000 * job.memory // max(1, expected) - self._learned) // SHARE
         await asyncio.to_thread(self._shelved_measured.put, record.model, self._measured[record.model].to_bytes())
 
     def _arguments(self, record: ModelRecord) -> dict[str, Value]:
@@ -335,6 +350,12 @@ class ModelLibrary:
             raise ModelMissing("the model is not here", model.hex(), "import it")
         return record
 
+    def _pin_kept(self, record: ModelRecord) -> None:
+        """What its owner brought here stays: one pin for each model, whatever becomes of its file."""
+        if record.model not in self._pinned:
+            self.store.pin(record.program)
+            self._pinned.add(record.model)
+
     def _lock(self, model: bytes) -> asyncio.Lock:
         lock = self._locks.get(model)
         if lock is None:
@@ -342,6 +363,8 @@ class ModelLibrary:
         return lock
 
     def _load(self) -> None:
+        for rest in self._folder.glob(f"{_IMPORT}*"):
+            shutil.rmtree(rest, ignore_errors=True)
         for name in self._shelved.names():
             data = self._shelved.get(name)
             try:
@@ -353,7 +376,7 @@ class ModelLibrary:
                 continue
             self._records[record.model] = record
             if record.kept and record.program in self.store:
-                self.store.pin(record.program)
+                self._pin_kept(record)
             try:
                 measured = self._shelved_measured.get(name)
                 if measured is not None:
@@ -368,6 +391,13 @@ def _typed(made: Mapping[str, Any], name: str, kind: type[T]) -> T:
     if type(value) is not kind:
         raise _nonsense(name)
     return value
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError as failed:
+        raise FileError("the model cannot be read", f"{path}: {failed.strerror or failed}") from failed
 
 
 def _nonsense(name: str) -> ChildFailed:

@@ -8,7 +8,7 @@ An object appears by one rename, after everything in it is on the disk: no crash
 can be continued, or goes after a while. The bound counts what is on the disk, incoming chunks included; room is made by dropping what was
 used longest ago, and never what is pinned.
 
-All methods may be called from any thread, and block: none of them is for an event loop.
+All methods may be called from any thread. All but `in`, `path`, `pin` and `unpin` wait for the disk, and are not for an event loop.
 """
 
 import contextlib
@@ -55,8 +55,7 @@ class _Incoming:
 
     @property
     def written(self) -> int:
-        size, last = self.manifest.size, len(self.manifest.chunks) - 1
-        return size - sum(_length(self.manifest, index) for index in self.missing) if last >= 0 else 0
+        return self.manifest.size - sum(_length(self.manifest, index) for index in self.missing)
 
 
 class ModelStore:
@@ -66,7 +65,8 @@ class ModelStore:
         self.limit = limit
         self._objects = folder / "objects"
         self._incoming = folder / "incoming"
-        self._lock = threading.RLock()
+        self._lock = threading.RLock()  # of folders and uploads: held while the disk works
+        self._short = threading.Lock()  # of what is here and pinned: never held for long
         self._pins: Counter[Digest] = Counter()
         self._sizes: dict[Digest, int] = {}
         self._uploads: dict[Digest, _Incoming] = {}
@@ -80,12 +80,12 @@ class ModelStore:
     @property
     def used(self) -> Bytes:
         """Bytes of content on the disk, incoming chunks included."""
-        with self._lock:
+        with self._lock, self._short:
             return Bytes(sum(self._sizes.values()) + sum(upload.written for upload in self._uploads.values()))
 
     def objects(self) -> dict[Digest, Bytes]:
         """Whole objects and their sizes."""
-        with self._lock:
+        with self._short:
             return {digest: Bytes(size) for digest, size in self._sizes.items()}
 
     def __contains__(self, digest: object) -> bool:
@@ -130,27 +130,22 @@ class ModelStore:
 
     def pin(self, digest: Digest) -> None:
         """Keep it until `unpin` is called as often. Raises `ModelMissing`."""
-        with self._lock:
+        with self._short:
             self._folder(digest)
             self._pins[digest] += 1
 
     def unpin(self, digest: Digest) -> None:
         """Once for each `pin`."""
-        with self._lock:
+        with self._short:
             self._pins[digest] -= 1
             if self._pins[digest] <= 0:
                 del self._pins[digest]
 
     def drop(self, digest: Digest) -> None:
         """Forget it, pinned or not."""
-        with self._lock:
-            if self._sizes.pop(digest, None) is None:
-                return
-            # Out of sight by one rename; the rest may take a while, or be finished at the next start.
-            gone = self._incoming / f"{digest.hex()}.gone.{time.monotonic_ns()}"
-            with _disk("a model cannot be removed"), contextlib.suppress(FileNotFoundError):
-                (self._objects / digest.hex()).rename(gone)
-        shutil.rmtree(gone, ignore_errors=True)
+        gone = self._hide(digest)
+        if gone is not None:
+            shutil.rmtree(gone, ignore_errors=True)
 
     # What comes
 
@@ -183,7 +178,8 @@ class ModelStore:
         with self._lock:
             if digest in self._sizes or digest in self._uploads:
                 return digest
-            pinned = sum(self._sizes[one] for one in self._pins if one in self._sizes)
+            with self._short:
+                pinned = sum(self._sizes[one] for one in self._pins if one in self._sizes)
             if manifest.size + pinned > self.limit:
                 why = f"it has {_mib(manifest.size)} MiB, the store {_mib(self.limit)} MiB, of which {_mib(pinned)} MiB are in use"
                 raise StoreFull("the model cannot be kept", why, "raise `compute.store_limit`, or wait until jobs have ended")
@@ -243,22 +239,45 @@ class ModelStore:
             with self._lock:
                 upload.folder.rename(self._objects / digest.hex())
                 del self._uploads[digest]
-                self._sizes[digest] = upload.manifest.size
+                with self._short:
+                    self._sizes[digest] = upload.manifest.size
             self._touch(self._objects / digest.hex())
             _sync(self._objects)
 
     def _make_room(self, size: int, keep: Digest) -> None:
         """Drop what was used longest ago until so much more fits. Raises `StoreFull`."""
+        gone: list[Path] = []
+        try:
+            with self._lock:
+                while self.used + size > self.limit:
+                    loose = sorted(self._loose(), key=lambda one: _used_at(self._objects / one.hex()))
+                    silent = [one for one in self._uploads if one != keep]
+                    if loose:
+                        hidden = self._hide(loose[0], unless_pinned=True)
+                        gone += [] if hidden is None else [hidden]
+                    elif silent:
+                        self._abandon(min(silent, key=lambda one: self._uploads[one].touched))
+                    else:
+                        raise StoreFull("the chunk cannot be kept", f"{_mib(self.limit)} MiB are in use", "raise `compute.store_limit`")
+        finally:
+            for folder in gone:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def _loose(self) -> list[Digest]:
+        with self._short:
+            return [one for one in self._sizes if one not in self._pins]
+
+    def _hide(self, digest: Digest, *, unless_pinned: bool = False) -> Path | None:
+        """Put an object out of sight, by one rename. What is left of it may go slowly, or at the next start."""
         with self._lock:
-            while self.used + size > self.limit:
-                loose = [one for one in self._sizes if one not in self._pins]
-                silent = [one for one in self._uploads if one != keep]
-                if loose:
-                    self.drop(min(loose, key=lambda one: _used_at(self._objects / one.hex())))
-                elif silent:
-                    self._abandon(min(silent, key=lambda one: self._uploads[one].touched))
-                else:
-                    raise StoreFull("the chunk cannot be kept", f"{_mib(self.limit)} MiB are in use", "raise `compute.store_limit`")
+            with self._short:
+                if digest not in self._sizes or (unless_pinned and digest in self._pins):
+                    return None
+                del self._sizes[digest]
+            gone = self._incoming / f"{digest.hex()}.gone.{time.monotonic_ns()}"
+            with _disk("a model cannot be removed"), contextlib.suppress(FileNotFoundError):
+                (self._objects / digest.hex()).rename(gone)
+        return gone
 
     def _thin_out(self) -> None:
         self.expire()

@@ -18,7 +18,7 @@ from nexus_edge.compute.record import Measured, ModelRecord
 from nexus_edge.compute.shelf import Shelf
 from nexus_edge.compute.store import ModelStore
 from nexus_edge.data import demo_digits, demo_model
-from nexus_edge.errors import BadInput, MalformedModel
+from nexus_edge.errors import BadInput, FileError, MalformedModel
 from nexus_edge.proofs import Model, VerifyingKey
 from nexus_edge.proofs.answers import verify_answer
 from nexus_edge.proofs.wired import CommittedInputs, commit_inputs
@@ -100,6 +100,7 @@ async def test_nothing_of_it_blocks_the_loop(tmp_path: Path, source: Path) -> No
         record = await library.import_file(source, "zk-100")
         inputs = await inputs_for(library, record.model)
         with blockbuster_ctx():
+            await library.import_file(source, "plain-100")
             await library.prove(job(record.model, inputs), deadline_s=30)
             await library.verifying_key(record.model)
 
@@ -117,6 +118,10 @@ async def test_one_file_is_one_program_and_a_model_for_each_parameter_set(tmp_pa
         assert (await proved(library, second)).output
         await library.drop(second.model)
         assert library.store.objects() == {}
+        again = await library.import_file(source, "zk-100")
+        await library.drop(again.model)
+        junk = library.store.put(Path(source).read_bytes())
+        assert set(library.store.objects()) == {junk}
         with pytest.raises(ModelMissing):
             await library.verifying_key(second.model)
 
@@ -254,11 +259,37 @@ async def test_too_little_memory_fails_the_job_with_both_numbers(tmp_path: Path,
 
 
 @pytest.mark.asyncio
+async def test_a_cancelled_proof_stops_and_the_next_one_is_made(tmp_path: Path, source: Path) -> None:
+    async with library_in(tmp_path / "library") as library:
+        record = await library.import_file(source, "zk-100")
+        inputs = await inputs_for(library, record.model)
+        begun = asyncio.Event()
+        asked = asyncio.create_task(library.prove(job(record.model, inputs), lambda *_: begun.set(), deadline_s=30))
+        await begun.wait()
+        asked.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asked
+        assert library.measured(record.model) is None
+        assert (await library.prove(job(record.model, inputs), deadline_s=30)).output
+
+
+@pytest.mark.asyncio
+async def test_what_a_killed_import_left_goes_at_the_next_start(tmp_path: Path) -> None:
+    left = tmp_path / "library" / ".import-abc"
+    left.mkdir(parents=True)
+    (left / "program").write_bytes(b"half")
+    async with library_in(tmp_path / "library"):
+        assert not left.exists()
+
+
+@pytest.mark.asyncio
 async def test_bad_files_are_said_to_be_bad(tmp_path: Path) -> None:
     (tmp_path / "bad.tflite").write_bytes(b"nothing")
     async with library_in(tmp_path / "library") as library:
         with pytest.raises(MalformedModel):
             await library.import_file(tmp_path / "bad.tflite", "zk-100")
+        with pytest.raises(FileError):
+            await library.import_file(tmp_path / "nowhere.tflite", "zk-100")
         with pytest.raises(BadInput, match="parameter set"):
             await library.import_file(tmp_path / "bad.tflite", "zk-1")
         assert library.records() == []
