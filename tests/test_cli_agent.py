@@ -1,15 +1,17 @@
 """The commands that ask an agent, against a real admin socket in a thread of its own, and the agent's own start and stop."""
 
 import asyncio
+import base64
 import contextlib
 import json
 import logging as standard_logging
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
-import types
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,9 +24,9 @@ import structlog
 from nexus_edge import logging
 from nexus_edge.arguments.options import implementation
 from nexus_edge.cli import ExitStatus, _parser, main
-from nexus_edge.commands import agent as agent_commands
 from nexus_edge.commands.views import status_lines
-from nexus_edge.identity import create_node_key
+from nexus_edge.data import demo_digits, demo_model
+from nexus_edge.identity import create_node_key, read_node_key
 from nexus_edge.types import Bytes
 from tests.support.agent import HUT, JOB, RACK, SmallAgent, a_job, a_snapshot, serving
 
@@ -337,32 +339,131 @@ def test_the_schema_is_one(run: Callable[..., Outcome]) -> None:
 # The agent itself
 
 
-def fake_agent(monkeypatch: pytest.MonkeyPatch, serve: Callable[[Any], Any]) -> None:
-    module = types.ModuleType("nexus_edge.agent")
-    module.serve = serve  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "nexus_edge.agent", module)
+@dataclass
+class Running:
+    """An agent that `up` started. What it says goes to a file: a full pipe would stop it."""
+
+    process: subprocess.Popen[bytes]
+    state: Path
+    log: Path
+
+    @property
+    def said(self) -> str:
+        return self.log.read_text()
+
+    @property
+    def port(self) -> str:
+        found = re.search(r"^ready +on port ([0-9]+)", self.said, re.MULTILINE)
+        assert found is not None
+        return found[1]
+
+    def stop(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(20)
 
 
-def test_up_makes_what_is_missing_and_serves(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.fixture
+def up(home: Path) -> Iterator[Callable[..., Running]]:
+    started: list[Running] = []
+
+    def start(name: str, *words: str) -> Running:
+        command = [
+            sys.executable,
+            "-m",
+            "nexus_edge",
+            "up",
+            "--state",
+            str(home / name),
+            "--name",
+            name,
+            "--listen",
+            "127.0.0.1:0",
+            "--no-mdns",
+        ]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        with (home / f"{name}.log").open("wb") as log:
+            process = subprocess.Popen([*command, *words], env=environment, stdout=log, stderr=log)
+        running = Running(process, home / name, home / f"{name}.log")
+        started.append(running)
+        until = time.monotonic() + 30
+        while "\nready" not in running.said:
+            assert process.poll() is None, running.said
+            assert time.monotonic() < until, running.said
+            time.sleep(0.05)
+        return running
+
+    yield start
+    for one in started:
+        one.process.kill()
+        one.process.wait()
+
+
+def test_two_agents_do_a_job_and_tell_no_secrets(run: Callable[..., Outcome], up: Callable[..., Running], home: Path) -> None:
+    birch = up("birch", "--set", "log.level=debug")
+    alder = up("alder", "--peer", f"127.0.0.1:{birch.port}", "--set", "log.level=debug")
+    (image, _), *_ = demo_digits()
+    (home / "m.tflite").write_bytes(demo_model())
+    np.save(home / "x.npy", image)
+    seen = [run("run", home / "m.tflite", home / "x.npy", "--output", home / "y.npy", "--socket", alder.state / "admin.sock")]
+    assert (seen[0].status, seen[0].data["verified"]) == (0, True)
+    assert np.load(home / "y.npy").argmax() == 5
+    for who in (alder, birch):
+        seen += [run(command, "--socket", who.state / "admin.sock") for command in ("status", "jobs", "peers", "proofs")]
+    seen.append(run("run", home / "m.tflite", home / "m.tflite", "--socket", alder.state / "admin.sock"))
+    assert seen[0].data["prove_ms"] > 0
+    assert seen[0].data["peer"]["name"] == "birch"
+    assert (alder.stop(), birch.stop()) == (0, 0)
+    said = json.dumps([[one.data, one.narration] for one in seen]) + alder.said + birch.said
+    seeds = [read_node_key(who.state / "node-key").seed() for who in (alder, birch)]
+    secrets = [*seeds, image.tobytes()[:32], (home / "x.npy").read_bytes()[-32:]]
+    for secret in secrets:
+        for form in (secret.hex(), base64.b64encode(secret).decode()[:40], base64.b32encode(secret).decode()[:40], repr(secret)[2:-1]):
+            assert form not in said
+    assert (alder.state / "node-key").stat().st_mode & 0o777 == 0o600
+    assert not (alder.state / "admin.sock").exists()
+
+
+def test_an_agent_is_drained_and_stopped_by_command(run: Callable[..., Outcome], up: Callable[..., Running]) -> None:
+    agent = up("one")
+    socket = agent.state / "admin.sock"
+    assert run("status", "--socket", socket).data["node"]["state"] == "alone"
+    assert run("drain", "--socket", socket).status == 0
+    assert run("status", "--socket", socket).data["node"]["state"] == "drained"
+    second = run("up", "--state", agent.state, "--listen", "127.0.0.1:0", "--no-mdns")
+    assert (second.status, second.data["error"]["kind"]) == (ExitStatus.LEDGER, "ledger")
+    assert "nexus-edge status" in second.data["error"]["hint"]
+    assert run("stop", "--socket", socket).status == 0
+    assert agent.process.wait(20) == 0
+    assert run("status", "--socket", socket).status == ExitStatus.AGENT
+
+
+def test_flags_are_settings(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     served: list[Any] = []
 
-    async def serve(settings: Any) -> None:
+    async def serve(settings: Any, **_: Any) -> None:
         served.append(settings)
-        async with serving(settings.paths.socket):
-            os.kill(os.getpid(), signal.SIGTERM)
-            await asyncio.sleep(30)
 
-    fake_agent(monkeypatch, serve)
-    words = ["up", "--state", str(home / "n"), "--name", "attic", "--listen", "127.0.0.1:0", "--peer", "a:1", "--peer", "b:2", "--no-mdns"]
-    assert main(words) == 0
+    monkeypatch.setattr("nexus_edge.agent.serve", serve)
+    words = [
+        "--state",
+        str(home / "n"),
+        "--name",
+        "attic",
+        "--mesh",
+        "m",
+        "--listen",
+        "127.0.0.1:0",
+        "--peer",
+        "a:1",
+        "--peer",
+        "b:2",
+        "--no-mdns",
+    ]
+    assert main(["up", *words, "--set", "spend.day=2 cr", "--set", "node.name=loft"]) == 0
     (settings,) = served
-    assert (settings.node.name, settings.mesh.listen.port, settings.mesh.mdns) == ("attic", 0, False)
+    assert (settings.node.name, settings.mesh.name, settings.mesh.listen.port, settings.mesh.mdns) == ("attic", "m", 0, False)
     assert [peer.host for peer in settings.mesh.peers] == ["a", "b"]
-    assert (home / "n" / "node-key").stat().st_mode & 0o777 == 0o600
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert "a new node" in captured.err
-    assert not (home / "n" / "admin.sock").exists()
+    assert settings.spend.day == 2_000_000
 
 
 def test_the_service_makes_no_key(run: Callable[..., Outcome], home: Path) -> None:
@@ -372,26 +473,10 @@ def test_the_service_makes_no_key(run: Callable[..., Outcome], home: Path) -> No
     assert not (home / "n").exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_lets_the_agent_clean_up(number: signal.Signals) -> None:
-    ended = []
-
-    async def work() -> None:
-        os.kill(os.getpid(), number)
-        try:
-            await asyncio.sleep(30)
-        finally:
-            await asyncio.sleep(0.01)
-            ended.append(True)
-
-    asyncio.run(agent_commands.until_stopped(work))
-    assert ended == [True]
-
-
 def test_the_node_key_is_in_no_log(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     key = create_node_key(home / "n" / "node-key")
 
-    async def serve(_: Any) -> None:
+    async def serve(_: Any, **__: Any) -> None:
         log = structlog.get_logger("agent")
         log.error(
             "planted",
@@ -406,7 +491,7 @@ def test_the_node_key_is_in_no_log(home: Path, monkeypatch: pytest.MonkeyPatch, 
         except ValueError:
             log.exception("planted too")
 
-    fake_agent(monkeypatch, serve)
+    monkeypatch.setattr("nexus_edge.agent.serve", serve)
     assert main(["agent", "--state", str(home / "n"), "--json"]) == 0
     captured = capsys.readouterr()
     for form in (key.seed().hex(), key.seed().hex().upper(), repr(key.seed())[2:-1]):

@@ -48,6 +48,7 @@ from nexus_edge.proofs.arrays import format_tensors, parse_tensors
 from nexus_edge.proofs.ports import to_integers
 from nexus_edge.proofs.wired import read_tensors, without_float_edges
 from nexus_edge.types import Bytes, Digest, JobId, MicroCredits, ModelDigest, NodeId, UnixMs
+from nexus_edge.wire.objects import ProofNotice, Result
 
 PARAMS: Final = "zk-100"
 SHOWN: Final = 40
@@ -119,8 +120,19 @@ class Administration:
         return tuple(self._jobs())
 
     async def job(self, job: str) -> JobView:
-        """One job."""
-        return self._find(job)
+        """One job, and what the worker signed about it."""
+        view = self._find(job)
+        ours = self.requester.jobs.get(bytes.fromhex(view.id))
+        if ours is None or not ours.attempts or ours.attempt.result is None or ours.attempt.notice is None:
+            return view
+        kept = ours.attempt.result, ours.attempt.notice
+        result, notice = await self.books.read(lambda reader: (reader.object(kept[0]).of(Result), reader.object(kept[1]).of(ProofNotice)))
+        said = {
+            "run_ms": float(result.object.run_ms),
+            "prove_ms": float(notice.object.prove_ms),
+            "proof_bytes": Bytes(notice.object.len),
+        }
+        return view.model_copy(update=said)
 
     async def output(self, job: str) -> bytes:
         """The verified answer of a job of ours, as a file."""

@@ -72,6 +72,8 @@ def clock(at: datetime | None) -> str:
 
 
 def _time(ms: float) -> str:
+    if 0 < ms < 0.05:
+        return "<0.1 ms"
     if ms < 200:
         return f"{_digits(ms)} ms"
     seconds = ms / 1000

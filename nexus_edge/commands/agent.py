@@ -2,9 +2,9 @@
 
 import argparse
 import asyncio
-import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from nexus_edge import logging
 from nexus_edge.commands.asking import settings_of
@@ -12,7 +12,8 @@ from nexus_edge.commands.result import Result
 from nexus_edge.config import Settings
 from nexus_edge.identity import NodeKey, NodeKeyMissing, create_node_key, format_node_id, load_node_key, short_id
 
-STOPS = (signal.SIGINT, signal.SIGTERM)
+if TYPE_CHECKING:
+    from nexus_edge.agent import Agent
 
 
 def up(arguments: argparse.Namespace) -> Result:
@@ -29,8 +30,11 @@ def up(arguments: argparse.Namespace) -> Result:
     _say(f"peers         at {settings.mesh.listen}; mDNS {'on' if settings.mesh.mdns else 'off'}; {len(settings.mesh.peers)} named")
     _say(f"state         {settings.paths.state}")
     _say(f"admin         {settings.paths.socket}")
-    _say("Ctrl-C stops it; work that is open goes on at the next start")
-    return _serve(settings, key)
+    return _serve(
+        settings,
+        key,
+        lambda agent: _say(f"ready         on port {agent.server.port}. Ctrl-C stops it; open work goes on at the next start"),
+    )
 
 
 def agent(arguments: argparse.Namespace) -> Result:
@@ -39,40 +43,13 @@ def agent(arguments: argparse.Namespace) -> Result:
     return _serve(settings, load_node_key(settings.paths.key))
 
 
-def _serve(settings: Settings, key: NodeKey) -> Result:
+def _serve(settings: Settings, key: NodeKey, ready: "Callable[[Agent], None] | None" = None) -> Result:
     from nexus_edge.agent import serve
 
     logging.secrets.forbid(key.seed())
     logging.configure(level=settings.log.level, form=settings.log.format)
-    asyncio.run(until_stopped(lambda: serve(settings)))
+    asyncio.run(serve(settings, ready=ready))
     return Result({"stopped": True, "id": format_node_id(key.id)}, [])
-
-
-async def until_stopped(work: Callable[[], Awaitable[None]]) -> None:
-    """Run until the work ends or a signal asks to stop: then it is cancelled and may clean up. A second signal ends the process at once."""
-    loop = asyncio.get_running_loop()
-    task = asyncio.current_task()
-    assert task is not None  # a coroutine that runs
-    asked = False
-
-    def stop() -> None:
-        nonlocal asked
-        asked = True
-        for number in STOPS:
-            loop.remove_signal_handler(number)
-        task.cancel()
-
-    for number in STOPS:
-        loop.add_signal_handler(number, stop)
-    try:
-        await work()
-    except asyncio.CancelledError:
-        if not asked:
-            raise
-        task.uncancel()
-    finally:
-        for number in STOPS:
-            loop.remove_signal_handler(number)
 
 
 def _say(text: str) -> None:

@@ -32,6 +32,8 @@ def test_credit_without_a_sign() -> None:
     ("ms", "text"),
     [
         (2.2, "2.2 ms"),
+        (0.02, "<0.1 ms"),
+        (0, "0.0 ms"),
         (9.96, "10 ms"),
         (96, "96 ms"),
         (143, "143 ms"),

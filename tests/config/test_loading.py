@@ -7,7 +7,6 @@ import pytest
 
 from nexus_edge.config import ListenAddress, PeerAddress, Settings, configuration_files, load
 from nexus_edge.errors import ConfigError
-from nexus_edge.identity import default_key_path
 from nexus_edge.ledger import CreditPolicy
 from nexus_edge.market import placement, pricing
 from nexus_edge.wire.limits import QUEUED_JOBS, QUEUED_MS
@@ -68,7 +67,6 @@ def test_defaults_are_those_of_the_parts_they_configure() -> None:
     assert (settings.spend.open, settings.spend.day) == (policy.spend_open, policy.spend_day)
     assert (settings.market.queue_jobs, settings.market.queue_time) == (QUEUED_JOBS, QUEUED_MS)
     assert (settings.market.rate, settings.market.value_of_time) == (pricing.RATE, placement.TIME_VALUE)
-    assert settings.paths.key == default_key_path()
 
 
 def test_each_source_wins_over_those_before_it(user: Path) -> None:
@@ -103,7 +101,7 @@ def test_a_named_file_is_read_in_place_of_both(user: Path) -> None:
 def test_settings_are_frozen() -> None:
     settings = Settings()
     with pytest.raises(ValueError, match="frozen"):
-        settings.mesh.name = "other"  # type: ignore[misc]
+        settings.mesh.name = "other"
 
 
 def test_settings_read_nothing_behind_ones_back(monkeypatch: pytest.MonkeyPatch) -> None:
