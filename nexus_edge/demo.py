@@ -89,6 +89,7 @@ class Receipt:
             f"executed   {show_time(self.run_ms)}  by birch {self.worker}",
             f"proved     {show_time(self.prove_ms)}  by birch: {show_size(self.proof_bytes)}, {self.security_bits:.1f} bits proven, zero-knowledge",
             f"verified   {show_time(self.verify_ms)}  by alder {self.requester}, without running the model",
+            f"of re-run  {100 * self.verify_ms / max(self.run_ms, 0.001):.0f} %  this model is tiny: verifying pays for larger ones",
             f"forgery    {'refused' if self.forgery_refused else 'ACCEPTED'}  one bit of the proof changed: {self.forgery_reason}",
             f"found      {how}",
             f"ledgers    alder #{ours['entry']} {_credits(ours['amount_ucr'])} cr, birch #{theirs['entry']} {_credits(theirs['amount_ucr'])} cr: one receipt, both signed",
@@ -177,7 +178,11 @@ async def _demonstrate() -> Receipt:
             (Path(folder) / name).mkdir(mode=0o700)
             nodes.append(Node(name, Path(folder) / name, create_node_key(Path(folder) / name / "node-key"), mesh))
         alder, birch = nodes
-        bars("two agents", 0.0)
+        print(
+            f"two agents     alder {short_id(alder.key.id)} asks, birch {short_id(birch.key.id)} works, both on this machine",
+            file=sys.stderr,
+        )
+        bars("starting", 0.0)
         try:
             await asyncio.gather(*(node.start() for node in nodes))
             found_by = await _meet(alder, birch, bars)
@@ -195,7 +200,7 @@ async def _meet(alder: Node, birch: Node, bars: ProgressBars) -> str:
         if peer is not None:
             return "mdns" if "mdns" in peer.found_by else peer.found_by[0]
         port = (await works.snapshot()).node.listen.rpartition(":")[2]
-    bars.say("multicast does not pass within 5 s: alder is told where birch is")
+    print("multicast      does not pass within 5 s: alder is told where birch is", file=sys.stderr)
     await alder.stop()
     await alder.start(f"127.0.0.1:{port}")
     async with alder.admin() as asks:

@@ -197,11 +197,17 @@ def test_several_inputs(run: Run, tmp_path: Path) -> None:
     assert run("verify", "--key", key, "--proof", proof, "--input", x).data["reason"] == "input"
 
 
-def test_the_demo_is_verified_by_another_process(run: Run) -> None:
+def test_the_demo_is_one_receipt_of_two_agents(run: Run) -> None:
     done = run("demo")
-    assert done.status == 0
-    assert done.data["verified"] is True
-    assert done.data["verifier_process"] != done.data["prover_process"] == os.getpid()
+    assert done.status == 0, done.narration
+    assert done.data["verified"] is done.data["forgery_refused"] is True
+    assert done.data["answer"] == done.data["shown"]
+    assert done.data["requester"] != done.data["worker"]
+    assert done.data["found_by"] in ("mdns", "static")
+    ours, theirs = done.data["ledgers"]["alder"], done.data["ledgers"]["birch"]
+    assert -ours["amount_ucr"] == theirs["amount_ucr"] > 0
+    assert ours["id"] == theirs["id"]
+    assert ours["signed"] == theirs["signed"] == "both"
     assert {"prove_ms", "verify_ms", "proof_bytes", "security_bits"} <= set(done.data)
 
 

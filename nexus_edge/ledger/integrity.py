@@ -1,19 +1,18 @@
 """Whether a ledger is sound: the file, every object and signature, every chain, and that the rows say what objects and events say."""
 
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice, zip_longest
 from typing import Any, Final
 
 from nexus_edge.errors import LedgerError
-from nexus_edge.ledger.projection import STREAM, Projection
+from nexus_edge.ledger.projection import STREAM, Projection, event_map
 from nexus_edge.ledger.schema import PROJECTION, prepare
 from nexus_edge.types import NodeId
-from nexus_edge.wire.cbor import decode, encode
+from nexus_edge.wire.cbor import encode
 from nexus_edge.wire.errors import BadObject
-from nexus_edge.wire.limits import MIB
 from nexus_edge.wire.objects import OBJECTS, Ack, Lease
 from nexus_edge.wire.signing import Signed, read_signed, read_stored
 
@@ -124,7 +123,7 @@ def _projection(connection: sqlite3.Connection, own: NodeId) -> Iterator[str]:
         events = connection.execute("SELECT seq, subject, kind, body FROM events WHERE stream = ? ORDER BY seq", (STREAM,))
         for seq, subject, kind, body in events:
             try:
-                projection.apply(subject, kind, _map(body))
+                projection.apply(subject, kind, event_map(body))
             except (LedgerError, BadObject, KeyError, TypeError, sqlite3.Error) as broken:
                 yield f"event #{seq} cannot be read: {broken}"
                 return
@@ -155,10 +154,3 @@ def _stored(kind: Any, body: bytes, signature: bytes) -> Signed[Any] | None:
         return read_stored(kind, body, signature)
     except BadObject:
         return None
-
-
-def _map(body: bytes) -> Mapping[str, Any]:
-    value = decode(body, MIB)
-    if not isinstance(value, dict):
-        raise BadObject("an event is no map")
-    return value

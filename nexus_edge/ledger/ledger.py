@@ -16,7 +16,7 @@ from nexus_edge.ledger import integrity
 from nexus_edge.ledger.backup import copy_to
 from nexus_edge.ledger.credit import CreditPolicy
 from nexus_edge.ledger.database import CommitHook, Writer
-from nexus_edge.ledger.errors import Damaged
+from nexus_edge.ledger.errors import Damaged, InUse
 from nexus_edge.ledger.reading import Reader
 from nexus_edge.ledger.transactions import Transaction
 from nexus_edge.types import NodeId, UnixMs
@@ -49,7 +49,7 @@ class Ledger:
     ) -> "Ledger":
         """Open the ledger in a folder, or make one.
 
-        Raises `Damaged` if it is not sound, `DiskFull`, and `LedgerError` if another process has it. All of it is checked, which takes
+        Raises `Damaged` if it is not sound, `DiskFull`, and `InUse` if another process has it. All of it is checked, which takes
         about 0.2 ms for each object.
         """
         lock = await asyncio.to_thread(take_lock, folder)
@@ -129,4 +129,4 @@ def take_lock(folder: Path) -> int:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return descriptor
     os.close(descriptor)
-    raise LedgerError("the ledger is in use", f"another process has {folder}", "is an agent running? `nexus-edge status` tells")
+    raise InUse("the ledger is in use", f"another process has {folder}", "is an agent running? `nexus-edge status` tells")

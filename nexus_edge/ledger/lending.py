@@ -96,7 +96,7 @@ class Creditor(Recorder):
         ack = sign(self._key, Ack(iss=self._own, at=self._now, to=what.iss, entry=entry.id))
         self.keep(entry)
         self.keep(ack)
-        self._money(what.iss, "taken", entry=entry.id, ack=ack.id)
+        self._money(what.iss, "taken", entry=entry.id, ack=ack.id, balance=what.total - self.book(what.iss).out)
         return ack, lease
 
     def contradicted(self, entry: Signed[Entry]) -> None:

@@ -254,5 +254,5 @@ class Debtor(Recorder):
         )  # fmt: skip
         signed = sign(self._key, entry)
         self.keep(signed)
-        self._money(creditor, "issued", entry=signed.id, lease=lease)
+        self._money(creditor, "issued", entry=signed.id, lease=lease, balance=self.book(creditor).inn - total)
         return signed

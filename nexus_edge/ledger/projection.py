@@ -11,6 +11,9 @@ from typing import Any, Final
 from nexus_edge.errors import LedgerError
 from nexus_edge.ledger.credit import DAY_MS, decayed
 from nexus_edge.types import NodeId
+from nexus_edge.wire.cbor import decode
+from nexus_edge.wire.errors import BadObject
+from nexus_edge.wire.limits import MIB
 from nexus_edge.wire.objects import Entry
 from nexus_edge.wire.signing import Signed, read_stored
 
@@ -217,3 +220,14 @@ class Projection:
 
     def _run(self, query: str, *values: Any) -> None:
         self._connection.execute(query, values)
+
+
+def event_map(body: bytes) -> Mapping[str, Any]:
+    """What an event says. Raises `LedgerError`."""
+    try:
+        value = decode(body, MIB)
+    except BadObject as broken:
+        raise LedgerError("the ledger holds a broken event", broken.why) from None
+    if not isinstance(value, dict):
+        raise LedgerError("the ledger holds a broken event", "its body is no map")
+    return value

@@ -7,10 +7,11 @@ from typing import Any
 
 from nexus_edge.errors import LedgerError
 from nexus_edge.ledger.credit import DAY_MS, CreditPolicy, Standing, decayed, room
+from nexus_edge.ledger.history import Movement, movements
+from nexus_edge.ledger.projection import event_map
 from nexus_edge.types import NOTHING, Digest, MicroCredits, NodeId, UnixMs
-from nexus_edge.wire.cbor import decode
 from nexus_edge.wire.errors import BadObject
-from nexus_edge.wire.limits import ENTRIES_PER_POST, MIB
+from nexus_edge.wire.limits import ENTRIES_PER_POST
 from nexus_edge.wire.objects import OBJECTS, Entry
 from nexus_edge.wire.signing import Signed, read_stored
 
@@ -149,7 +150,24 @@ class Reader:
         """All events of a stream in their order, or those of one subject."""
         where, values = ("stream = ?", (stream,)) if subject is None else ("stream = ? AND subject = ?", (stream, subject))
         rows = self._connection.execute(f"SELECT seq, stream, subject, kind, body FROM events WHERE {where} ORDER BY seq", values)
-        return [Event(seq, stream, subject, kind, _map(body)) for seq, stream, subject, kind, body in rows]
+        return [Event(seq, stream, subject, kind, event_map(body)) for seq, stream, subject, kind, body in rows]
+
+    def movements(
+        self,
+        limit: int = 1000,
+        *,
+        before: int | None = None,
+        after: int | None = None,
+        peer: NodeId | None = None,
+        oldest_first: bool = False,
+    ) -> list[Movement]:
+        """What happened to money, behind number `after` and before number `before`, with all peers or one."""
+        return movements(self._connection, limit, before, after, peer, oldest_first=oldest_first)
+
+    def ack_of(self, entry: Digest) -> Digest | None:
+        """The acknowledgement of an entry."""
+        row = self._one("SELECT ack FROM entries WHERE id = ?", entry)
+        return None if row is None or row[0] is None else Digest(row[0])
 
     # Books
 
@@ -300,10 +318,3 @@ def _line(
     parties = NodeId(debtor), NodeId(creditor)
     money = MicroCredits(amount), MicroCredits(total)
     return Line(n, Digest(digest), *parties, kind, *money, Digest(ref), UnixMs(at), held == 1, bool(abandoned))
-
-
-def _map(body: bytes) -> Mapping[str, Any]:
-    value = decode(body, MIB)
-    if not isinstance(value, dict):
-        raise LedgerError("the ledger holds a broken event", "its body is no map")
-    return value
