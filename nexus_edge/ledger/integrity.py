@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from itertools import islice, zip_longest
 from typing import Any, Final
 
+from blake3 import blake3
+
 from nexus_edge.errors import LedgerError
 from nexus_edge.ledger.projection import STREAM, Projection, event_map
 from nexus_edge.ledger.schema import PROJECTION, prepare
@@ -37,11 +39,38 @@ class Report:
     """How many were checked."""
 
 
-def check(connection: sqlite3.Connection, own: NodeId, *, signed_after: int = 0) -> Report:
-    """Look at everything; at signatures, which take most of the time, only of objects behind a number.
+@dataclass(frozen=True)
+class Seal:
+    """Objects whose signatures were checked: all up to a number, and the digest of their bytes."""
+
+    n: int
+    digest: bytes
+
+
+def read_seal(connection: sqlite3.Connection) -> Seal | None:
+    """What the last check found good."""
+    row = connection.execute("SELECT n, digest FROM seals").fetchone()
+    return None if row is None else Seal(row[0], row[1])
+
+
+def make_seal(connection: sqlite3.Connection) -> Seal:
+    """Over all objects there are now."""
+    n = connection.execute("SELECT max(n) FROM objects").fetchone()[0] or 0
+    return Seal(n, _digest(connection, n))
+
+
+def write_seal(connection: sqlite3.Connection, seal: Seal) -> None:
+    """Keep it for the next start."""
+    connection.execute("DELETE FROM seals")
+    connection.execute("INSERT INTO seals (n, digest) VALUES (?, ?)", (seal.n, seal.digest))
+
+
+def check(connection: sqlite3.Connection, own: NodeId, seal: Seal | None = None) -> Report:
+    """Look at everything. Signatures, which take most of the time, are checked only of what is not as it was when it was sealed.
 
     Raises `sqlite3.DatabaseError` if the file cannot be read.
     """
+    signed_after = seal.n if seal is not None and _digest(connection, seal.n) == seal.digest else 0
     faults = tuple(islice(_faults(connection, own, signed_after), FAULTS))
     objects, entries, events = (
         connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in ("objects", "entries", "events")
@@ -55,11 +84,9 @@ def _faults(connection: sqlite3.Connection, own: NodeId, signed_after: int) -> I
     for (found,) in connection.execute("PRAGMA integrity_check(10)"):
         if found != "ok":
             yield f"file: {found}"
-    for n, digest, kind, body, signature in connection.execute("SELECT n, id, t, body, sig FROM objects"):
+    for digest, kind, body, signature in connection.execute("SELECT id, t, body, sig FROM objects WHERE n > ?", (signed_after,)):
         try:
-            signed: Signed[Any] = read_stored(KINDS[kind], body, signature)
-            if n > signed_after:
-                read_signed(encode({"b": body, "s": signature}), KINDS[kind])
+            signed: Signed[Any] = read_signed(encode({"b": body, "s": signature}), KINDS[kind])
         except (BadObject, KeyError) as broken:
             yield f"object {digest.hex()[:16]}: {broken}"
             continue
@@ -69,6 +96,14 @@ def _faults(connection: sqlite3.Connection, own: NodeId, signed_after: int) -> I
     yield from _acknowledgements(connection, own)
     yield from _leases(connection, own)
     yield from _projection(connection, own)
+
+
+def _digest(connection: sqlite3.Connection, n: int) -> bytes:
+    hasher = blake3(derive_key_context="nexus-edge 1 ledger seal")
+    for row in connection.execute("SELECT n, id, t, body, sig FROM objects WHERE n <= ? ORDER BY n", (n,)):
+        for part in (str(row[0]).encode(), row[1], row[2].encode(), row[3], row[4]):
+            hasher.update(len(part).to_bytes(8, "little") + part)
+    return hasher.digest()
 
 
 def _chains(connection: sqlite3.Connection, own: NodeId) -> Iterator[str]:

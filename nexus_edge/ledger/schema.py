@@ -15,6 +15,7 @@ Columns = dict[str, type]
 TRUTH: Final[dict[str, tuple[Columns, str]]] = {
     "objects": ({"n": int, "id": bytes, "t": str, "body": bytes, "sig": bytes}, "n"),
     "events": ({"seq": int, "stream": str, "subject": bytes, "kind": str, "body": bytes}, "seq"),
+    "seals": ({"n": int, "digest": bytes}, "n"),
     "audits": ({"n": int, "at": int, "who": str, "what": str, "detail": str}, "n"),
 }
 

@@ -7,7 +7,7 @@ import random
 import sqlite3
 from collections.abc import Callable
 from contextlib import ExitStack, closing
-from functools import partial
+from functools import cache, partial
 from typing import TypeVar
 
 import pytest
@@ -15,10 +15,9 @@ import pytest
 from nexus_edge.identity import NodeKey
 from nexus_edge.ledger import CreditPolicy, EntryRefused, Transaction, Unsynchronised
 from nexus_edge.ledger.backup import mark_restored
-from nexus_edge.ledger.integrity import check
+from nexus_edge.ledger.integrity import check, make_seal
 from nexus_edge.ledger.schema import prepare
 from nexus_edge.types import Digest, JobId, MicroCredits, NodeId, UnixMs
-from nexus_edge.wire.limits import INTEGER
 from nexus_edge.wire.objects import Ack, Entry, Lease
 from nexus_edge.wire.refusals import Code
 from nexus_edge.wire.signing import Signed, sign
@@ -29,6 +28,8 @@ RUNS = 2000
 STEPS = 30
 SLICES = 20
 """Tests that the runs are spread over: a failing one names its slice, and its message the seed."""
+CHECKED = 5
+"""Of so many runs one ends with making all rows again from the events, which takes as long as the run."""
 ENOUGH = CreditPolicy(*(MicroCredits(2**50),) * 5)
 ZERO = Digest(bytes(32))
 KEYS = (NodeKey.from_seed(b"a" * 32), NodeKey.from_seed(b"b" * 32))
@@ -52,9 +53,7 @@ class Machine:
 
     def load(self, image: bytes | None) -> sqlite3.Connection:
         connection = self.stack.enter_context(closing(sqlite3.connect(":memory:", isolation_level=None)))
-        if image is not None:
-            connection.deserialize(image)
-        prepare(connection)
+        connection.deserialize(image or empty())
         return connection
 
     def do(self, work: Callable[[Transaction], T]) -> T:
@@ -92,11 +91,20 @@ class Machine:
         return self.do(lambda tx: tx.book(peer.key.id).inn)
 
 
+@cache
+def empty() -> bytes:
+    """A ledger without anything: making the tables takes longer than what is done with them here."""
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        prepare(connection)
+        return connection.serialize()
+
+
 class World:
     """Two nodes that buy from each other; the key of the first may be on a second machine, which buys as well."""
 
     def __init__(self, stack: ExitStack, seed: int) -> None:
         self.random = random.Random(seed)
+        self.checks_rows = seed % CHECKED == 0
         self.stack = stack
         self.signatures: Signatures = {}
         self.nodes = [Machine(stack, key, self.signatures) for key in KEYS]
@@ -219,8 +227,8 @@ class World:
                 "SELECT ref FROM entries WHERE debtor = ? AND abandoned = 0 AND kind = 'job'", (buyer.key.id,)
             ).fetchall()
             assert {row[0] for row in signed} <= refs, "a payment is lost"
-        for machine in (*self.nodes, *self.copies):
-            assert check(machine.connection, machine.key.id, signed_after=INTEGER).faults == ()
+        for machine in (*self.nodes, *self.copies) if self.checks_rows else ():
+            assert check(machine.connection, machine.key.id, make_seal(machine.connection)).faults == ()
 
 
 def take(worker: Machine, entry: Signed[Entry]) -> Signed[Ack] | EntryRefused:

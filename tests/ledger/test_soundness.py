@@ -77,6 +77,14 @@ async def test_a_changed_row_is_found(tmp_path: Path, statement: str, fault: str
     assert (folder / FILE).read_bytes() == before
 
 
+async def test_what_was_good_at_the_last_start_is_found_when_it_changes(tmp_path: Path) -> None:
+    folder = await traded(tmp_path)
+    await (await Ledger.open(folder, B)).close()
+    change(folder, "UPDATE objects SET sig = zeroblob(64) WHERE t = 'ack'")
+    with pytest.raises(Damaged, match="the signature is wrong"):
+        await Ledger.open(folder, B)
+
+
 async def test_a_file_that_is_no_database(tmp_path: Path) -> None:
     folder = await traded(tmp_path)
     (folder / FILE).write_bytes(b"x" * 10_000)
