@@ -204,7 +204,7 @@ class Agent:
             if connection is not None:
                 near = peer.is_static or any(is_private(address.endpoint.host) for address in peer.addresses)
                 found.append(Reachable(peer.id, connection, round(peer.rtt_ms or 0), near))
-        experience = self.requester.experience
+        experience = self.requester.workers.experience
         return sorted(found, key=lambda one: (one.id not in experience, not one.near, one.rtt_ms))
 
     def connection(self, peer: NodeId) -> PeerConnection | None:
@@ -266,7 +266,7 @@ class Agent:
         return tuple(join_address(address, self.server.port) for address in usable[:8])
 
     async def _is_excluded(self, peer: NodeId) -> bool:
-        return self.requester.excludes(peer)
+        return self.requester.workers.excludes(peer)
 
 
 async def serve(settings: Settings, *, ready: Callable[[Agent], None] | None = None, hook: CommitHook | None = None) -> None:

@@ -40,8 +40,9 @@ from nexus_edge.identity import NodeKey, format_node_id, parse_node_id, short_id
 from nexus_edge.ledger import Book, Ledger
 from nexus_edge.market.jobs import Outcome, Phase
 from nexus_edge.market.leases import State
+from nexus_edge.market.ordering import Order
 from nexus_edge.market.quoting import now_ms
-from nexus_edge.market.requester import Order, Requester
+from nexus_edge.market.requester import Requester
 from nexus_edge.market.worker import Worker
 from nexus_edge.market.workshop import Workshop
 from nexus_edge.proofs.arrays import format_tensors, parse_tensors
@@ -265,7 +266,7 @@ class Administration:
         of_peer = {book.peer: book for book in books}
         jobs = list(self.requester.jobs)
         return tuple(
-            shown.peer_view(peer, names, of_peer.get(peer.id), jobs, excluded=self.requester.excludes(peer.id))
+            shown.peer_view(peer, names, of_peer.get(peer.id), jobs, excluded=self.requester.workers.excludes(peer.id))
             for peer in sorted(self.directory.snapshot(), key=lambda one: (one.state.value != "up", one.rtt_ms or 0, one.id))
         )
 

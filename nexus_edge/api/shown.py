@@ -25,7 +25,7 @@ from nexus_edge.ledger import Book, Line
 from nexus_edge.ledger.integrity import Report
 from nexus_edge.market.jobs import Job, Outcome, Phase
 from nexus_edge.market.leases import LeaseState, State
-from nexus_edge.market.requester import Live
+from nexus_edge.market.ordering import Live
 from nexus_edge.market.worker import Work
 from nexus_edge.types import Bytes, MicroCredits, NodeId, UnixMs
 

@@ -6,11 +6,11 @@ Events are written, and on the disk, before what they permit is sent. `docs/mesh
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from enum import StrEnum
-from typing import Any, ClassVar, Final, TypeVar
+from typing import Any, Final
 
 from nexus_edge.errors import LedgerError
+from nexus_edge.market.events import Event
 from nexus_edge.types import NOTHING, Digest, JobId, MicroCredits, ModelDigest, NodeId, UnixMs
-from nexus_edge.wire.cbor import Value
 from nexus_edge.wire.objects import Mode, OutputMode
 
 ATTEMPTS: Final = 3
@@ -110,15 +110,6 @@ class Job:
     def accepted(self) -> int:
         """How many workers accepted it so far."""
         return sum(attempt.accepted for attempt in self.attempts)
-
-
-@dataclass(frozen=True)
-class Event:
-    """Something that happened to a job."""
-
-    kind: ClassVar[str]
-
-    at: UnixMs
 
 
 @dataclass(frozen=True)
@@ -350,23 +341,3 @@ def rebuild(job: JobId, events: Iterable[Event]) -> Job:
 
 def _attempt(job: Job, **changes: Any) -> Job:
     return replace(job, attempts=(*job.attempts[:-1], replace(job.attempt, **changes)))
-
-
-E = TypeVar("E")
-
-
-def event_body(event: object) -> dict[str, Value]:
-    """An event's fields for the ledger."""
-    return {field.name: _plain(getattr(event, field.name)) for field in fields(event)}  # type: ignore[arg-type]
-
-
-def event_from(kinds: dict[str, type[E]], kind: str, body: dict[str, Any]) -> E:
-    """The event that the ledger kept. Raises `LedgerError`."""
-    try:
-        return kinds[kind](**{key: tuple(value) if isinstance(value, list) else value for key, value in body.items()})
-    except (KeyError, TypeError) as unknown:
-        raise LedgerError("the ledger holds an event that this version does not know", f"{kind!r}: {unknown}") from unknown
-
-
-def _plain(value: Any) -> Value:
-    return list(value) if isinstance(value, tuple) else value

@@ -3,9 +3,10 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import ClassVar, Final
+from typing import Final
 
 from nexus_edge.errors import LedgerError
+from nexus_edge.market.events import Event
 from nexus_edge.types import NOTHING, Digest, JobId, MicroCredits, ModelDigest, NodeId, UnixMs
 from nexus_edge.wire.objects import Lease as LeaseObject
 from nexus_edge.wire.signing import Signed
@@ -57,15 +58,6 @@ class LeaseState:
     """What the requester owes for it now."""
     entry: Digest | None = None
     ended: UnixMs | None = None
-
-
-@dataclass(frozen=True)
-class Event:
-    """Something that happened to a lease."""
-
-    kind: ClassVar[str]
-
-    at: UnixMs
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 from nexus_edge.ledger import Ledger, Transaction
-from nexus_edge.market.jobs import event_body, event_from
+from nexus_edge.market.events import event_body, event_from
 
 State = TypeVar("State")
 T = TypeVar("T")

@@ -4,9 +4,8 @@ import asyncio
 import secrets
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import structlog
 
@@ -14,20 +13,22 @@ from nexus_edge.errors import LedgerError, PeerError, ProofRejected
 from nexus_edge.identity import NodeKey, short_id
 from nexus_edge.ledger import BlobStore, Ledger, SpendLimit, Transaction, Unsynchronised
 from nexus_edge.market import jobs
-from nexus_edge.market.buying import Buyer, Known, Peers
-from nexus_edge.market.experience import Experience
+from nexus_edge.market.answers import check_result, download
+from nexus_edge.market.buying import Buyer, Peers
 from nexus_edge.market.jobs import ATTEMPTS, OFFERS, Attempt, Job, Outcome, Phase
 from nexus_edge.market.machines import AnyEvent, Machines, Rules, nothing
-from nexus_edge.market.placement import Candidate, Rejected, summary
+from nexus_edge.market.ordering import Checks, Live, Order
+from nexus_edge.market.placement import Candidate, summary
 from nexus_edge.market.quoting import now_ms
 from nexus_edge.market.settling import Payer
+from nexus_edge.market.workers import Workers
 from nexus_edge.transport import PeerConnection
-from nexus_edge.types import Digest, JobId, MicroCredits, ModelDigest, NodeId, UnixMs
-from nexus_edge.wire.digests import audit_commitment, blob_digest, output_digest
+from nexus_edge.types import Digest, JobId, MicroCredits, NodeId
+from nexus_edge.wire.digests import audit_commitment
 from nexus_edge.wire.errors import BadObject
-from nexus_edge.wire.limits import CHUNK, INPUT, KIB, LONG_POLL_MS, PROOF
-from nexus_edge.wire.messages import InputUpload, LeaseStatus, decode_message, encode_message
-from nexus_edge.wire.objects import Evidence, Lease, Mode, OutputMode, ProofNotice, Quote, Result
+from nexus_edge.wire.limits import INPUT, KIB, LONG_POLL_MS
+from nexus_edge.wire.messages import InputUpload, decode_message, encode_message
+from nexus_edge.wire.objects import Evidence, Lease, Mode, ProofNotice, Quote, Result
 from nexus_edge.wire.refusals import Code, Refusal
 from nexus_edge.wire.signing import Signed, read_signed, sign
 
@@ -43,50 +44,8 @@ LOST_S: Final = 30.0
 """Without a beat, a worker is suspect, then lost: beats come every 5 seconds while work progresses."""
 OVERTIME: Final = 1.1
 """A worker that is a tenth over its deadline is lost too."""
-EXCLUDED_MS: Final = 90 * 86_400_000
-"""How long a worker with a false proof gets no job."""
 
 log = structlog.get_logger("market")
-
-
-@dataclass(frozen=True)
-class Order:
-    """What a user wants."""
-
-    model: ModelDigest
-    sem: str
-    params: str
-    data: bytes
-    """The inputs as little-endian integers in the model's order."""
-    max_price: MicroCredits
-    deadline_ms: int
-    worker: NodeId | None = None
-    outm: OutputMode = OutputMode.CLEAR
-
-
-class Checks(Protocol):
-    """Commitments and verification."""
-
-    async def commit(self, model: ModelDigest, data: bytes) -> tuple[Digest, InputUpload]:
-        """A fresh commitment to an input, and what a worker needs to open it in one proof. Raises `BadInput`."""
-
-    async def verify(
-        self, model: ModelDigest, params: str, inc: Digest, result: Result, notice: ProofNotice, output: bytes, proof: bytes
-    ) -> None:
-        """Raise `ProofRejected` unless the proof shows this output of this model on this input for this lease."""
-
-
-@dataclass
-class Live:
-    """What is known of a job besides its events."""
-
-    began: float = field(default_factory=time.monotonic)
-    status: LeaseStatus | None = None
-    suspect: bool = False
-    quote: Signed[Quote] | None = None
-    accepted: float = 0.0
-    rejected: tuple[Rejected, ...] = ()
-    task: asyncio.Task[None] | None = None
 
 
 class Requester:
@@ -99,11 +58,10 @@ class Requester:
         self.jobs = Machines(ledger, RULES)
         self.payer = Payer(ledger, self.jobs, peers)
         self.live: dict[JobId, Live] = {}
-        self.experience: dict[NodeId, Experience] = {}
+        self.workers = Workers(self.jobs)
         self._checks = checks
         self._peers = peers
         self._buyer = buyer
-        self._owed: dict[NodeId, int] = {}
         self._told: set[asyncio.Task[None]] = set()
 
     async def load(self) -> None:
@@ -111,7 +69,7 @@ class Requester:
         await self.jobs.load()
         for job in sorted(self.jobs, key=lambda one: one.at):
             for attempt in job.attempts:
-                self._learn(attempt, job.ended or job.at, 0, 0)
+                self.workers.learn(attempt, job.ended or job.at, 0, 0)
             if not job.phase.is_final:
                 self._start(job.id)
         await self.payer.load()
@@ -197,8 +155,8 @@ class Requester:
             last = next((attempt.reason for attempt in reversed(job.attempts) if attempt.reason), "")
             await self.jobs.record(job.id, jobs.Failed(now_ms(), f"{why}; {last}" if last else why), nothing)
             return
-        self._owed = {book.peer: book.owed for book in await self.ledger.read(lambda reader: reader.books())}
-        choice = await self._buyer.choose(job, self._known, left)
+        owed = {book.peer: book.owed for book in await self.ledger.read(lambda reader: reader.books())}
+        choice = await self._buyer.choose(job, lambda worker: self.workers.known(worker, owed.get(worker, 0)), left)
         live.rejected = choice.rejected
         if choice.best is None:
             await asyncio.sleep(RETRY_S)
@@ -299,8 +257,8 @@ class Requester:
             if answer.proof is None:
                 raise BadObject("there is no proof")
             notice = read_signed(answer.proof, ProofNotice)
-            _check_result(order, attempt, result, notice, answer.output)
-            proof = await _download(connection, notice.object)
+            check_result(order, attempt, result, notice, answer.output)
+            proof = await download(connection, notice.object)
         except (PeerError, Refusal) as failed:
             log.info("the result cannot be fetched", reason=str(failed))
             await asyncio.sleep(1)
@@ -334,7 +292,7 @@ class Requester:
         seen = int(1000 * (started - live.accepted)) if live.accepted else 0
         event = jobs.Verified(now_ms(), int(1000 * (took - started)), claimed, seen)
         await self.jobs.record(job.id, event, partial(_verified, attempt.worker, attempt.price))
-        self._learn(self.jobs[job.id].attempt, event.at, claimed, seen)
+        self.workers.learn(self.jobs[job.id].attempt, event.at, claimed, seen)
         log.info("verified", peer=short_id(attempt.worker), verify_ms=event.verify_ms, proof_bytes=len(proof))
 
     async def _refuse(self, job: Job, why: str) -> None:
@@ -409,7 +367,7 @@ class Requester:
         log.info("attempt ended", peer=short_id(attempt.worker), outcome=outcome.value, reason=reason)
         event = jobs.AttemptFailed(now_ms(), outcome.value, reason[:200])
         await self.jobs.record(job.id, event, release)
-        self._learn(self.jobs[job.id].attempts[len(job.attempts) - 1], event.at, 0, 0)
+        self.workers.learn(self.jobs[job.id].attempts[len(job.attempts) - 1], event.at, 0, 0)
         self.live[job.id].accepted = 0.0
         self.live[job.id].status = None
         connection = self._peers.connection(attempt.worker)
@@ -428,27 +386,6 @@ class Requester:
         task = asyncio.create_task(try_to(), name="tell a lost worker")
         self._told.add(task)
         task.add_done_callback(self._told.discard)
-
-    def _learn(self, attempt: Attempt, at: UnixMs, claimed: int, took: int) -> None:
-        before = self.experience.get(attempt.worker, Experience())
-        match attempt.outcome:
-            case Outcome.VERIFIED:
-                self.experience[attempt.worker] = before.succeeded(at, claimed, took or claimed)
-            case Outcome.LOST | Outcome.FAILED | Outcome.INVALID:
-                self.experience[attempt.worker] = before.failed(at)
-
-    def excludes(self, peer: NodeId) -> bool:
-        """Whether a peer has sent us a false proof within 90 days."""
-        now = now_ms()
-        return any(
-            attempt.outcome is Outcome.INVALID and attempt.worker == peer and now - job.at < EXCLUDED_MS
-            for job in self.jobs
-            for attempt in job.attempts
-        )
-
-    def _known(self, worker: NodeId) -> Known:
-        experience = self.experience.get(worker, Experience()).seen(now_ms())
-        return Known(experience, MicroCredits(self._owed.get(worker, 0)), self.excludes(worker))
 
     def _someone_answers(self, besides: NodeId) -> bool:
         """Whether the fault may be the worker's: if every peer is silent it is presumed our own. With no other peer nobody can tell."""
@@ -490,31 +427,6 @@ class Requester:
 
     async def _kept(self, digest: Digest) -> Signed[Any]:
         return await self.ledger.read(lambda reader: reader.object(digest))
-
-
-def _check_result(order: Lease, attempt: Attempt, result: Signed[Result], notice: Signed[ProofNotice], output: bytes) -> None:
-    """Raise `BadObject` unless result and notice are the worker's, of this lease, and about these bytes."""
-    if result.issuer != attempt.worker or notice.issuer != attempt.worker:
-        raise BadObject("another node signed the result")
-    if result.object.lease != attempt.lease or result.object.to != order.iss or notice.object.lease != attempt.lease:
-        raise BadObject("the result is of another lease")
-    if notice.object.result != result.id or result.object.out != output_digest(attempt.lease, output):
-        raise BadObject("result, output and proof do not belong together")
-
-
-async def _download(connection: PeerConnection, notice: ProofNotice) -> bytes:
-    """The proof that a notice names. Raises `BadObject` if its bytes are others."""
-    if notice.len > PROOF:
-        raise BadObject(f"the proof has {notice.len} bytes, at most {PROOF} are taken")
-    content = bytearray()
-    while len(content) < notice.len:
-        part = await connection.get_object(notice.proof, len(content), CHUNK)
-        if not part.data or part.total != notice.len:
-            raise BadObject("the proof has another length than the worker signed")
-        content += part.data
-    if blob_digest(bytes(content)) != notice.proof:
-        raise BadObject("the proof's bytes are not those that the worker signed")
-    return bytes(content)
 
 
 def _reserve(lease: Signed[Lease], quote: Signed[Quote], transaction: Transaction) -> None:

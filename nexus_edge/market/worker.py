@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol
 from nexus_edge.identity import NodeKey
 from nexus_edge.ledger import BlobStore, Ledger, NoCredit, Transaction
 from nexus_edge.market import leases, quoting
+from nexus_edge.market.events import Event
 from nexus_edge.market.leases import LeaseState, State
 from nexus_edge.market.machines import Machines, Rules, nothing
 from nexus_edge.market.quoting import Forecast, Offer, now_ms
@@ -256,7 +257,7 @@ class Worker:
 
     # What happens to leases
 
-    async def end(self, lease: LeaseState, event: leases.Event) -> None:
+    async def end(self, lease: LeaseState, event: Event) -> None:
         """Write how an open lease ended, and release what it held: all but a fee that is owed."""
         owed = event.owed if isinstance(event, leases.Cancelled) else NOTHING
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from nexus_edge.errors import LedgerError
 from nexus_edge.identity import NodeKey
 from nexus_edge.market import jobs, leases
-from nexus_edge.market.jobs import Outcome, Phase, event_body, event_from
+from nexus_edge.market.events import event_body, event_from
+from nexus_edge.market.jobs import Outcome, Phase
 from nexus_edge.market.leases import State
 from nexus_edge.types import Digest, JobId
 from nexus_edge.wire.cbor import decode, encode

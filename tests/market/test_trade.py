@@ -8,7 +8,7 @@ import pytest
 
 from nexus_edge.market.jobs import Job, Outcome, Phase
 from nexus_edge.market.leases import State
-from nexus_edge.market.requester import Order
+from nexus_edge.market.ordering import Order
 from nexus_edge.types import MicroCredits
 from tests.support.trade import DATA, DIGEST, LABEL, Trader, traders
 

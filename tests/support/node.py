@@ -21,7 +21,7 @@ from nexus_edge.data import demo_digits, demo_model
 from nexus_edge.errors import LedgerError
 from nexus_edge.identity import NodeKey
 from nexus_edge.market.jobs import Job
-from nexus_edge.market.requester import Order
+from nexus_edge.market.ordering import Order
 from nexus_edge.types import JobId, MicroCredits
 
 PRICE = MicroCredits(100_000)

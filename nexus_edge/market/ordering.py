@@ -1,0 +1,52 @@
+"""What a user orders, what checks the answer, and what is known of a job while it lives."""
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from nexus_edge.market.placement import Rejected
+from nexus_edge.types import Digest, MicroCredits, ModelDigest, NodeId
+from nexus_edge.wire.messages import InputUpload, LeaseStatus
+from nexus_edge.wire.objects import OutputMode, ProofNotice, Quote, Result
+from nexus_edge.wire.signing import Signed
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a user wants."""
+
+    model: ModelDigest
+    sem: str
+    params: str
+    data: bytes
+    """The inputs as little-endian integers in the model's order."""
+    max_price: MicroCredits
+    deadline_ms: int
+    worker: NodeId | None = None
+    outm: OutputMode = OutputMode.CLEAR
+
+
+class Checks(Protocol):
+    """Commitments and verification."""
+
+    async def commit(self, model: ModelDigest, data: bytes) -> tuple[Digest, InputUpload]:
+        """A fresh commitment to an input, and what a worker needs to open it in one proof. Raises `BadInput`."""
+
+    async def verify(
+        self, model: ModelDigest, params: str, inc: Digest, result: Result, notice: ProofNotice, output: bytes, proof: bytes
+    ) -> None:
+        """Raise `ProofRejected` unless the proof shows this output of this model on this input for this lease."""
+
+
+@dataclass
+class Live:
+    """What is known of a job besides its events."""
+
+    began: float = field(default_factory=time.monotonic)
+    status: LeaseStatus | None = None
+    suspect: bool = False
+    quote: Signed[Quote] | None = None
+    accepted: float = 0.0
+    rejected: tuple[Rejected, ...] = ()
+    task: asyncio.Task[None] | None = None

@@ -1,0 +1,44 @@
+"""What a requester remembers of workers: experience, and who is excluded. Rebuilt from the jobs after a restart."""
+
+from typing import Final
+
+from nexus_edge.market.buying import Known
+from nexus_edge.market.experience import Experience
+from nexus_edge.market.jobs import Attempt, Job, Outcome
+from nexus_edge.market.machines import Machines
+from nexus_edge.market.quoting import now_ms
+from nexus_edge.types import MicroCredits, NodeId, UnixMs
+
+EXCLUDED_MS: Final = 90 * 86_400_000
+"""How long a worker with a false proof gets no job."""
+
+
+class Workers:
+    """The memory of one requester."""
+
+    def __init__(self, jobs: Machines[Job]) -> None:
+        self.experience: dict[NodeId, Experience] = {}
+        self._jobs = jobs
+
+    def learn(self, attempt: Attempt, at: UnixMs, claimed_ms: int, took_ms: int) -> None:
+        """An attempt has ended. What was declined says nothing about the worker."""
+        before = self.experience.get(attempt.worker, Experience())
+        match attempt.outcome:
+            case Outcome.VERIFIED:
+                self.experience[attempt.worker] = before.succeeded(at, claimed_ms, took_ms or claimed_ms)
+            case Outcome.LOST | Outcome.FAILED | Outcome.INVALID:
+                self.experience[attempt.worker] = before.failed(at)
+
+    def excludes(self, peer: NodeId) -> bool:
+        """Whether a peer has sent us a false proof within 90 days."""
+        now = now_ms()
+        return any(
+            attempt.outcome is Outcome.INVALID and attempt.worker == peer and now - job.at < EXCLUDED_MS
+            for job in self._jobs
+            for attempt in job.attempts
+        )
+
+    def known(self, worker: NodeId, owed: int) -> Known:
+        """For placement; `owed` is what the worker owes us."""
+        experience = self.experience.get(worker, Experience()).seen(now_ms())
+        return Known(experience, MicroCredits(owed), self.excludes(worker))
