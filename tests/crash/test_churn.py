@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.churn import churn
+from tests.support.churn import assert_flat, churn
 from tests.support.processes import Process
 
 
@@ -39,6 +39,7 @@ def test_two_hundred_kills_of_a_busy_pair(nodes: list[Process]) -> None:
 
 @pytest.mark.timeout(600)
 def test_a_minute_of_churn_between_three(nodes: list[Process]) -> None:
-    tally = churn(nodes, nodes, kills=20, every_s=(2.0, 4.0), jobs=10_000, within_s=60, seed=2)
-    assert tally.kills >= 10
+    tally = churn(nodes, nodes[1:], kills=40, every_s=(1.0, 3.0), jobs=10_000, within_s=60, seed=2)
+    assert tally.kills >= 15
+    assert_flat(tally.memory["alder"], growth_kib=8 * 1024)
     assert tally.settled >= 100, tally.reasons

@@ -30,7 +30,7 @@ class Tally:
 
 def churn(
     nodes: Sequence[Process],
-    requesters: Sequence[Process],
+    victims: Sequence[Process],
     *,
     kills: int,
     every_s: tuple[float, float],
@@ -38,7 +38,7 @@ def churn(
     within_s: float,
     seed: int,
 ) -> Tally:
-    """Keep requesters busy and kill nodes, until there were enough of both or the time is up; then let everything settle, and check it."""
+    """Keep all nodes busy and kill victims, until there were enough of both or the time is up; then let everything settle, and check it."""
     chance = random.Random(seed)
     tally = Tally()
     began = time.monotonic()
@@ -46,12 +46,12 @@ def churn(
     while (tally.kills < kills or tally.submitted < jobs) and time.monotonic() - began < within_s:
         now = time.monotonic()
         if tally.kills < kills and now >= next_kill:
-            victim = chance.choice(nodes)
+            victim = chance.choice(victims)
             victim.kill()
             victim.start()
             tally.kills += 1
             next_kill = time.monotonic() + chance.uniform(*every_s)
-        for node in requesters:
+        for node in nodes:
             with contextlib.suppress(Died):
                 open_jobs = node.ask("open")["open"]
                 if open_jobs < OUTSTANDING and (tally.submitted < jobs or tally.kills < kills):
