@@ -22,11 +22,13 @@ import pytest
 import structlog
 
 from nexus_edge import logging
+from nexus_edge.arguments import books as arguments_of_books
 from nexus_edge.arguments.options import implementation
 from nexus_edge.cli import ExitStatus, _parser, main
 from nexus_edge.commands.views import status_lines
 from nexus_edge.data import demo_digits, demo_model
 from nexus_edge.identity import create_node_key, read_node_key
+from nexus_edge.ledger import export
 from nexus_edge.types import Bytes
 from tests.support.agent import HUT, JOB, RACK, SmallAgent, a_job, a_snapshot, serving
 
@@ -409,8 +411,14 @@ def test_two_agents_do_a_job_and_tell_no_secrets(run: Callable[..., Outcome], up
     assert np.load(home / "y.npy").argmax() == 5
     for who in (alder, birch):
         seen += [run(command, "--socket", who.state / "admin.sock") for command in ("status", "jobs", "peers", "proofs")]
+    seen += [run("ledger", "list", "--state", alder.state), run("credit", "list", "--state", birch.state)]
+    assert (seen[-2].data["books"][0]["owed_ucr"], seen[-1].data["books"][0]["owed_ucr"]) == (
+        -seen[0].data["price_ucr"],
+        seen[0].data["price_ucr"],
+    )
     seen.append(run("run", home / "m.tflite", home / "m.tflite", "--socket", alder.state / "admin.sock"))
     assert seen[0].data["prove_ms"] > 0
+    assert seen[0].data["settled"] is True
     assert seen[0].data["peer"]["name"] == "birch"
     assert (alder.stop(), birch.stop()) == (0, 0)
     said = json.dumps([[one.data, one.narration] for one in seen]) + alder.said + birch.said
@@ -509,6 +517,10 @@ def commands_of(parser: Any) -> Iterator[str]:
             if function := inner.get_default("function"):
                 yield function
             yield from commands_of(inner)
+
+
+def test_formats_are_those_of_the_ledger() -> None:
+    assert set(arguments_of_books.FORMATS) == set(export.FORMATS)
 
 
 def test_every_command_has_code() -> None:

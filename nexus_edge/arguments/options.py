@@ -137,6 +137,13 @@ def _threads_count(text: str) -> int:
     return int(text)
 
 
+def positive(text: str) -> int:
+    """A number of things, at least one."""
+    if not (text.isascii() and text.isdecimal()) or len(text) > 9 or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1")
+    return int(text)
+
+
 def proofs_count(text: str) -> int:
     """A number of proofs."""
     if not text.isdecimal() or len(text) > 9:

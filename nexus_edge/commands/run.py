@@ -25,6 +25,9 @@ from nexus_edge.units import show_name
 
 CANCEL_S: Final = 3.0
 """For telling the agent that the answer is not wanted any more."""
+SETTLE_S: Final = 2.0
+"""For the worker's signature on the payment, which takes one round trip."""
+LOOK_S: Final = 0.05
 SHOWN: Final = 16
 """Elements of an answer that are printed: more are a matter for a file."""
 
@@ -91,8 +94,18 @@ async def _run(sockets: Any, request: RunRequest, bars: ProgressBars) -> tuple[J
         except asyncio.CancelledError:
             await _withdraw(agent, job)
             raise
-        answer = await agent.output(job.id) if job.state == "verified" else b""
-        return job, answer
+        if job.state != "verified":
+            return job, b""
+        return await _settled(agent, job), await agent.output(job.id)
+
+
+async def _settled(agent: AdminClient, job: JobView) -> JobView:
+    """The job with both signatures, if the worker's comes soon. It is paid for in any case."""
+    until = time.monotonic() + SETTLE_S
+    while not job.settled and time.monotonic() < until:
+        await asyncio.sleep(LOOK_S)
+        job = await agent.job(job.id)
+    return job
 
 
 async def _withdraw(agent: AdminClient, job: JobView) -> None:

@@ -1,0 +1,41 @@
+"""Commands on the ledger and on what is lent. They read the ledger itself, beside a running agent or without one."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from nexus_edge.arguments.options import command, file, positive, subcommands
+
+FORMATS = ("csv", "jsonl")
+
+
+def add_books(commands: Any) -> None:
+    """`ledger ...`, `credit ...`."""
+    of_ledger = subcommands(commands, "ledger", "the books: list, verify, export, back up, restore")
+    parser = _reads(command(of_ledger, "list", "ledger:ledger_list", "what happened to money, the newest first, and who owes whom"))
+    parser.add_argument("--lines", type=positive, metavar="N", help="how many (default: 50)")
+    parser.add_argument("--peer", metavar="PEER", help="only with this peer: its id, or the beginning of it")
+
+    _reads(command(of_ledger, "verify", "ledger:ledger_verify", "check every object, signature, chain and sum"))
+
+    parser = _reads(command(of_ledger, "export", "ledger:ledger_export", "everything as CSV or JSON lines"))
+    parser.add_argument("--format", choices=FORMATS, default="csv", help="how to write it (default: csv)")
+    file(parser, "--out", "where to write it, never over another file (default: standard output)")
+
+    parser = _reads(command(of_ledger, "backup", "ledger:ledger_backup", "write a whole copy, beside a running agent"))
+    parser.add_argument("file", type=Path, metavar="FILE", help="where to write it; never over another file")
+
+    parser = _reads(command(of_ledger, "restore", "ledger:ledger_restore", "go back to a copy; the agent must be stopped"))
+    parser.add_argument("file", type=Path, metavar="FILE", help="the copy")
+
+    of_credit = subcommands(commands, "credit", "what this node lends, and to whom")
+    parser = _reads(command(of_credit, "grant", "ledger:credit_grant", "lend a peer so much, whatever it did; 0 takes it back"))
+    parser.add_argument("peer", metavar="PEER", help="its id, or the beginning of one that is in the books")
+    parser.add_argument("amount", metavar="AMOUNT", help="credits: 5, '0.5 cr' or '300 ucr'")
+    _reads(command(of_credit, "list", "ledger:credit_list", "how this node stands with everyone"))
+
+
+def _reads(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    file(parser, "--config", "read the settings from this file, and from no other")
+    parser.add_argument("--state", type=Path, metavar="DIR", help="folder of key and ledger (default: node.state)")
+    return parser
