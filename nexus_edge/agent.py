@@ -5,7 +5,7 @@ import contextlib
 import importlib.metadata
 import signal
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -13,7 +13,7 @@ import structlog
 
 from nexus_edge.api.admin import AdminServer
 from nexus_edge.api.administration import Administration, Node
-from nexus_edge.compute import ModelLibrary, ModelStore, Pool, devices, memory_available
+from nexus_edge.compute import Child, Device, ModelLibrary, ModelStore, Pool, devices, memory_available
 from nexus_edge.config import Settings
 from nexus_edge.discovery import Mdns, PeerDirectory, Prober, Source, State
 from nexus_edge.discovery.interfaces import interfaces
@@ -23,6 +23,7 @@ from nexus_edge.ledger.database import CommitHook
 from nexus_edge.market import leases
 from nexus_edge.market.admission import Demand
 from nexus_edge.market.buying import Buyer, Reachable
+from nexus_edge.market.placement import TIME_VALUE
 from nexus_edge.market.presence import Presence, Self
 from nexus_edge.market.quoting import Offer
 from nexus_edge.market.requester import Requester
@@ -33,9 +34,11 @@ from nexus_edge.market.workshop import Workshop
 from nexus_edge.transport import Answering, PeerClient, PeerConnection, PeerServer
 from nexus_edge.types import Bytes, Digest, MicroCredits, NodeId
 from nexus_edge.wire.addresses import is_private, join_address
+from nexus_edge.wire.limits import QUEUED_JOBS, QUEUED_MS
 from nexus_edge.wire.objects import DeviceClaim, ExecutorClaim, Mode, ModelClaim
 
 MODELS_LIMIT: Final = Bytes(8 << 30)
+NO_LIMIT: Final = Bytes(0)
 KEYS_LIMIT: Final = Bytes(256 << 20)
 MAX_PRICE: Final = MicroCredits(1_000_000)
 SEMANTICS: Final = ("tflm", "tflite-2.14", "litert-2.3-ref")
@@ -70,6 +73,18 @@ class Options:
     """Of an own job that does not say."""
     deadline_ms: int = 300_000
     """Likewise."""
+    time_value: int = TIME_VALUE
+    """What a second of waiting is worth, in micro-credits."""
+    queue_jobs: int = QUEUED_JOBS
+    queue_ms: int = QUEUED_MS
+    slots: int = 0
+    """Jobs of peers worked on at once; 0: one a child."""
+    children: int = 0
+    """Processes that run and prove; 0: one a device."""
+    threads: int = 0
+    """Of each; 0: its share of the cores."""
+    memory: Bytes = NO_LIMIT
+    """That all jobs together may take; 0: what the machine can spare."""
     serve: bool = True
     """Whether peers get work done here."""
     models_limit: Bytes = MODELS_LIMIT
@@ -98,6 +113,13 @@ class Options:
             credit=CreditPolicy(credit.private_bucket, credit.public_bucket, credit.cap, spend.open, spend.day),
             max_price=settings.market.max_price,
             deadline_ms=settings.market.deadline,
+            time_value=settings.market.value_of_time,
+            queue_jobs=settings.market.queue_jobs,
+            queue_ms=settings.market.queue_time,
+            slots=settings.market.slots,
+            children=settings.compute.children,
+            threads=settings.compute.threads,
+            memory=settings.compute.memory,
             serve=settings.market.serve,
             models_limit=settings.compute.models,
         )
@@ -133,11 +155,17 @@ class Agent:
         self.ledger = await Ledger.open(self.options.ledger or state / "ledger", self.key, self.options.credit, hook=self._hook)
         stack.push_async_callback(self.ledger.close)
         self.blobs = BlobStore(state / "blobs")
-        self.pool = await stack.enter_async_context(Pool(devices()))
+        self.pool = await stack.enter_async_context(
+            Pool(
+                shared(devices(), self.options.children),
+                child=lambda device: Child(device.id, threads=self.options.threads or device.cores),
+            )
+        )
+        self.slots = min(self.options.slots or self.pool.slots, self.pool.slots)
         store = await asyncio.to_thread(ModelStore, state / "models", self.options.models_limit)
         self.library = ModelLibrary(state / "library", store, self.pool, keys_limit=self.options.keys_limit)
         await self.library.open()
-        self.workshop = Workshop(self.library, self.pool.slots, self.options.job_deadline_s)
+        self.workshop = Workshop(self.library, self.slots, self.options.job_deadline_s)
 
         self.client = await stack.enter_async_context(PeerClient(self.key))
         self.probing = await stack.enter_async_context(PeerClient(self.key))
@@ -147,7 +175,9 @@ class Agent:
 
         self.worker = Worker(self.key, self.ledger, self.blobs, self.workshop, self.offer)
         self.worker.draining = not self.options.serve
-        self.requester = Requester(self.key, self.ledger, self.blobs, self.workshop, self, Buyer(self, self.workshop))
+        self.requester = Requester(
+            self.key, self.ledger, self.blobs, self.workshop, self, Buyer(self, self.workshop, self.options.time_value)
+        )
         await self.worker.load()
         self._run(stack, "runner", Runner(self.worker, self.workshop).run())
         self.presence = Presence(self.key, self.directory, self.describe)
@@ -230,9 +260,17 @@ class Agent:
             forecast = self.workshop.demand(lease.model)
             is_running = lease.state is leases.State.QUEUED and bool(self.worker.work[lease.id].phase)
             (running if is_running else waiting).append(forecast)
+        available = memory_available()
         return Offer(
-            self.options.rate, self.pool.slots, tuple(waiting), tuple(running), memory_available(), self.library.learned_permille
-        )  # fmt: skip
+            rate=self.options.rate,
+            slots=self.slots,
+            waiting=tuple(waiting),
+            running=tuple(running),
+            available=min(available, self.options.memory) if self.options.memory else available,
+            learned_permille=self.library.learned_permille,
+            queue_jobs=self.options.queue_jobs,
+            queue_ms=self.options.queue_ms,
+        )
 
     def describe(self) -> Self:
         """What there is to say of this node."""
@@ -253,7 +291,7 @@ class Agent:
             executors=(ExecutorClaim("native", SEMANTICS),),
             models=tuple(claims),
             rate=self.options.rate,
-            slots=self.pool.slots,
+            slots=self.slots,
         )
 
     def _addresses(self) -> tuple[str, ...]:
@@ -282,6 +320,16 @@ async def serve(settings: Settings, *, ready: Callable[[Agent], None] | None = N
         await agent.stopping.wait()
     finally:
         await agent.close()
+
+
+def shared(found: Sequence[Device], children: int) -> list[Device]:
+    """Devices for so many children, each with its share of the cores; one child for each device if 0."""
+    if not children:
+        return list(found)
+    places = [found[number % len(found)] for number in range(children)]
+    return [
+        replace(device, id=f"{device.id}.{number}", cores=max(1, device.cores // places.count(device))) for number, device in enumerate(places)
+    ]  # fmt: skip
 
 
 def _report(name: str, ended: "asyncio.Future[None]") -> None:

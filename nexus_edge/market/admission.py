@@ -35,11 +35,11 @@ def check_memory(jobs: Iterable[Demand], available: Bytes, learned_permille: int
         raise Refusal(Code.MEMORY, f"needs {_mib(needed)} MiB with what is running, has {available // MIB} MiB")
 
 
-def check_queue(waiting: Iterable[Demand], slots: int = 1) -> None:
-    """Raise a `busy` refusal if the queue is full: it says when half of it will be done."""
+def check_queue(waiting: Iterable[Demand], slots: int = 1, *, jobs: int = QUEUED_JOBS, ms: int = QUEUED_MS) -> None:
+    """Raise a `busy` refusal if so many jobs or so much work waits: it says when half of it will be done."""
     queue = list(waiting)
     backlog = backlog_ms(queue, slots)
-    if len(queue) >= QUEUED_JOBS or backlog >= QUEUED_MS:
+    if len(queue) >= jobs or backlog >= ms:
         raise Refusal(Code.BUSY, f"{len(queue)} jobs wait, {backlog // 1000} s of work", retry_ms=max(1000, backlog // 2))
 
 

@@ -12,7 +12,7 @@ from nexus_edge.errors import PeerError
 from nexus_edge.identity import short_id
 from nexus_edge.market.experience import Experience
 from nexus_edge.market.jobs import Job
-from nexus_edge.market.placement import Candidate, Rejected, Unfit, Wanted, choose, unfit_of
+from nexus_edge.market.placement import TIME_VALUE, Candidate, Rejected, Unfit, Wanted, choose, unfit_of
 from nexus_edge.transport import PeerConnection
 from nexus_edge.types import Digest, MicroCredits, ModelDigest, NodeId
 from nexus_edge.wire.limits import CHUNK
@@ -87,13 +87,15 @@ class Choice:
 class Buyer:
     """Asks for quotes."""
 
-    def __init__(self, peers: Peers, content: Content) -> None:
+    def __init__(self, peers: Peers, content: Content, time_value: int = TIME_VALUE) -> None:
+        """`time_value`: what a second is worth, in micro-credits."""
+        self._time_value = time_value
         self._peers = peers
         self._content = content
 
     async def choose(self, job: Job, known: Callable[[NodeId], Known], left_ms: int) -> Choice:
         """The best worker now. Sends the model to one worker if nobody who fits has it."""
-        wanted = Wanted(job.id, job.max_price, left_ms, job.input_bytes)
+        wanted = Wanted(job.id, job.max_price, left_ms, job.input_bytes, self._time_value)
         asked = [peer for peer in self._peers.up() if job.worker in (None, peer.id)][:ASKED]
         rejected: list[Rejected] = []
         fresh: list[Reachable] = []
@@ -133,7 +135,7 @@ class Buyer:
         if quote.object.missing:
             return Choice(None, (*rejected, *others, Rejected(peer.id, Unfit.MODEL, "it still lacks the model")))
         best, unfit = choose(
-            [self._candidate(peer, quote, known(peer.id))], Wanted(job.id, job.max_price, left_ms, job.input_bytes)
+            [self._candidate(peer, quote, known(peer.id))], Wanted(job.id, job.max_price, left_ms, job.input_bytes, self._time_value)
         )  # fmt: skip
         return Choice(best, (*rejected, *others, *unfit))
 

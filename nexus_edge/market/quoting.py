@@ -8,7 +8,7 @@ from nexus_edge.identity import NodeKey
 from nexus_edge.market import pricing
 from nexus_edge.market.admission import Demand, check_memory, check_queue
 from nexus_edge.types import NOTHING, Bytes, Digest, MicroCredits, NodeId, UnixMs
-from nexus_edge.wire.limits import INPUT
+from nexus_edge.wire.limits import INPUT, QUEUED_JOBS, QUEUED_MS
 from nexus_edge.wire.messages import QuoteRequest
 from nexus_edge.wire.objects import Lease, Mode, Quote
 from nexus_edge.wire.refusals import Code, Refusal
@@ -48,6 +48,8 @@ class Offer:
     available: Bytes
     learned_permille: int
     """Measured peak memory over forecast, at least 1000."""
+    queue_jobs: int = QUEUED_JOBS
+    queue_ms: int = QUEUED_MS
 
 
 def quote(key: NodeKey, asker: NodeId, request: QuoteRequest, forecast: Forecast, offer: Offer, room: MicroCredits) -> Signed[Quote]:
@@ -74,7 +76,7 @@ def invitation(key: NodeKey, asker: NodeId, request: QuoteRequest, room: MicroCr
 
 def check_room(forecast: Forecast, offer: Offer) -> None:
     """Raise a `memory` or `busy` refusal if one more such job does not fit."""
-    check_queue(offer.waiting, offer.slots)
+    check_queue(offer.waiting, offer.slots, jobs=offer.queue_jobs, ms=offer.queue_ms)
     check_memory((*offer.running, *offer.waiting, forecast.demand), offer.available, offer.learned_permille)
 
 
