@@ -3,17 +3,21 @@
 import asyncio
 import contextlib
 import importlib.metadata
-from collections.abc import Awaitable, Sequence
+import signal
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 import structlog
 
+from nexus_edge.api.admin import AdminServer
+from nexus_edge.api.administration import Administration, Node
 from nexus_edge.compute import ModelLibrary, ModelStore, Pool, devices, memory_available
+from nexus_edge.config import Settings
 from nexus_edge.discovery import Mdns, PeerDirectory, Prober, Source, State
 from nexus_edge.discovery.interfaces import interfaces
-from nexus_edge.identity import NodeKey, short_id
+from nexus_edge.identity import NodeKey, load_node_key, parse_node_id, short_id
 from nexus_edge.ledger import BlobStore, CreditPolicy, Ledger
 from nexus_edge.ledger.database import CommitHook
 from nexus_edge.market import leases
@@ -27,12 +31,13 @@ from nexus_edge.market.serving import Serving
 from nexus_edge.market.worker import Worker
 from nexus_edge.market.workshop import Workshop
 from nexus_edge.transport import Answering, PeerClient, PeerConnection, PeerServer
-from nexus_edge.types import Bytes, Digest, NodeId
+from nexus_edge.types import Bytes, Digest, MicroCredits, NodeId
 from nexus_edge.wire.addresses import is_private, join_address
 from nexus_edge.wire.objects import DeviceClaim, ExecutorClaim, Mode, ModelClaim
 
 MODELS_LIMIT: Final = Bytes(8 << 30)
 KEYS_LIMIT: Final = Bytes(256 << 20)
+MAX_PRICE: Final = MicroCredits(1_000_000)
 SEMANTICS: Final = ("tflm", "tflite-2.14", "litert-2.3-ref")
 
 log = structlog.get_logger("agent")
@@ -43,7 +48,11 @@ class Options:
     """What a node is told."""
 
     state: Path
-    """Ledger, models and answers."""
+    """Models and answers, and the ledger unless that is elsewhere."""
+    ledger: Path | None = None
+    socket: Path | None = None
+    """The admin socket; None for none."""
+    socket_group: str | None = None
     name: str = ""
     mesh: str = "home"
     host: str = ""
@@ -51,14 +60,47 @@ class Options:
     port: int = 0
     peers: tuple[tuple[str, int, NodeId | None], ...] = ()
     """Named by the owner: host, port, and the id if it is known."""
+    advertise: tuple[tuple[str, int], ...] = ()
+    """What to tell peers instead of this machine's addresses."""
     mdns: bool = True
     rate: int = 1000
     """Micro-credits a core-second."""
     credit: CreditPolicy = field(default_factory=CreditPolicy)
+    max_price: MicroCredits = MAX_PRICE
+    """Of an own job that does not say."""
+    deadline_ms: int = 300_000
+    """Likewise."""
+    serve: bool = True
+    """Whether peers get work done here."""
     models_limit: Bytes = MODELS_LIMIT
     keys_limit: Bytes = KEYS_LIMIT
     job_deadline_s: float = 600.0
     """No job takes longer in a child: one that does has lost its way."""
+
+    @classmethod
+    def of(cls, settings: Settings) -> "Options":
+        """What the settings say. Raises `ConfigError` and `IdentityError`."""
+        paths = settings.paths
+        mesh, credit, spend = settings.mesh, settings.credit, settings.spend
+        return cls(
+            state=paths.state,
+            ledger=paths.ledger,
+            socket=paths.socket,
+            socket_group=settings.api.group,
+            name=settings.node.name,
+            mesh=mesh.name,
+            host=mesh.listen.host,
+            port=mesh.listen.port,
+            advertise=tuple((address.host, address.port) for address in mesh.advertise),
+            peers=tuple((peer.host, peer.port, None if peer.id is None else parse_node_id(peer.id)) for peer in mesh.peers),
+            mdns=mesh.mdns,
+            rate=settings.market.rate,
+            credit=CreditPolicy(credit.private_bucket, credit.public_bucket, credit.cap, spend.open, spend.day),
+            max_price=settings.market.max_price,
+            deadline_ms=settings.market.deadline,
+            serve=settings.market.serve,
+            models_limit=settings.compute.models,
+        )
 
 
 class Agent:
@@ -70,6 +112,8 @@ class Agent:
         self._hook = hook
         self._stack = contextlib.AsyncExitStack()
         self.version = importlib.metadata.version("nexus-edge")
+        self.stopping = asyncio.Event()
+        """Set when an administrator wants it to stop."""
 
     async def start(self) -> None:
         """Open what is kept, listen, and go on with what was open. Raises what the parts raise; then nothing is left running."""
@@ -86,7 +130,7 @@ class Agent:
     async def _start(self, stack: contextlib.AsyncExitStack) -> None:
         state = self.options.state
         state.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self.ledger = await Ledger.open(state, self.key, self.options.credit, hook=self._hook)
+        self.ledger = await Ledger.open(self.options.ledger or state / "ledger", self.key, self.options.credit, hook=self._hook)
         stack.push_async_callback(self.ledger.close)
         self.blobs = BlobStore(state / "blobs")
         self.pool = await stack.enter_async_context(Pool(devices()))
@@ -102,6 +146,7 @@ class Agent:
             self.directory.add_hint(Source.STATIC, host, port, node)
 
         self.worker = Worker(self.key, self.ledger, self.blobs, self.workshop, self.offer)
+        self.worker.draining = not self.options.serve
         self.requester = Requester(self.key, self.ledger, self.blobs, self.workshop, self, Buyer(self, self.workshop))
         await self.worker.load()
         self._run(stack, "runner", Runner(self.worker, self.workshop).run())
@@ -119,6 +164,15 @@ class Agent:
         self._run(stack, "payments", self._wake_payments())
         await self.requester.load()
         stack.push_async_callback(self.requester.close)
+        self.administration = Administration(
+            Node(
+                self.key, self.options.name, self.options.mesh, self.version, join_address(self.options.host or "::", self.server.port),
+                self.options.max_price, self.options.deadline_ms,
+            ),
+            self.ledger, self.directory, self.requester, self.worker, self.library, self.workshop, self.pool, self.stopping.set,
+        )  # fmt: skip
+        if self.options.socket is not None:
+            await stack.enter_async_context(AdminServer(self.administration, self.options.socket, self.options.socket_group))
 
     def _run(self, stack: contextlib.AsyncExitStack, name: str, work: Awaitable[None]) -> None:
         """A task that lives as long as the agent. One that fails is a bug: it is logged, and started by the next start."""
@@ -204,6 +258,8 @@ class Agent:
 
     def _addresses(self) -> tuple[str, ...]:
         """Where peers may dial us: what we listen at, or every address of this machine that means something elsewhere."""
+        if self.options.advertise:
+            return tuple(join_address(host, port) for host, port in self.options.advertise)
         if self.options.host not in ("", "0.0.0.0", "::"):
             return (join_address(self.options.host, self.server.port),)
         usable = sorted(one.address for one in interfaces() if one.is_running and not one.is_loopback and not one.is_link_local)
@@ -211,6 +267,21 @@ class Agent:
 
     async def _is_excluded(self, peer: NodeId) -> bool:
         return self.requester.excludes(peer)
+
+
+async def serve(settings: Settings, *, ready: Callable[[Agent], None] | None = None, hook: CommitHook | None = None) -> None:
+    """Run a node until it is told to stop: by an administrator, SIGTERM or SIGINT. Raises what starting it raises."""
+    agent = Agent(load_node_key(settings.paths.key), Options.of(settings), hook)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, agent.stopping.set)
+    await agent.start()
+    try:
+        if ready is not None:
+            ready(agent)
+        await agent.stopping.wait()
+    finally:
+        await agent.close()
 
 
 def _report(name: str, ended: "asyncio.Future[None]") -> None:

@@ -96,6 +96,10 @@ class Ring:
         return [numbered for numbered in list(self._records) if numbered.seq > seq][-limit:]
 
 
+records: Final = Ring()
+"""Of this process."""
+
+
 class Secrets:
     """Values that must not appear, in any of the forms in which bytes are usually printed."""
 
@@ -129,12 +133,12 @@ secrets: Final = Secrets()
 
 def clean(_: Any, __: str, record: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """The processor that lets only harmless values through."""
-    return {name: _clean(name, value) for name, value in record.items()}
+    return {_text(name, TEXT): _clean(name, value) for name, value in record.items()}
 
 
 def configure(*, level: Level = "info", form: Format = "auto", stream: TextIO | None = None, ring: Ring | None = None) -> Ring:
     """Send the records of this process, and of the libraries it uses, to `stream` (standard error). Returns the ring they are kept in."""
-    stream, ring = stream or sys.stderr, ring if ring is not None else Ring()
+    stream, ring = stream or sys.stderr, records if ring is None else ring
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,

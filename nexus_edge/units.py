@@ -26,3 +26,20 @@ def show_name(name: str, longest: int = 60) -> str:
     """A name from a file: no control characters, which a terminal would obey, and no endless ones."""
     shown = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in name)
     return shown if len(shown) <= longest else f"{shown[: longest - 1]}…"
+
+
+_PLAIN = str.maketrans(
+    {
+        "✓": "+", "◆": "#", "◇": ":", "✗": "x", "·": ".", "●": "*", "▸": ">", "○": "o", "▲": "!", "‖": "=", "▼": "v",
+        "…": "..", "→": ">", "←": "<", "⇄": "<>", "\N{MINUS SIGN}": "-", "\N{EN DASH}": "-", "—": "-", "°": " ",
+    }
+)  # fmt: skip
+
+
+def show_in(text: str, encoding: str) -> str:
+    """Text as a stream of this encoding can hold it: glyphs that it lacks have plain forms."""
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return text.translate(_PLAIN).encode(encoding, "replace").decode(encoding)
+    return text

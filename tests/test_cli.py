@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from nexus_edge import commands
 from nexus_edge.cli import ExitStatus, main
+from nexus_edge.commands import models as models_commands
 from nexus_edge.data import demo_digits, demo_model
 from tests.support import models
 
@@ -197,11 +197,17 @@ def test_several_inputs(run: Run, tmp_path: Path) -> None:
     assert run("verify", "--key", key, "--proof", proof, "--input", x).data["reason"] == "input"
 
 
-def test_the_demo_is_verified_by_another_process(run: Run) -> None:
+def test_the_demo_is_one_receipt_of_two_agents(run: Run) -> None:
     done = run("demo")
-    assert done.status == 0
-    assert done.data["verified"] is True
-    assert done.data["verifier_process"] != done.data["prover_process"] == os.getpid()
+    assert done.status == 0, done.narration
+    assert done.data["verified"] is done.data["forgery_refused"] is True
+    assert done.data["answer"] == done.data["shown"]
+    assert done.data["requester"] != done.data["worker"]
+    assert done.data["found_by"] in ("mdns", "static")
+    ours, theirs = done.data["ledgers"]["alder"], done.data["ledgers"]["birch"]
+    assert -ours["amount_ucr"] == theirs["amount_ucr"] > 0
+    assert ours["id"] == theirs["id"]
+    assert ours["signed"] == theirs["signed"] == "both"
     assert {"prove_ms", "verify_ms", "proof_bytes", "security_bits"} <= set(done.data)
 
 
@@ -359,7 +365,7 @@ def test_no_traceback(run: Run, monkeypatch: pytest.MonkeyPatch, error: BaseExce
     def fail(_: object) -> None:
         raise error
 
-    monkeypatch.setattr(commands, "infer", fail)
+    monkeypatch.setattr(models_commands, "infer", fail)
     monkeypatch.delenv("NEXUS_EDGE_DEBUG", raising=False)
     done = run("infer", "--model", "m", "--input", "x", "--output", "y")
     assert done.status == status
@@ -369,7 +375,7 @@ def test_no_traceback(run: Run, monkeypatch: pytest.MonkeyPatch, error: BaseExce
 
 
 def test_bugs_say_where_to_report_them(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(commands, "infer", lambda _: 1 / 0)
+    monkeypatch.setattr(models_commands, "infer", lambda _: 1 / 0)
     done = run("infer", "--model", "m", "--input", "x", "--output", "y")
     assert "ZeroDivisionError" in done.narration
     assert "please report it" in done.narration

@@ -19,6 +19,8 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
     monkeypatch.delenv("STATE_DIRECTORY", raising=False)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("CONFIGURATION_DIRECTORY", str(tmp_path / "config"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     return tmp_path / "state" / "nexus-edge" / "node-key"
 
 
@@ -39,6 +41,13 @@ def test_init_makes_one_key_and_keeps_it(state: Path) -> None:
     assert first.data["id"] == second.data["id"] == format_node_id(read_node_key(state).id)
     assert first.data["file"] == str(state)
     assert identity.key_show(words()).data == {key: first.data[key] for key in ("id", "short", "file")}
+
+
+def test_the_settings_say_where_the_key_is(state: Path, tmp_path: Path) -> None:
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config" / "config.toml").write_text(f'[node]\nkey = "{tmp_path / "elsewhere"}"\n')
+    assert identity.init(words()).data["file"] == str(tmp_path / "elsewhere")
+    assert not state.exists()
 
 
 def test_init_does_not_replace_what_it_cannot_read(state: Path) -> None:

@@ -48,7 +48,9 @@ def test_every_module_can_be_imported_first() -> None:
     [
         ("nexus_edge.cli", {"numpy", "rich", "tflite", "nexus_edge.proofs", "nexus_edge.commands"}),
         ("nexus_edge.errors", {"numpy", "nexus_edge.proofs"}),
-        ("nexus_edge.commands", {"rich", "nexus_edge.demo"}),
+        ("nexus_edge.commands", {"numpy", "nexus_edge.proofs", "nexus_edge.demo"}),
+        ("nexus_edge.commands.proving", {"rich", "nexus_edge.demo", "aiohttp", "pydantic", "structlog", "zeroconf"}),
+        ("nexus_edge.api.client", {"rich", "numpy", "nexus_edge.proofs", "zeroconf"}),
     ],
 )
 def test_light_modules_stay_light(module: str, heavy: set[str]) -> None:

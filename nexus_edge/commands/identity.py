@@ -14,7 +14,6 @@ from nexus_edge.identity import (
     NodeKeyMissing,
     create_node_key,
     credential,
-    default_key_path,
     format_node_id,
     load_node_key,
     read_node_key,
@@ -78,15 +77,19 @@ def key_import(arguments: argparse.Namespace) -> Result:
 
 
 def _path(arguments: argparse.Namespace) -> Path:
-    given: Path | None = arguments.key
-    return default_key_path() if given is None else given
+    """The file that was named, else the agent's."""
+    if arguments.key is not None:
+        return Path(arguments.key)
+    from nexus_edge.config import load
+
+    return load().settings.paths.key
 
 
 def _key(arguments: argparse.Namespace) -> tuple[NodeKey, Path]:
     """The key and its file: the one that was named, else this process's own."""
-    path = _path(arguments)
     if arguments.key is not None:
-        return read_node_key(path), path
+        return read_node_key(arguments.key), arguments.key
+    path = _path(arguments)
     return load_node_key(path), credential() or path
 
 

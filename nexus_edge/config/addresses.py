@@ -57,7 +57,7 @@ def _split(text: str, lowest: int) -> tuple[str, int]:
     host = host[1:-1] if bracketed else host
     if not 0 < len(host) <= HOST or not host.isascii() or re.search(r"[\s\[\]@/]", host) or (":" in host) != bracketed:
         raise ValueError(f"{text!r} is not host:port, nor [address]:port of IPv6")
-    if not port.isdecimal() or len(port) > 5 or not lowest <= int(port) <= 65_535:
+    if not (port.isascii() and port.isdecimal()) or len(port) > 5 or not lowest <= int(port) <= 65_535:
         raise ValueError(f"{text!r} has no port from {lowest} to 65535")
     return host, int(port)
 

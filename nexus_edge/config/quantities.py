@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema
 
 from nexus_edge.types import Bytes, MicroCredits
 
-_WRITTEN: Final = re.compile(r"(\d{1,15}(?:\.\d{1,15})?)\s*([a-zA-Z]+)")
+_WRITTEN: Final = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,15})?)\s*([a-zA-Z]+)")
 
 CREDITS: Final = {"cr": 1_000_000, "ucr": 1}
 DURATIONS: Final = {"d": 86_400_000, "h": 3_600_000, "min": 60_000, "s": 1000, "ms": 1}

@@ -61,7 +61,7 @@ class Mesh(Section):
     listen: Listen = Field(
         default=ListenAddress("0.0.0.0", 7411), description="where peers reach this node; `[::]:7411` also takes IPv6. Port 0: any"
     )
-    name: Name = Field(default="nexus-edge", description="only nodes of one mesh name work with each other")
+    name: Name = Field(default="home", description="only nodes of one mesh name work with each other")
     peers: Annotated[tuple[Peer, ...], BeforeValidator(listed)] = Field(
         default=(), description="peers to dial, host:port or id@host:port", max_length=256
     )

@@ -38,7 +38,7 @@ class Interface:
     address: str
     """Without a zone."""
     prefix_length: int
-    is_ready: bool
+    is_running: bool
     """The interface is up, its link has a carrier, and nobody else may still turn out to have the address."""
 
     @property

@@ -186,7 +186,7 @@ class Mdns:
 
     def _usable(self) -> list[Interface]:
         """The networks others are on; only with none, this machine itself: two agents find each other without a network."""
-        ready = [interface for interface in self._networks if interface.is_ready]
+        ready = [interface for interface in self._networks if interface.is_running]
         return [interface for interface in ready if not interface.is_loopback] or ready
 
     def _info(self) -> ServiceInfo | None:

@@ -16,7 +16,7 @@ from nexus_edge.files import SecretFile
 from nexus_edge.identity.key import NodeKey
 
 NAME: Final = "node-key"
-"""The name of the file in the state folder, and of the credential."""
+"""Of the credential."""
 
 _HEADER: Final = b"nexus-edge node key 1\n"
 _SEED, _CHECK = 32, 4
@@ -28,18 +28,6 @@ _OTHERS: Final = 0o077
 
 class NodeKeyMissing(IdentityError):
     """There is no node key yet. Everything else that is wrong with one must not be mended by making another."""
-
-
-def default_key_path() -> Path:
-    """Where the key is kept unless a setting says otherwise: in `$STATE_DIRECTORY` of a service, else in the user's state folder."""
-    service = os.environ.get("STATE_DIRECTORY", "").partition(":")[0]
-    if service:
-        return Path(service) / NAME
-    chosen = Path(os.environ.get("XDG_STATE_HOME", ""))
-    try:
-        return (chosen if chosen.is_absolute() else Path.home() / ".local" / "state") / "nexus-edge" / NAME
-    except RuntimeError as homeless:
-        raise IdentityError("there is no place for a node key", str(homeless), "set XDG_STATE_HOME, or name a file with --key") from None
 
 
 def credential() -> Path | None:

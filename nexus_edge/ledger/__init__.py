@@ -1,11 +1,15 @@
 """What a node writes down: signed objects, events, and the money between it and each peer, in SQLite.
 
-Received bytes are the truth; everything else is a projection that is compared with them.
+Received bytes and own events are the truth; everything else is a projection, which can be made again from them and is compared.
+docs/ledger.md tells it from the beginning.
 """
 
+from nexus_edge.ledger.backup import Restored
+from nexus_edge.ledger.backup import restore as restore_backup
 from nexus_edge.ledger.blobs import BlobStore
 from nexus_edge.ledger.credit import CreditPolicy
-from nexus_edge.ledger.errors import Damaged, DiskFull, EntryRefused, NoCredit, SpendLimit, Unsynchronised
+from nexus_edge.ledger.errors import Damaged, DiskFull, EntryRefused, InUse, NoCredit, SpendLimit, Unsynchronised
+from nexus_edge.ledger.history import Movement
 from nexus_edge.ledger.ledger import Ledger
 from nexus_edge.ledger.reading import Book, Event, Line, Reader
 from nexus_edge.ledger.transactions import Transaction
@@ -18,11 +22,15 @@ __all__ = [
     "DiskFull",
     "EntryRefused",
     "Event",
+    "InUse",
     "Ledger",
     "Line",
+    "Movement",
     "NoCredit",
     "Reader",
+    "Restored",
     "SpendLimit",
     "Transaction",
     "Unsynchronised",
+    "restore_backup",
 ]

@@ -34,9 +34,19 @@ class BlobStore:
         """Whether there is a file."""
         return await asyncio.to_thread(self._path(digest).exists)
 
+    async def size(self, digest: Digest) -> int | None:
+        """Bytes of its file; None if it is not here."""
+        return await asyncio.to_thread(self._size, digest)
+
     async def drop(self, digest: Digest) -> None:
         """Forget it."""
         await asyncio.to_thread(self._path(digest).unlink, missing_ok=True)
+
+    def _size(self, digest: Digest) -> int | None:
+        try:
+            return self._path(digest).stat().st_size
+        except OSError:
+            return None
 
     def _path(self, digest: Digest) -> Path:
         return self._folder / digest.hex()

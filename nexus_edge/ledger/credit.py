@@ -1,6 +1,6 @@
 """What a worker lends: pure rules over integers of micro-credits. docs/mesh-protocol.md, "Money"; nothing is given per identity."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -14,7 +14,6 @@ DECAY_SHARE: Final = 130
 """Of that value is forgotten each day: a half-life of 90 days."""
 WRITE_OFF_SHARE: Final = 10
 """Of a bucket may be written off a day: the owner's donation, so that defaulters cannot close it for ever."""
-WRITE_OFF_AFTER_MS: Final = 14 * DAY_MS
 
 
 @dataclass(frozen=True)
@@ -73,11 +72,11 @@ def room(asker: Standing, others: Iterable[Standing], policy: CreditPolicy) -> M
     taken = sum(other.over for other in of_bucket)
     taken_by_prefix = sum(other.over for other in of_bucket if other.prefix == asker.prefix)
     left_in_bucket = min(bucket - taken, bucket // 2 - taken_by_prefix)
-    # A book in the asker's favour is drawn first: that lends nothing.
+    # A book in the asker's favour is drawn first: that lends nothing, whatever others have drawn.
     balance = asker.owed + asker.reserved_in + asker.locked_for - asker.written_off
-    by_bucket = asker.line + max(0, left_in_bucket) - balance
-    by_cap = policy.cap - sum(other.exposure for other in rest) - balance
-    return MicroCredits(max(0, min(by_bucket, by_cap)))
+    by_bucket = asker.line + max(0, left_in_bucket)
+    by_cap = max(0, policy.cap - sum(other.exposure for other in rest))
+    return MicroCredits(max(0, min(by_bucket, by_cap) - balance))
 
 
 def decayed(value: int, days: int) -> int:
@@ -89,13 +88,15 @@ def decayed(value: int, days: int) -> int:
     return value
 
 
-def write_offs(standings: Iterable[Standing], old: Iterable[bytes], policy: CreditPolicy, days: int) -> dict[bytes, MicroCredits]:
-    """What to write off now: of overflow that is older than 14 days, at most a tenth of each bucket for each day since the last time."""
-    stale = set(old)
-    budgets = {private: bucket * max(0, days) // WRITE_OFF_SHARE for private, bucket in _buckets(policy).items()}
+def write_offs(standings: Iterable[Standing], recent: Mapping[bytes, int], policy: CreditPolicy) -> dict[bytes, MicroCredits]:
+    """What to write off today: at most a tenth of each bucket, of overflow that is old.
+
+    `recent` is what each peer was admitted for in the last 14 days: at most that much of its overflow is younger.
+    """
+    budgets = {private: bucket // WRITE_OFF_SHARE for private, bucket in _buckets(policy).items()}
     amounts: dict[bytes, MicroCredits] = {}
     for standing in sorted(standings, key=lambda one: one.peer):
-        amount = min(standing.over, budgets[standing.private]) if standing.peer in stale else 0
+        amount = min(standing.over - recent.get(standing.peer, 0), budgets[standing.private])
         if amount > 0:
             amounts[standing.peer] = MicroCredits(amount)
             budgets[standing.private] -= amount

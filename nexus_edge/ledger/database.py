@@ -5,6 +5,7 @@ import contextlib
 import queue
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ T = TypeVar("T")
 BATCH_S: Final = 0.005
 """How long a transition waits at most for others to share its flush."""
 BATCH: Final = 64
+_NO_ROOM: Final = ("SQLITE_IOERR_WRITE", "SQLITE_IOERR_FSYNC", "SQLITE_IOERR_TRUNCATE", "SQLITE_IOERR_SHMSIZE")
+"""How else than by SQLITE_FULL a disk without room shows: a quota, and the shared memory of the write-ahead log."""
 BUSY_S: Final = 10.0
 """A backup or another program reading may hold the file for a moment."""
 
@@ -39,6 +42,9 @@ class _Write:
     done: "asyncio.Future[Any]"
 
 
+_Result = tuple[_Write, Any, BaseException | None]
+
+
 class Writer:
     """Writes, and gives read connections."""
 
@@ -48,11 +54,12 @@ class Writer:
         self._queue: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
         self._connection = connect(path)
         try:
-            prepare(self._connection)
+            with explaining():
+                prepare(self._connection)
+            self._reading = connect(path, read_only=True)
         except BaseException:
             self._connection.close()
             raise
-        self._reading = connect(path, read_only=True)
         self._readers = ThreadPoolExecutor(1, thread_name_prefix="ledger-reader")
         self._thread = threading.Thread(target=self._run, name="ledger-writer", daemon=True)
         self._thread.start()
@@ -60,13 +67,17 @@ class Writer:
     async def write(self, name: str, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run `work` in a transaction of its own. When this returns, it is on the disk; when it raises, nothing is.
 
-        Raises `DiskFull`, `LedgerError`, and whatever `work` raises.
+        `work` may run a second time, if the first was taken back with others: it has no effects but on the connection. Raises `DiskFull`, `LedgerError`, and whatever `work` raises.
         """
         loop = asyncio.get_running_loop()
         write = _Write(name, work, loop, loop.create_future())
         self._queue.put(write)
         # The transaction is not undone because nobody waits for it: cancellation must not make the caller believe that.
-        made: T = await asyncio.shield(write.done)
+        try:
+            made: T = await asyncio.shield(write.done)
+        except asyncio.CancelledError:
+            write.done.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody else asks for it
+            raise
         if self._hook is not None:
             self._hook(name, "before-send")
         return made
@@ -75,13 +86,19 @@ class Writer:
         """Run a query on a connection that sees only what is committed."""
 
         def run() -> T:
-            try:
-                with snapshot(self._reading) as connection:
-                    return query(connection)
-            except sqlite3.DatabaseError as failed:
-                raise explained(failed) from failed
+            with explaining(), snapshot(self._reading) as connection:
+                return query(connection)
 
         return await asyncio.get_running_loop().run_in_executor(self._readers, run)
+
+    async def inspect(self, query: Callable[[sqlite3.Connection], T]) -> T:
+        """Likewise, for what takes long: on a connection of its own, so that nobody waits for it."""
+
+        def run() -> T:
+            with contextlib.closing(connect(self.path, read_only=True)) as inspecting, explaining(), snapshot(inspecting) as connection:
+                return query(connection)
+
+        return await asyncio.to_thread(run)
 
     def close(self) -> None:
         """Finish what is queued, and close."""
@@ -98,54 +115,61 @@ class Writer:
             first = self._queue.get()
             if first is None:
                 return
-            batch, last = self._gather(first)
-            self._flush(batch)
-            if last:
+            batch, is_last = self._gather(first)
+            results = self._flush(batch)
+            if results is None:
+                # Something took back the whole batch, a full disk mostly: each alone, so that no transition fails for another's sake.
+                results = [result for write in batch for result in self._flush([write], alone=True) or ()]
+            for write, made, error in results:
+                with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                    write.loop.call_soon_threadsafe(_finish, write.done, made, error)
+            if is_last:
                 return
 
     def _gather(self, first: _Write) -> tuple[list[_Write], bool]:
         """What shares a flush: whatever is there already, and for a busy queue what comes within some milliseconds."""
         batch = [first]
+        until = time.monotonic() + BATCH_S
         with contextlib.suppress(queue.Empty):
             while len(batch) < BATCH:
-                write = self._queue.get(timeout=BATCH_S) if len(batch) > 1 else self._queue.get_nowait()
+                left = until - time.monotonic()
+                write = self._queue.get(timeout=left) if len(batch) > 1 and left > 0 else self._queue.get_nowait()
                 if write is None:
                     return batch, True
                 batch.append(write)
         return batch, False
 
-    def _flush(self, batch: list[_Write]) -> None:
-        results: list[tuple[_Write, Any, BaseException | None]] = []
+    def _flush(self, batch: list[_Write], *, alone: bool = False) -> list[_Result] | None:
+        """Write a batch; None if nothing of it is written and it has to be tried in parts."""
+        results: list[_Result] = []
         try:
             self._connection.execute("BEGIN IMMEDIATE")
             results = [self._step(write) for write in batch]
             self._announce(results, "before-flush")
             self._connection.execute("COMMIT")
-        except sqlite3.Error as failed:
+        except BaseException as failed:  # noqa: BLE001 - handed to the callers: this thread must go on
             with contextlib.suppress(sqlite3.Error):
                 self._connection.execute("ROLLBACK")
-            results = [(write, None, explained(failed)) for write in batch]
-        else:
-            self._announce(results, "after-flush")
-        for write, made, error in results:
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-                write.loop.call_soon_threadsafe(_finish, write.done, made, error)
+            error = explained(failed) if isinstance(failed, sqlite3.Error) else failed
+            return [(write, None, error) for write in batch] if alone else None
+        self._announce(results, "after-flush")
+        return results
 
-    def _step(self, write: _Write) -> tuple[_Write, Any, BaseException | None]:
+    def _step(self, write: _Write) -> _Result:
         """One transition behind a savepoint: its failure takes back its own rows, and no others."""
         self._connection.execute("SAVEPOINT transition")
         try:
             made = write.work(self._connection)
-        except sqlite3.OperationalError:
-            raise
-        except Exception as error:  # noqa: BLE001 - handed to the caller, whatever it is
+        except BaseException as error:
+            if not self._connection.in_transaction:
+                raise  # SQLite took back everything
             self._connection.execute("ROLLBACK TO transition")
             self._connection.execute("RELEASE transition")
             return write, None, explained(error) if isinstance(error, sqlite3.Error) else error
         self._connection.execute("RELEASE transition")
         return write, made, None
 
-    def _announce(self, results: list[tuple[_Write, Any, BaseException | None]], point: str) -> None:
+    def _announce(self, results: list[_Result], point: str) -> None:
         if self._hook is not None:
             for write, _, error in results:
                 if error is None:
@@ -183,12 +207,21 @@ def snapshot(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
         connection.execute("ROLLBACK")
 
 
+@contextlib.contextmanager
+def explaining() -> Iterator[None]:
+    """Failures of SQLite become the ledger's errors."""
+    try:
+        yield
+    except sqlite3.Error as failed:
+        raise explained(failed) from failed
+
+
 def explained(failed: BaseException) -> LedgerError:
     """What a failure of SQLite means."""
     code = getattr(failed, "sqlite_errorname", "")
-    if code.startswith("SQLITE_FULL") or code in ("SQLITE_IOERR_WRITE", "SQLITE_IOERR_FSYNC"):
+    if code == "SQLITE_FULL" or code in _NO_ROOM:
         return DiskFull("the ledger cannot write", str(failed), "make space: it goes on by itself")
-    if code.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
+    if code.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")) or code == "SQLITE_IOERR_SHORT_READ":
         return Damaged("the ledger is damaged", str(failed), "stop the agent, then `nexus-edge ledger restore` a backup")
     return LedgerError("the ledger cannot be used", f"{code or type(failed).__name__}: {failed}")
 

@@ -15,6 +15,10 @@ class Damaged(LedgerError):
     """The file is not a sound ledger. Nothing was changed."""
 
 
+class InUse(LedgerError):
+    """Another process has the ledger open."""
+
+
 class SpendLimit(LedgerError):
     """The owner's limits leave less than the job costs."""
 

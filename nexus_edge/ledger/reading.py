@@ -1,20 +1,19 @@
 """What the ledger says: objects, events, books. All queries of one `Reader` see one state."""
 
 import sqlite3
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from nexus_edge.errors import LedgerError
-from nexus_edge.ledger.credit import CreditPolicy, Standing, decayed, room
-from nexus_edge.types import Digest, MicroCredits, NodeId, UnixMs
-from nexus_edge.wire.cbor import decode
+from nexus_edge.ledger.credit import DAY_MS, CreditPolicy, Standing, decayed, room
+from nexus_edge.ledger.history import Movement, movements
+from nexus_edge.ledger.projection import event_map
+from nexus_edge.types import NOTHING, Digest, MicroCredits, NodeId, UnixMs
 from nexus_edge.wire.errors import BadObject
-from nexus_edge.wire.limits import MIB
+from nexus_edge.wire.limits import ENTRIES_PER_POST
 from nexus_edge.wire.objects import OBJECTS, Entry
 from nexus_edge.wire.signing import Signed, read_stored
-
-DAY_MS = 86_400_000
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,9 @@ class Line:
     ref: Digest
     at: UnixMs
     acknowledged: bool
+    """Whether the creditor holds it."""
     abandoned: bool
+    """Whether it does not count: the creditor refused its chain, and what it was for is signed again in another."""
 
 
 @dataclass(frozen=True)
@@ -51,25 +52,67 @@ class Book:
 
     peer: NodeId
     out: MicroCredits
-    """The highest total we signed for it."""
+    """The total of what we signed for it."""
     inn: MicroCredits
-    """The highest total it signed for us."""
+    """The total of what it signed for us."""
     reserved_out: MicroCredits
-    """Promised for its open leases with us as requester."""
-    reserved_in: MicroCredits
-    """Promised by it for its open leases with us as worker, and delivered but not paid."""
-    locked: MicroCredits
-    granted: MicroCredits
-    verified: MicroCredits
-    line: MicroCredits
-    exposure: MicroCredits
-    written_off: MicroCredits
+    """Promised for its open leases with us as requester, until it acknowledges the payment."""
+    standing: Standing
+    """As credit rules see it."""
+    declined: int
+    """What we signed and it does not want, because it knows of no such debt."""
     unsynchronised: bool
+    """Since a restore its book has not been compared with ours."""
 
     @property
     def owed(self) -> int:
         """What it owes us; negative: what we owe it."""
         return self.inn - self.out
+
+    @property
+    def reserved_in(self) -> MicroCredits:
+        """Promised by it for its open leases with us as worker, and delivered but not paid."""
+        return MicroCredits(self.standing.reserved_in)
+
+    @property
+    def locked(self) -> MicroCredits:
+        """Of what we owe it, its stake in open leases with us as requester."""
+        return MicroCredits(self.standing.locked_for)
+
+    @property
+    def granted(self) -> MicroCredits:
+        """What we lend it by the owner's decision."""
+        return MicroCredits(self.standing.granted)
+
+    @property
+    def verified(self) -> MicroCredits:
+        """Decayed sum of prices of its jobs for us whose proof verified."""
+        return MicroCredits(self.standing.verified)
+
+    @property
+    def line(self) -> MicroCredits:
+        """What we lend it for its own sake."""
+        return MicroCredits(self.standing.line)
+
+    @property
+    def exposure(self) -> MicroCredits:
+        """What we lose if it never pays."""
+        return MicroCredits(self.standing.exposure)
+
+    @property
+    def written_off(self) -> MicroCredits:
+        """What it owes and we gave up."""
+        return MicroCredits(self.standing.written_off)
+
+    @property
+    def disputed(self) -> MicroCredits:
+        """What one side's book has and the other's has not."""
+        return MicroCredits(self.standing.written_off + self.declined)
+
+    @property
+    def free_stake(self) -> MicroCredits:
+        """What it may still put at stake: what we owe it and have not locked."""
+        return MicroCredits(max(0, -self.owed - self.locked))
 
 
 class Reader:
@@ -107,100 +150,92 @@ class Reader:
         """All events of a stream in their order, or those of one subject."""
         where, values = ("stream = ?", (stream,)) if subject is None else ("stream = ? AND subject = ?", (stream, subject))
         rows = self._connection.execute(f"SELECT seq, stream, subject, kind, body FROM events WHERE {where} ORDER BY seq", values)
-        return [Event(seq, stream, subject, kind, _map(body)) for seq, stream, subject, kind, body in rows]
+        return [Event(seq, stream, subject, kind, event_map(body)) for seq, stream, subject, kind, body in rows]
+
+    def movements(
+        self,
+        limit: int = 1000,
+        *,
+        before: int | None = None,
+        after: int | None = None,
+        peer: NodeId | None = None,
+        oldest_first: bool = False,
+    ) -> list[Movement]:
+        """What happened to money, behind number `after` and before number `before`, with all peers or one."""
+        return movements(self._connection, limit, before, after, peer, oldest_first=oldest_first)
+
+    def ack_of(self, entry: Digest) -> Digest | None:
+        """The acknowledgement of an entry."""
+        row = self._one("SELECT ack FROM entries WHERE id = ?", entry)
+        return None if row is None or row[0] is None else Digest(row[0])
 
     # Books
 
     def book(self, peer: NodeId) -> Book:
         """How we stand with a peer."""
-        standing = self.standing(peer)
-        row = self._one("SELECT unsynchronised FROM peers WHERE peer = ?", peer)
-        reserved_out, locked = self._reserved(peer, "requester")
-        return Book(
-            peer=peer,
-            out=self.total(self._own, peer),
-            inn=self.total(peer, self._own),
-            reserved_out=MicroCredits(reserved_out),
-            reserved_in=MicroCredits(standing.reserved_in),
-            locked=MicroCredits(locked),
-            granted=MicroCredits(standing.granted),
-            verified=MicroCredits(standing.verified),
-            line=MicroCredits(standing.line),
-            exposure=MicroCredits(standing.exposure),
-            written_off=MicroCredits(standing.written_off),
-            unsynchronised=bool(row and row[0]),
-        )
+        return next(self._books("WHERE peer = ?", peer), None) or _unmet(peer)
 
     def books(self) -> list[Book]:
         """How we stand with everyone we have dealt with."""
-        return [self.book(peer) for peer in self.partners()]
+        return list(self._books("ORDER BY peer"))
 
     def partners(self) -> list[NodeId]:
         """Everyone we have dealt with."""
-        rows = self._connection.execute("SELECT peer FROM peers ORDER BY peer")
-        return [NodeId(row[0]) for row in rows]
-
-    def total(self, debtor: NodeId, creditor: NodeId) -> MicroCredits:
-        """The highest total of entries that count."""
-        row = self._one("SELECT max(total) FROM entries WHERE debtor = ? AND creditor = ? AND abandoned = 0", debtor, creditor)
-        return MicroCredits((row and row[0]) or 0)
+        return [NodeId(row[0]) for row in self._connection.execute("SELECT peer FROM accounts ORDER BY peer")]
 
     def standing(self, peer: NodeId) -> Standing:
         """A peer as credit rules see it."""
-        row = self._one("SELECT prefix, private, granted, verified, verified_day FROM peers WHERE peer = ?", peer)
-        prefix, private, granted, verified, day = row or ("", 0, 0, 0, 0)
-        reserved_in, _ = self._reserved(peer, "worker")
-        written = self._one("SELECT sum(amt) FROM adjustments WHERE peer = ? AND kind = 'write-off'", peer)
-        return Standing(
-            peer=peer,
-            prefix=prefix,
-            private=bool(private),
-            owed=self.total(peer, self._own) - self.total(self._own, peer),
-            reserved_in=reserved_in,
-            locked_for=self._reserved(peer, "requester")[1],
-            written_off=(written and written[0]) or 0,
-            granted=granted,
-            verified=decayed(verified, self._now // DAY_MS - day),
-        )
+        return self.book(peer).standing
 
     def standings(self) -> list[Standing]:
-        """All of them."""
-        return [self.standing(peer) for peer in self.partners()]
+        """All who owe us something, or are about to."""
+        return [book.standing for book in self._books("WHERE inn - out + reserved_in + locked > written_off")]
 
     def room(self, peer: NodeId, prefix: str, *, private: bool) -> MicroCredits:
         """What a requester that asks from such an address may still draw."""
-        known = self.standing(peer)
-        here = Standing(**{**known.__dict__, "prefix": prefix, "private": private})
+        here = replace(self.standing(peer), prefix=prefix, private=private)
         return room(here, self.standings(), self._policy)
 
     def promised(self) -> tuple[int, int]:
         """What we owe and have reserved in all, and what we have spent in 24 hours including what is reserved."""
-        row = self._one("SELECT sum(price) FROM obligations WHERE role = 'requester' AND state = 'open'")
-        reserved = (row and row[0]) or 0
-        owing = sum(max(0, -self.standing(peer).owed) for peer in self.partners())
-        spent = self._one(
-            "SELECT sum(amt) FROM entries WHERE debtor = ? AND abandoned = 0 AND at > ? AND kind IN ('job', 'fee')",
-            self._own,
+        reserved = self._sum("SELECT sum(price) FROM obligations WHERE role = 'requester' AND state = 'open'")
+        owing = self._sum("SELECT sum(max(0, out - inn)) FROM accounts")
+        spent = self._sum(
+            "SELECT sum(amt) FROM entries WHERE at > ? AND debtor = ? AND abandoned = 0 AND kind IN ('job', 'fee')",
             self._now - DAY_MS,
+            self._own,
         )
-        return owing + reserved, ((spent and spent[0]) or 0) + reserved
+        return owing + reserved, spent + reserved
 
-    def _reserved(self, peer: NodeId, role: str) -> tuple[int, int]:
-        """Price and stake of open obligations, a fee instead of the price where only that is owed."""
-        row = self._one(
-            "SELECT sum(CASE state WHEN 'owed' THEN owed ELSE price END), sum(stake) FROM obligations "
-            "WHERE peer = ? AND role = ? AND state IN ('open', 'owed')",
-            peer,
-            role,
-        )
-        return ((row and row[0]) or 0), ((row and row[1]) or 0)
+    def _books(self, which: str, *values: Any) -> Iterator[Book]:
+        rows = self._connection.execute(
+            "SELECT peer, prefix, private, out, inn, reserved_out, reserved_in, locked, granted, verified, verified_day, written_off, "
+            f"declined, unsynchronised FROM accounts {which}",
+            values,
+        ).fetchall()
+        for peer, prefix, private, out, inn, reserved_out, reserved_in, locked, granted, verified, day, written, declined, behind in rows:
+            standing = Standing(
+                peer=peer,
+                prefix=prefix,
+                private=bool(private),
+                owed=inn - out,
+                reserved_in=reserved_in,
+                locked_for=locked,
+                written_off=written,
+                granted=granted,
+                verified=decayed(verified, self._now // DAY_MS - day),
+            )
+            yield Book(NodeId(peer), MicroCredits(out), MicroCredits(inn), MicroCredits(reserved_out), standing, declined, bool(behind))
+
+    def _sum(self, query: str, *values: Any) -> int:
+        return int(self._one(query, *values)[0] or 0)
 
     # Entries
 
     def lines(self, limit: int = 1000, *, before: int | None = None, peer: NodeId | None = None) -> list[Line]:
         """The newest entries of both directions, newest first."""
         rows = self._connection.execute(
-            "SELECT n, id, debtor, creditor, kind, amt, total, ref, at, ack, abandoned FROM entries "
+            "SELECT n, id, debtor, creditor, kind, amt, total, ref, at, held, abandoned FROM entries "
             "WHERE (? IS NULL OR n < ?) AND (? IS NULL OR ? IN (debtor, creditor)) ORDER BY n DESC LIMIT ?",
             (before, before, peer, peer, limit),
         )
@@ -212,18 +247,16 @@ class Reader:
         return None if row is None else self.lines(1, before=row[0] + 1)[0]
 
     def last_entry(self, debtor: NodeId, creditor: NodeId) -> Signed[Entry] | None:
-        """The last entry that counts."""
-        row = self._one(
-            "SELECT id FROM entries WHERE debtor = ? AND creditor = ? AND abandoned = 0 ORDER BY total DESC, n DESC LIMIT 1",
-            debtor,
-            creditor,
-        )
-        return None if row is None else self.object(Digest(row[0])).of(Entry)
+        """The newest entry of a debtor, as the creditor's side has taken it, or as ours has signed it."""
+        column, peer = ("head", creditor) if debtor == self._own else ("last", debtor)
+        row = self._one(f"SELECT {column} FROM accounts WHERE peer = ?", peer)
+        return None if row is None or row[0] is None else self.object(Digest(row[0])).of(Entry)
 
-    def unacknowledged(self, creditor: NodeId) -> list[Signed[Entry]]:
-        """Our entries that the creditor has not acknowledged, in their order."""
+    def unacknowledged(self, creditor: NodeId, limit: int = ENTRIES_PER_POST) -> list[Signed[Entry]]:
+        """Our entries that the creditor is not known to hold, the first so many in their order: what to post."""
         rows = self._connection.execute(
-            "SELECT id FROM entries WHERE debtor = ? AND creditor = ? AND abandoned = 0 AND ack IS NULL ORDER BY n", (self._own, creditor)
+            "SELECT id FROM entries WHERE debtor = ? AND creditor = ? AND abandoned = 0 AND held <> 1 ORDER BY n LIMIT ?",
+            (self._own, creditor, limit),
         )
         return [self.object(Digest(row[0])).of(Entry) for row in rows.fetchall()]
 
@@ -241,19 +274,20 @@ class Reader:
     def debts(self) -> list[NodeId]:
         """Creditors with entries that they have not acknowledged."""
         rows = self._connection.execute(
-            "SELECT DISTINCT creditor FROM entries WHERE debtor = ? AND abandoned = 0 AND ack IS NULL", (self._own,)
+            "SELECT DISTINCT creditor FROM entries WHERE debtor = ? AND abandoned = 0 AND held <> 1", (self._own,)
         )
         return [NodeId(row[0]) for row in rows]
 
     def unsynchronised(self) -> list[NodeId]:
         """Peers whose books have not been compared since a restore."""
-        return [NodeId(row[0]) for row in self._connection.execute("SELECT peer FROM peers WHERE unsynchronised = 1")]
+        return [NodeId(row[0]) for row in self._connection.execute("SELECT peer FROM accounts WHERE unsynchronised = 1")]
 
     def sums_since(self, at: UnixMs) -> tuple[int, int]:
-        """Earned and spent since then, from entries that count."""
+        """Earned and spent since then, less what was refunded, from entries that count."""
         row = self._one(
-            "SELECT sum(CASE WHEN creditor = ? THEN amt ELSE 0 END), sum(CASE WHEN debtor = ? THEN amt ELSE 0 END) FROM entries "
-            "WHERE abandoned = 0 AND kind IN ('job', 'fee') AND at >= ?",
+            "SELECT sum(CASE WHEN (creditor = ?) = (kind != 'refund') THEN amt END * (CASE kind WHEN 'refund' THEN -1 ELSE 1 END)), "
+            "sum(CASE WHEN (debtor = ?) = (kind != 'refund') THEN amt END * (CASE kind WHEN 'refund' THEN -1 ELSE 1 END)) "
+            "FROM entries WHERE at >= ? AND abandoned = 0 AND kind IN ('job', 'fee', 'refund')",
             self._own,
             self._own,
             at,
@@ -262,6 +296,10 @@ class Reader:
 
     def _one(self, query: str, *values: Any) -> Any:
         return self._connection.execute(query, values).fetchone()
+
+
+def _unmet(peer: NodeId) -> Book:
+    return Book(peer, NOTHING, NOTHING, NOTHING, Standing(peer, "", False, 0, 0, 0, 0, 0, 0), 0, False)
 
 
 def _line(
@@ -274,16 +312,9 @@ def _line(
     total: int,
     ref: bytes,
     at: int,
-    ack: bytes | None,
+    held: int,
     abandoned: int,
 ) -> Line:
     parties = NodeId(debtor), NodeId(creditor)
     money = MicroCredits(amount), MicroCredits(total)
-    return Line(n, Digest(digest), *parties, kind, *money, Digest(ref), UnixMs(at), ack is not None, bool(abandoned))
-
-
-def _map(body: bytes) -> Mapping[str, Any]:
-    value = decode(body, MIB)
-    if not isinstance(value, dict):
-        raise LedgerError("the ledger holds a broken event", "its body is no map")
-    return value
+    return Line(n, Digest(digest), *parties, kind, *money, Digest(ref), UnixMs(at), held == 1, bool(abandoned))

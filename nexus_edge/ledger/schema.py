@@ -1,22 +1,29 @@
-"""Tables of the ledger. Objects and events are the truth; entries, obligations and peers are projections that `integrity` compares with it."""
+"""Tables of the ledger. Objects and events are the truth; the other tables are a projection, which `integrity` makes again and compares."""
 
 import sqlite3
+from collections.abc import Callable
 from typing import Final
 
 from sqlite_utils import Database
 
 from nexus_edge.ledger.errors import Damaged
 
-VERSION: Final = 1
 APPLICATION: Final = 0x4E584544  # "NXED", in the header of the file
 
-TABLES: Final[dict[str, tuple[dict[str, type], str | tuple[str, ...]]]] = {
-    "objects": ({"id": bytes, "t": str, "body": bytes, "sig": bytes}, "id"),
+Columns = dict[str, type]
+
+TRUTH: Final[dict[str, tuple[Columns, str]]] = {
+    "objects": ({"n": int, "id": bytes, "t": str, "body": bytes, "sig": bytes}, "n"),
     "events": ({"seq": int, "stream": str, "subject": bytes, "kind": str, "body": bytes}, "seq"),
+    "seals": ({"n": int, "digest": bytes}, "n"),
+    "audits": ({"n": int, "at": int, "who": str, "what": str, "detail": str}, "n"),
+}
+
+PROJECTION: Final[dict[str, tuple[Columns, str]]] = {
     "entries": (
         {
-            "n": int, "id": bytes, "debtor": bytes, "creditor": bytes, "chain": bytes, "seq": int, "kind": str, "amt": int, "total": int,
-            "ref": bytes, "at": int, "ack": bytes, "abandoned": int,
+            "n": int, "id": bytes, "debtor": bytes, "creditor": bytes, "chain": bytes, "seq": int, "prev": bytes, "kind": str, "amt": int,
+            "total": int, "ref": bytes, "at": int, "held": int, "ack": bytes, "abandoned": int,
         },
         "n",
     ),
@@ -26,41 +33,65 @@ TABLES: Final[dict[str, tuple[dict[str, type], str | tuple[str, ...]]]] = {
         },
         "lease",
     ),
-    "peers": (
+    "accounts": (
         {
-            "peer": bytes, "prefix": str, "private": int, "granted": int, "verified": int, "verified_day": int, "unsynchronised": int,
+            "peer": bytes, "prefix": str, "private": int, "out": int, "inn": int, "head": bytes, "last": bytes, "reserved_out": int,
+            "reserved_in": int, "locked": int, "granted": int, "verified": int, "verified_day": int, "written_off": int, "declined": int,
+            "openings": int, "opened_at": int, "quarrels": int, "quarrelled_at": int, "trusted_until": int, "unsynchronised": int,
         },
         "peer",
     ),
-    "adjustments": ({"n": int, "peer": bytes, "kind": str, "amt": int, "at": int, "ref": bytes}, "n"),
-    "audits": ({"n": int, "at": int, "who": str, "what": str, "detail": str}, "n"),
-    "settings": ({"key": str, "value": bytes}, "key"),
+    "refs": ({"peer": bytes, "ref": bytes, "state": str, "amt": int}, "ref"),
+    "marks": ({"key": str, "value": int}, "key"),
 }  # fmt: skip
 
-OPTIONAL: Final = {"ack", "ref"}
+OPTIONAL: Final = {"ack", "head", "last"}
+"""Columns that may be empty; and an obligation's `ref`, until something is owed."""
+
+
+def _first(database: Database) -> None:
+    """Version 1."""
+    for name, (columns, key) in {**TRUTH, **PROJECTION}.items():
+        primary: str | tuple[str, ...] = ("peer", "ref") if name == "refs" else key
+        optional = OPTIONAL | ({"ref"} if name == "obligations" else set())
+        database.table(name).create(columns, pk=primary, not_null=set(columns) - optional, strict=True)
+    for table, index, unique in (
+        ("objects", ["id"], True),
+        ("events", ["stream", "subject"], False),
+        ("entries", ["id"], True),
+        ("entries", ["debtor", "creditor", "chain", "seq"], True),
+        ("entries", ["ref", "debtor", "creditor"], False),
+        ("entries", ["at"], False),
+        ("obligations", ["peer", "role", "ref"], False),
+    ):
+        database.table(table).create_index(index, unique=unique)
+    # What is open is little, and is asked for at every step; what was ever paid is much.
+    database.execute("CREATE INDEX open_obligations ON obligations (role, state) WHERE state IN ('open', 'owed', 'signed')")
+    database.execute("CREATE INDEX unheld_entries ON entries (debtor, creditor, n) WHERE held <> 1 AND abandoned = 0")
+
+
+MIGRATIONS: Final[tuple[Callable[[Database], None], ...]] = (_first,)
+"""Each makes one version of the next lower one. A version that was published is never changed."""
+
+VERSION: Final = len(MIGRATIONS)
 
 
 def prepare(connection: sqlite3.Connection) -> None:
     """Make or migrate the tables, in one transaction. Raises `Damaged` for a file that is something else, or of a later version."""
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     application = connection.execute("PRAGMA application_id").fetchone()[0]
+    tables = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+    if application != APPLICATION and (version or tables):
+        raise Damaged("this is no ledger", "the file belongs to another program", "name another folder")
     if version > VERSION:
         raise Damaged("the ledger is of a later version", f"it has version {version}, this program knows {VERSION}", "update nexus-edge")
     if version == VERSION:
-        if application != APPLICATION:
-            raise Damaged("this is no ledger", "the file belongs to another program", "name another folder")
         return
     database = Database(connection, recursive_triggers=False)
     connection.execute("BEGIN IMMEDIATE")
     try:
-        for name, (columns, key) in TABLES.items():
-            required = set(columns) - OPTIONAL
-            database.table(name).create(columns, pk=key, not_null=required, strict=True)
-        database.table("entries").create_index(["id"], unique=True)
-        database.table("entries").create_index(["debtor", "creditor", "chain", "seq"], unique=True)
-        database.table("entries").create_index(["ref"])
-        database.table("events").create_index(["stream", "subject"])
-        database.table("obligations").create_index(["peer", "role"])
+        for migrate in MIGRATIONS[version:]:
+            migrate(database)
         connection.execute(f"PRAGMA application_id = {APPLICATION}")
         connection.execute(f"PRAGMA user_version = {VERSION}")
         connection.execute("COMMIT")

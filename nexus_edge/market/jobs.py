@@ -67,6 +67,9 @@ class Attempt:
     output: Digest | None = None
     notice: Digest | None = None
     proof: Digest | None = None
+    run_ms: int = 0
+    """As the worker says."""
+    prove_ms: int = 0
 
 
 @dataclass(frozen=True)
@@ -187,6 +190,8 @@ class Delivered(Event):
     output: Digest
     notice: Digest
     proof: Digest
+    run_ms: int
+    prove_ms: int
 
 
 @dataclass(frozen=True)
@@ -309,7 +314,8 @@ def apply(event: Event, job: Job) -> Job:
             return replace(_attempt(job, outcome=Outcome(event.outcome), reason=event.reason), phase=Phase.NEW)
         case Delivered():
             kept = {"result": event.result, "output": event.output, "notice": event.notice, "proof": event.proof}
-            return replace(_attempt(job, **kept), phase=Phase.DELIVERED)
+            times = {"run_ms": event.run_ms, "prove_ms": event.prove_ms}
+            return replace(_attempt(job, **kept, **times), phase=Phase.DELIVERED)
         case Verified():
             return replace(_attempt(job, outcome=Outcome.VERIFIED), phase=Phase.VERIFIED, verify_ms=event.verify_ms)
         case Paying():

@@ -309,7 +309,7 @@ class Requester:
             await self._give_up(job, Outcome.INVALID, bad.why)
             return
         output, kept = await self.blobs.put(answer.output), await self.blobs.put(proof)
-        event = jobs.Delivered(now_ms(), result.id, output, notice.id, kept)
+        event = jobs.Delivered(now_ms(), result.id, output, notice.id, kept, result.object.run_ms, notice.object.prove_ms)
         await self.jobs.record(job.id, event, partial(_keep, result, notice))
 
     async def _verify(self, job: Job) -> None:

@@ -29,7 +29,13 @@ _ZIP_MAGIC = b"PK\x03\x04"
 def read_tensors(path: Path, ports: Sequence[Port], noun: str) -> list[Array]:
     """One array for each port, of exactly its dtype and shape."""
     limit = _HEADER_LIMIT + sum(_bytes(port) + 2 * _HEADER_LIMIT for port in ports)
-    data = read_prefix(path, limit + 1, noun)  # of a longer file the header still says what is wrong with it
+    return parse_tensors(
+        read_prefix(path, limit + 1, noun), path, ports, noun
+    )  # of a longer file the header still says what is wrong with it
+
+
+def parse_tensors(data: bytes, path: Path, ports: Sequence[Port], noun: str) -> list[Array]:
+    """Likewise, from the content of a file; `path` is for messages only."""
     if data.startswith(_ZIP_MAGIC):
         return _read_npz(data, path, ports)
     if not data.startswith(_NPY_MAGIC):
@@ -46,14 +52,18 @@ def read_tensors(path: Path, ports: Sequence[Port], noun: str) -> list[Array]:
 
 def write_tensors(path: Path, ports: Sequence[Port], arrays: Sequence[Array], noun: str) -> None:
     """One port as `.npy`, several as `.npz` by tensor name."""
+    write_whole(path, format_tensors(ports, arrays), noun)
+
+
+def format_tensors(ports: Sequence[Port], arrays: Sequence[Array]) -> bytes:
+    """The content of such a file."""
     if len(ports) == 1:
-        write_whole(path, _npy(arrays[0]), noun)
-        return
+        return _npy(arrays[0])
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_STORED) as archive:
         for port, array in zip(ports, arrays, strict=True):
             archive.writestr(zipfile.ZipInfo(f"{port.name}.npy"), _npy(array))
-    write_whole(path, packed.getvalue(), noun)
+    return packed.getvalue()
 
 
 def _npy(array: Array) -> bytes:

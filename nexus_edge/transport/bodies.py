@@ -14,6 +14,8 @@ from nexus_edge.wire.refusals import Code, Refusal
 WINDOW_S: Final = 10.0
 """Over which the least rate of a transfer is measured: lines stall for seconds, and not for longer."""
 WINDOW_BYTES: Final = int(UPLOAD_BYTES_PER_S * WINDOW_S)
+PIECE: Final = 64 * KIB
+"""As much as is encrypted at once, so that nothing holds the loop for long."""
 SMALL_BODY: Final = 64 * KIB
 """Not worth counting: every connection there may be has this much."""
 BODY_SPACE: Final = 12 * INPUT
@@ -25,18 +27,27 @@ class BodyTooLarge(Exception):
 
 
 async def receive(content: StreamReader, limit: int) -> bytes:
-    """All of a body. Raises `BodyTooLarge`, and `TimeoutError` if it comes too slowly."""
+    """All of a body. Raises `BodyTooLarge`, `TimeoutError` if it comes too slowly, and `ConnectionError`."""
     body = bytearray()
     while True:
         mark = len(body) + WINDOW_BYTES
         async with asyncio.timeout(WINDOW_S):
             while len(body) < mark:
-                piece = await content.readany()
+                try:
+                    piece = await content.readany()
+                except RuntimeError as gone:  # what aiohttp calls a connection that has ended
+                    raise ConnectionResetError(str(gone)) from None
                 if not piece:
                     return bytes(body)
                 body += piece
                 if len(body) > limit:
                     raise BodyTooLarge
+
+
+def pieces(body: bytes) -> Iterator[memoryview]:
+    """A body, in the order in which it is sent."""
+    view = memoryview(body)
+    return (view[at : at + PIECE] for at in range(0, len(body), PIECE))
 
 
 class BodySpace:

@@ -2,6 +2,7 @@
 
 import ssl
 from collections import OrderedDict
+from collections.abc import AsyncIterator
 from typing import Any, Final
 
 import aiohttp
@@ -10,7 +11,7 @@ from yarl import URL
 from nexus_edge.errors import IdentityError, PeerError
 from nexus_edge.identity import short_id
 from nexus_edge.transport.addresses import join_address
-from nexus_edge.transport.bodies import BodyTooLarge, receive
+from nexus_edge.transport.bodies import BodyTooLarge, pieces, receive
 from nexus_edge.transport.errors import BadAnswer, Unreachable, WrongPeer
 from nexus_edge.transport.queries import write_query
 from nexus_edge.transport.routes import BY_NAME, Route
@@ -132,11 +133,17 @@ class Channel:
 
     async def _exchange(self, session: aiohttp.ClientSession, route: Route, url: URL, data: bytes | None) -> bytes:
         timeout = aiohttp.ClientTimeout(total=route.deadline_s + SLACK_S, sock_connect=CONNECT_S, connect=CONNECT_S)
-        headers = {} if data is None else {"Content-Type": "application/cbor"}
+        headers = {} if data is None else {"Content-Type": "application/cbor", "Content-Length": str(len(data))}
         if session.closed:
             raise Unreachable(f"{self.place} was not asked", "its connection was ended here meanwhile")
         async with session.request(
-            route.method, url, data=data, headers=headers, ssl=self._context, timeout=timeout, allow_redirects=False
+            route.method,
+            url,
+            data=None if data is None else _sent(data),
+            headers=headers,
+            ssl=self._context,
+            timeout=timeout,
+            allow_redirects=False,
         ) as response:
             accepted = response.status in (200, 204)
             try:
@@ -156,9 +163,12 @@ class Channel:
                 expected = "" if self._peer is None else f", expected {short_id(self._peer)}"
                 hint = "the address may have moved to another machine"
                 return WrongPeer(f"another node answers at {self.place}", f"{found}{expected}", hint)
-            case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientConnectorSSLError():
+            case aiohttp.ClientConnectorError(os_error=ssl.SSLError() as refused):
                 hint = "another service has this port, or a node of another version"
-                return WrongPeer(f"{self.place} is no nexus-edge node", str(failed), hint)
+                return WrongPeer(f"{self.place} is no nexus-edge node", str(refused), hint)
+            case aiohttp.ClientConnectorError(os_error=ConnectionResetError()):
+                hint = "another service may have this port, or the node has too many connections from here"
+                return Unreachable(f"{self.place} ended the connection", "it was reset during the handshake", hint)
             case aiohttp.ClientConnectorError():
                 return Unreachable(f"{self.place} cannot be reached", str(failed.os_error), "is the agent up, and the port open?")
             case TimeoutError():
@@ -180,3 +190,8 @@ class Channel:
             return Refusal(Code(body.code), body.text, retry_ms=body.retry_ms, last=last, room=body.room)
         except (BadObject, ValueError):
             return BadAnswer(f"{self.place} answered with something else", f"status {status} without a reason")
+
+
+async def _sent(data: bytes) -> AsyncIterator[memoryview]:
+    for piece in pieces(data):
+        yield piece

@@ -13,14 +13,14 @@ from aiohttp import web
 from nexus_edge.errors import NexusEdgeError
 from nexus_edge.identity import NodeKey, short_id
 from nexus_edge.transport.addresses import Caller, prefix_of
-from nexus_edge.transport.bodies import BodySpace, BodyTooLarge, receive
+from nexus_edge.transport.bodies import BodySpace, BodyTooLarge, pieces, receive
 from nexus_edge.transport.connections import Connection, Connections, refuse
 from nexus_edge.transport.queries import read_query
 from nexus_edge.transport.rates import Rates
 from nexus_edge.transport.routes import ROUTES, Route
 from nexus_edge.transport.tls import server_context
 from nexus_edge.wire.errors import BadObject
-from nexus_edge.wire.limits import KIB, LONG_POLLS_PER_PEER, REQUESTS_BURST, REQUESTS_PER_PEER, TLS_HANDSHAKE_S, UPLOADS_PER_PEER
+from nexus_edge.wire.limits import LONG_POLLS_PER_PEER, REQUESTS_BURST, REQUESTS_PER_PEER, TLS_HANDSHAKE_S, UPLOADS_PER_PEER
 from nexus_edge.wire.messages import decode_message
 from nexus_edge.wire.refusals import Code, Refusal
 
@@ -28,8 +28,6 @@ BACKLOG: Final = 128
 """Connections that the kernel holds until we accept them."""
 SHUTDOWN_S: Final = 1.0
 """For what is under way when we close, and for the end of one TLS connection."""
-PIECE: Final = 64 * KIB
-"""Of an answer: as much as is encrypted at once, so that nothing holds the loop for long."""
 PEERS_PER_PREFIX: Final = 4
 """Ids cost nothing, so a prefix is counted like so many peers, however many ids it shows."""
 
@@ -87,8 +85,7 @@ class PeerServer:
         for listener in self._sockets:
             listener.close()
         self._sockets.clear()
-        self._connections.pre_shutdown()
-        await self._connections.shutdown(SHUTDOWN_S)
+        await self._connections.end(SHUTDOWN_S)
 
     async def _accept(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()
@@ -162,9 +159,8 @@ class PeerServer:
         with self._space.held(caller.prefix, len(answer)):
             response = web.StreamResponse(headers={"Content-Type": "application/cbor", "Content-Length": str(len(answer))})
             await response.prepare(request)
-            view = memoryview(answer)
-            for at in range(0, len(answer), PIECE):
-                await response.write(view[at : at + PIECE])
+            for piece in pieces(answer):
+                await response.write(piece)
             await response.write_eof()
             return response
 

@@ -38,7 +38,9 @@ MEMORY_KIB = 8 * 1024
 
 def network() -> Interface:
     """Where the agent sends too: a network, or with none the machine itself."""
-    ready = sorted((one for one in interfaces() if one.is_ready and ":" not in one.address), key=lambda one: (one.is_loopback, one.address))
+    ready = sorted(
+        (one for one in interfaces() if one.is_running and ":" not in one.address), key=lambda one: (one.is_loopback, one.address)
+    )
     return ready[0]
 
 

@@ -53,8 +53,7 @@ async def main(seed: str, mesh: str, probe_every_s: float) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with PeerClient(key) as client, PeerClient(key) as probing:
         server = PeerServer(key, Answering(Host(key, directory), client))  # type: ignore[arg-type]  # nobody asks for the rest
-        await server.start("0.0.0.0", 0)
-        await server.start("::", 0)  # the same port: one server listens at both
+        await server.start("", 0)
         mdns = Mdns(directory, server.port)
         tasks = [
             asyncio.create_task(mdns.run(), name="mdns"),
@@ -89,6 +88,7 @@ async def report(directory: PeerDirectory, started: float) -> None:
                         at=[str(address.endpoint) for address in peer.addresses],
                         found_by=peer.found_by.value,
                         problem=peer.problem,
+                        next_probe_s=peer.reachability.probe_at - time.monotonic(),
                         after_s=round(time.monotonic() - started, 3),
                     )
 

@@ -114,7 +114,7 @@ def test_multicast_goes_out_once_for_each_family_of_an_interface() -> None:
 
 
 def test_this_machine_has_a_loopback() -> None:
-    assert any(one.is_loopback and one.is_ready for one in interfaces())
+    assert any(one.is_loopback and one.is_running for one in interfaces())
 
 
 @pytest.mark.asyncio

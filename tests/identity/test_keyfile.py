@@ -13,7 +13,6 @@ from nexus_edge.identity import (
     NodeKeyMissing,
     create_node_key,
     credential,
-    default_key_path,
     load_node_key,
     read_node_key,
     save_node_key,
@@ -28,7 +27,6 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
-    monkeypatch.delenv("STATE_DIRECTORY", raising=False)
 
 
 def test_a_key_survives_its_file_and_is_for_its_owner_alone(path: Path) -> None:
@@ -179,13 +177,3 @@ def test_a_credential_that_is_wrong_is_not_passed_over(path: Path, tmp_path: Pat
     (tmp_path / "node-key").symlink_to(tmp_path / "node-key")
     with pytest.raises(IdentityError, match="cannot be read"):
         load_node_key(path)
-
-
-def test_where_a_key_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("XDG_STATE_HOME", "relative/is/ignored")
-    assert default_key_path() == tmp_path / ".local" / "state" / "nexus-edge" / "node-key"
-    monkeypatch.setenv("XDG_STATE_HOME", "/xdg")
-    assert default_key_path() == Path("/xdg/nexus-edge/node-key")
-    monkeypatch.setenv("STATE_DIRECTORY", "/var/lib/nexus-edge:/other")
-    assert default_key_path() == Path("/var/lib/nexus-edge/node-key")

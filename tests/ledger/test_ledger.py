@@ -194,7 +194,7 @@ async def test_entries_that_do_not_fit(tmp_path: Path) -> None:
         ({"what": "refund"}, Code.BAD_OBJECT),
         ({"seq": 0}, Code.CONFLICT),
         ({"seq": 0, "chain": b"another!"}, Code.BAD_OBJECT),
-        ({"seq": 0, "chain": b"another!", "what": "opening", "amt": MicroCredits(0), "total": MicroCredits(7)}, Code.GAP),
+        ({"seq": 0, "chain": b"another!", "what": "opening", "amt": MicroCredits(0), "total": MicroCredits(7), "ref": ZERO}, Code.GAP),
         ({"to": A.id}, Code.BAD_OBJECT),
     ):
         await worker.transact("take", lambda tx: tx.take(opening))

@@ -1,6 +1,6 @@
 """A real agent in a process of its own, which a test drives by lines of JSON, and which can be made to die at a commit.
 
-`python -m tests.support.node` with one JSON object as argument: `folder`, `seed` (hexadecimal), `port`, `peers` (host, port, seed), and
+`main` takes one object: `folder`, `seed` (hexadecimal), `port`, `peers` (host, port, seed), and
 `crash` (name and point of a commit, and the how-manyth). Commands come on standard input, answers leave on standard output.
 """
 
@@ -132,12 +132,8 @@ def say(what: Any) -> None:
     print(json.dumps(what), flush=True)
 
 
-def main() -> None:
+def main(given: dict[str, Any]) -> None:
     """Run one node."""
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     with contextlib.suppress(LedgerError, BrokenPipeError):
-        asyncio.run(Node(json.loads(sys.argv[1])).run())
-
-
-if __name__ == "__main__":
-    main()
+        asyncio.run(Node(given).run())

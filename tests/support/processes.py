@@ -1,12 +1,16 @@
 """Nodes in processes: started, asked, killed, started again."""
 
+import atexit
 import json
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -31,16 +35,14 @@ class Process:
         self.peers: list[Process] = []
         self._folder = folder / name
         self._log = (folder / f"{name}.log").open("ab")
-        self._process: subprocess.Popen[bytes] | None = None
+        self._life: _Life | None = None
+        self._rest = b""
 
     def start(self, crash: tuple[str, str, int] | None = None) -> None:
         """Start it, to die at a commit if one is named. Raises `Died` if it does so before it is ready."""
         peers = [("127.0.0.1", peer.port, peer.seed) for peer in self.peers if peer.port]
         given = {"folder": str(self._folder), "seed": self.seed, "port": self.port, "peers": peers, "crash": crash}
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.node", json.dumps(given)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, bufsize=0,
-        )  # fmt: skip
+        self._life = _zygote().fork(given, self._log.fileno())
         self._rest = b""
         self.port = self.answer(START_S)["port"]
 
@@ -51,23 +53,20 @@ class Process:
 
     def tell(self, do: str, **more: Any) -> None:
         """Do something; `answer` has what came of it. Raises `Died`."""
-        assert self._process is not None
-        assert self._process.stdin is not None
         try:
-            self._process.stdin.write(json.dumps({"do": do, **more}).encode() + b"\n")
+            os.write(self._living.commands, json.dumps({"do": do, **more}).encode() + b"\n")
         except BrokenPipeError:
             raise Died(self.name) from None
 
     def answer(self, within_s: float) -> Any:
         """The next answer. Raises `Died`, and `TimeoutError`."""
-        assert self._process is not None
-        assert self._process.stdout is not None
+        life = self._living
         deadline = time.monotonic() + within_s
         while b"\n" not in self._rest:
-            ready, _, _ = select.select([self._process.stdout], [], [], max(0.0, deadline - time.monotonic()))
+            ready, _, _ = select.select([life.answers], [], [], max(0.0, deadline - time.monotonic()))
             if not ready:
                 raise TimeoutError(f"{self.name} does not answer")
-            data = os.read(self._process.stdout.fileno(), 1 << 16)
+            data = os.read(life.answers, 1 << 16)
             if not data:
                 self.wait()
                 raise Died(self.name)
@@ -77,24 +76,25 @@ class Process:
 
     def kill(self) -> None:
         """As a loss of power."""
-        assert self._process is not None
-        self._process.send_signal(signal.SIGKILL)
+        os.kill(self._living.pid, signal.SIGKILL)
         self.wait()
 
-    def wait(self, within_s: float = 30.0) -> int:
+    def wait(self, within_s: float = 30.0) -> None:
         """Wait for its end."""
-        assert self._process is not None
-        status = self._process.wait(within_s)
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                pipe.close()
-        return status
+        deadline = time.monotonic() + within_s
+        while self.is_alive:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{self.name} does not end")
+            time.sleep(0.005)
+        if self._life is not None:
+            os.close(self._life.commands)
+            os.close(self._life.answers)
+            self._life = None
 
     def memory(self) -> int:
         """Its resident KiB; 0 for one that has just ended."""
-        assert self._process is not None
         try:
-            status = Path(f"/proc/{self._process.pid}/status").read_text()
+            status = Path(f"/proc/{self._living.pid}/status").read_text()
         except OSError:
             return 0
         return next((int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:")), 0)
@@ -102,10 +102,66 @@ class Process:
     @property
     def is_alive(self) -> bool:
         """Whether its process runs."""
-        return self._process is not None and self._process.poll() is None
+        if self._life is None:
+            return False
+        try:
+            os.kill(self._life.pid, 0)
+        except ProcessLookupError:
+            return False
+        return True
+
+    @property
+    def _living(self) -> "_Life":
+        if self._life is None:
+            raise Died(self.name)
+        return self._life
 
     def close(self) -> None:
         """Stop it for good."""
-        if self.is_alive:
-            self.kill()
+        if self._life is not None:
+            if self.is_alive:
+                self.kill()
+            else:
+                self.wait()
         self._log.close()
+
+
+@dataclass(frozen=True)
+class _Life:
+    """One process, and our ends of its pipes."""
+
+    pid: int
+    commands: int
+    answers: int
+
+
+class _Zygote:
+    """See `tests.support.zygote`."""
+
+    def __init__(self) -> None:
+        self._control, its = socket.socketpair()
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.support.zygote", str(its.fileno())],
+            pass_fds=[its.fileno()], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )  # fmt: skip
+        its.close()
+        atexit.register(self.close)
+
+    def fork(self, given: dict[str, Any], log: int) -> _Life:
+        """A node with pipes to it."""
+        commands, answers = os.pipe(), os.pipe()
+        socket.send_fds(self._control, [json.dumps(given).encode()], [commands[0], answers[1], log])
+        pid = int.from_bytes(self._control.recv(4), "big")
+        os.close(commands[0])
+        os.close(answers[1])
+        return _Life(pid, commands[1], answers[0])
+
+    def close(self) -> None:
+        """No more nodes."""
+        self._control.close()
+        self._process.wait(10)
+
+
+@cache
+def _zygote() -> _Zygote:
+    return _Zygote()

@@ -1,19 +1,24 @@
 """Requests between two nodes over real TLS."""
 
 import asyncio
+import contextlib
 import time
 
 import pytest
+import structlog
+from blockbuster import blockbuster_ctx
 
 from nexus_edge.errors import PeerError
-from nexus_edge.transport import PeerClient
+from nexus_edge.identity import NodeKey
+from nexus_edge.transport import PeerClient, channel
 from nexus_edge.transport.addresses import is_private, join_address, prefix_of, split_address
 from nexus_edge.transport.errors import Unreachable, WrongPeer
 from nexus_edge.transport.rates import BUCKETS, Rates
 from nexus_edge.transport.routes import ROUTES, describe_routes
-from nexus_edge.wire.messages import PeersRequest
+from nexus_edge.wire.limits import OUTPUT
+from nexus_edge.wire.messages import InputUpload, PeersRequest
 from nexus_edge.wire.refusals import Code, Refusal
-from tests.support.peers import CLIENT, SERVER, serving
+from tests.support.peers import CLIENT, LEASE, SERVER, serving
 
 
 @pytest.mark.asyncio
@@ -28,6 +33,59 @@ async def test_both_sides_know_who_speaks() -> None:
         assert 0 < ping.rtt_ms < 1000
         assert abs(ping.skew_ms) < 1000
         assert ping.address.startswith("127.0.0.1:")
+
+
+@pytest.mark.asyncio
+async def test_nothing_blocks_the_loop() -> None:
+    async with serving() as (server, _), PeerClient(CLIENT) as client:
+        peer = client.at(SERVER.id, "127.0.0.1", server.port)
+        with blockbuster_ctx("nexus_edge"):
+            await peer.node()
+            await peer.put_input(LEASE, InputUpload(bytes(2**20), b"", 1))
+            assert len((await peer.result(LEASE)).output) == OUTPUT
+            assert await client.identify("127.0.0.1", server.port) == SERVER.id
+
+
+@pytest.mark.asyncio
+async def test_requests_carry_what_they_say() -> None:
+    async with serving() as (server, handlers), PeerClient(CLIENT) as client:
+        peer = client.at(SERVER.id, "127.0.0.1", server.port)
+        await peer.put_input(LEASE, InputUpload(b"abc", b"", 1))
+        assert (await peer.poll(LEASE, 7, 1)).state == "queued"
+        assert (await peer.get_object(LEASE, 2**31, 5)).data == bytes(5)
+        assert handlers.seen[0][1:] == (LEASE, 3)
+        assert handlers.seen[1:] == [(LEASE, 7), (LEASE, 2**31, 5)]
+
+
+@pytest.mark.asyncio
+async def test_a_fault_of_the_node_is_told_as_one() -> None:
+    with structlog.testing.capture_logs() as logs:
+        async with serving() as (server, _), PeerClient(CLIENT) as client:
+            with pytest.raises(Refusal) as refused:
+                await client.at(SERVER.id, "127.0.0.1", server.port).account(bytes(8), 1)
+            assert refused.value.code is Code.INTERNAL
+            assert (await client.at(SERVER.id, "127.0.0.1", server.port).node()).issuer == SERVER.id
+    assert [entry["event"] for entry in logs] == ["a request failed"]
+
+
+@pytest.mark.asyncio
+async def test_sessions_that_nobody_uses_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(channel, "SESSIONS", 2)
+    async with contextlib.AsyncExitStack() as stack:
+        client = await stack.enter_async_context(PeerClient(CLIENT))
+        keys = [NodeKey.generate() for _ in range(4)]
+        servers = [(await stack.enter_async_context(serving(key)))[0] for key in keys]
+        peers = [client.at(key.id, "127.0.0.1", server.port) for key, server in zip(keys, servers, strict=True)]
+        busy = asyncio.create_task(peers[0].poll(LEASE, 0, 500))
+        for peer in [*peers, *peers]:
+            await peer.node()
+            assert len(client._sessions._open) <= 3
+        assert (await busy).state == "queued"
+        await client.forget(keys[3].id)
+        assert peers[3] not in client._sessions._open
+        await peers[3].node()
+    with pytest.raises(Unreachable, match="closing"):
+        await peers[0].node()
 
 
 @pytest.mark.asyncio

@@ -1,0 +1,426 @@
+"""The agent as its administrators see it: `AgentView` over the parts of a running node."""
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from nexus_edge.api import shown
+from nexus_edge.api.models import (
+    ENDED,
+    AttentionView,
+    Audit,
+    CreditView,
+    DeviceView,
+    DrainRequest,
+    GrantRequest,
+    IntegrityView,
+    JobView,
+    LedgerView,
+    NodeState,
+    NodeView,
+    PeerView,
+    ProofView,
+    RunRequest,
+    Snapshot,
+    Today,
+    WorkView,
+)
+from nexus_edge.compute import ModelLibrary, Pool, memory_available
+from nexus_edge.compute.machine import memory_total
+from nexus_edge.discovery import Peer, PeerDirectory
+from nexus_edge.errors import IdentityError, JobFailed, UsageError
+from nexus_edge.identity import NodeKey, format_node_id, parse_node_id, short_id
+from nexus_edge.ledger import Book, Ledger
+from nexus_edge.market.jobs import Outcome, Phase
+from nexus_edge.market.leases import State
+from nexus_edge.market.quoting import now_ms
+from nexus_edge.market.requester import Order, Requester
+from nexus_edge.market.worker import Worker
+from nexus_edge.market.workshop import Workshop
+from nexus_edge.proofs.arrays import format_tensors, parse_tensors
+from nexus_edge.proofs.ports import to_integers
+from nexus_edge.proofs.wired import read_tensors, without_float_edges
+from nexus_edge.types import Bytes, Digest, JobId, MicroCredits, ModelDigest, NodeId, UnixMs
+from nexus_edge.wire.objects import ProofNotice, Result
+
+PARAMS: Final = "zk-100"
+SHOWN: Final = 40
+"""Jobs in a snapshot: a screen and a bit."""
+ENTRIES: Final = 200
+RECENT_MS: Final = 86_400_000
+"""How long something that went wrong asks for attention."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """What does not change while it runs."""
+
+    key: NodeKey
+    name: str
+    mesh: str
+    version: str
+    listen: str
+    max_price: MicroCredits
+    deadline_ms: int
+
+
+@dataclass
+class Administration:
+    """Shows the parts, and changes them."""
+
+    node: Node
+    books: Ledger
+    directory: PeerDirectory
+    requester: Requester
+    worker: Worker
+    library: ModelLibrary
+    workshop: Workshop
+    pool: Pool
+    stop: Callable[[], None]
+    _began: float = field(default_factory=time.monotonic)
+    _started: UnixMs = field(default_factory=now_ms)
+    _seq: int = 0
+    _checked: IntegrityView | None = None
+    _imported: dict[tuple[str, int, int], ModelDigest] = field(default_factory=dict)
+    _draining: "asyncio.Task[None] | None" = None
+
+    # What is shown
+
+    async def snapshot(self) -> Snapshot:
+        """Everything at a glance."""
+        self._seq += 1
+        jobs = self._jobs()
+        books = await self.books.read(lambda reader: reader.books())
+        peers = self._peers(books)
+        if self._checked is None:
+            self._checked = shown.integrity_view(await self.books.verify(), now_ms())
+        return Snapshot(
+            seq=self._seq,
+            at=shown.moment(now_ms()),
+            node=self._node(peers),
+            today=await self._today(),
+            devices=self._devices(),
+            work=_work(jobs),
+            jobs=tuple(sorted(jobs, key=lambda job: (job.ended, -job.asked_at.timestamp()))[:SHOWN]),
+            credit=await self._credit(books),
+            ledger=self._checked,
+            peers=shown.peers_summary(peers),
+            attention=self._attention(jobs, peers),
+        )
+
+    async def jobs(self) -> tuple[JobView, ...]:
+        """All jobs, newest first."""
+        return tuple(self._jobs())
+
+    async def job(self, job: str) -> JobView:
+        """One job, and what the worker signed about it."""
+        view = self._find(job)
+        ours = self.requester.jobs.get(bytes.fromhex(view.id))
+        if ours is None or not ours.attempts or ours.attempt.result is None or ours.attempt.notice is None:
+            return view
+        kept = ours.attempt.result, ours.attempt.notice
+        result, notice = await self.books.read(lambda reader: (reader.object(kept[0]).of(Result), reader.object(kept[1]).of(ProofNotice)))
+        said = {
+            "run_ms": float(result.object.run_ms),
+            "prove_ms": float(notice.object.prove_ms),
+            "proof_bytes": Bytes(notice.object.len),
+        }
+        return view.model_copy(update=said)
+
+    async def output(self, job: str) -> bytes:
+        """The verified answer of a job of ours, as a file."""
+        found = self.requester.jobs.get(bytes.fromhex(self._find(job).id))
+        if found is None or found.phase not in (Phase.VERIFIED, Phase.PAYING, Phase.SETTLED) or found.attempt.output is None:
+            raise JobFailed("there is no answer", "the job is not one that was verified here")
+        content = await self.requester.blobs.get(found.attempt.output)
+        if content is None:
+            raise JobFailed("there is no answer any more", "its file is gone")
+        key = await self.workshop.key(found.model)
+        integers = read_tensors(without_float_edges(key).outputs, content, "output")
+        arrays = [port.from_integers(array) for port, array in zip(key.outputs, integers, strict=True)]
+        return format_tensors(key.outputs, arrays)
+
+    async def peers(self) -> tuple[PeerView, ...]:
+        """All peers."""
+        return self._peers(await self.books.read(lambda reader: reader.books()))
+
+    async def proofs(self) -> tuple[ProofView, ...]:
+        """All proofs, newest first."""
+        jobs = [job for job in self._jobs() if job.proof is not None]
+        short = shown.abbreviated((job.proof or "" for job in jobs), "p")
+        sizes: dict[str, int] = {}
+        for job in jobs:
+            sizes[job.proof or ""] = await self.requester.blobs.size(Digest(bytes.fromhex(job.proof or ""))) or 0
+        bits = {job.digest: await self._bits(ModelDigest(bytes.fromhex(job.digest))) for job in jobs}
+        found = (shown.proof_of(job, short, {name: size for name, size in sizes.items() if size}, bits[job.digest]) for job in jobs)
+        return tuple(proof for proof in found if proof is not None)
+
+    async def ledger(self) -> LedgerView:
+        """The books and the newest entries."""
+        names = self._names()
+        books = await self.books.read(lambda reader: reader.books())
+        lines = await self.books.read(lambda reader: reader.lines(ENTRIES))
+        self._checked = shown.integrity_view(await self.books.verify(), now_ms())
+        return LedgerView(
+            integrity=self._checked,
+            net_ucr=MicroCredits(sum(book.owed for book in books)),
+            books=tuple(shown.book_view(book, names) for book in books),
+            entries=tuple(shown.entry_view(line, self.node.key.id, names) for line in lines),
+        )
+
+    # What is changed
+
+    async def submit(self, request: RunRequest) -> JobView:
+        """Begin a job."""
+        model = await self._model(request.model)
+        record = self.workshop.record(model)
+        if record is None:
+            raise UsageError("the model is not here", f"no model has the digest {model.hex()}", "name its file, or import it")
+        key = await self.workshop.key(model)
+        arrays = await asyncio.to_thread(parse_tensors, request.input, Path("the input"), key.inputs, "input")
+        data = b"".join(np.ascontiguousarray(array).tobytes() for array in to_integers(key.inputs, arrays))
+        worker = None if request.worker is None else self._peer(request.worker)
+        order = Order(
+            model=model,
+            sem=record.semantics,
+            params=record.params,
+            data=data,
+            max_price=request.max_price_ucr or self.node.max_price,
+            deadline_ms=request.deadline_ms or self.node.deadline_ms,
+            worker=worker,
+        )
+        job = await self.requester.submit(order)
+        return self._find(job.id.hex())
+
+    async def cancel(self, job: str) -> JobView:
+        """Stop a job of ours."""
+        found = JobId(bytes.fromhex(self._find(job).id))
+        if self.requester.jobs.get(found) is None:
+            raise UsageError("the job cannot be cancelled", "it is a peer's: the peer can cancel it")
+        await self.requester.cancel(found)
+        return self._find(job)
+
+    async def grant(self, request: GrantRequest) -> str:
+        """Set what is lent to a peer."""
+        peer = self._peer(request.peer)
+        await self.books.transact("grant", lambda transaction: transaction.grant(peer, request.amount_ucr))
+        return f"{short_id(peer)} may draw {request.amount_ucr / 1_000_000:.4f} cr beyond what it earns"
+
+    async def drain(self, request: DrainRequest) -> str:
+        """Stop or resume taking work."""
+        self.worker.draining = request.on
+        if self._draining is not None:
+            self._draining.cancel()
+            self._draining = None
+        if not request.on:
+            return "new work is taken again"
+        if request.stop:
+            self._draining = asyncio.create_task(self._stop_when_drained(), name="drain")
+        left = self._unfinished()
+        return f"no new work is taken; {left} {'job finishes' if left == 1 else 'jobs finish'} first"
+
+    async def shutdown(self) -> str:
+        """Begin to stop."""
+        asyncio.get_running_loop().call_later(0.05, self.stop)  # after the answer has left
+        return "stopping; what is open goes on after the next start"
+
+    async def audit(self, audit: Audit) -> None:
+        """Keep who asked for what."""
+        who = f"uid {audit.uid}, pid {audit.pid}"
+        await self.books.transact("audit", lambda transaction: transaction.audit(who, audit.action, f"{audit.id} {audit.subject}"))
+
+    # Parts
+
+    def _jobs(self) -> list[JobView]:
+        names = self._names()
+        ids = [job.id.hex() for job in self.requester.jobs] + [lease.job.hex() for lease in self.worker.leases]
+        short = shown.abbreviated(ids, "j")
+        models = {record.model: record.name for record in self.library.records()}
+        views = [
+            shown.job_of_ours(job, self.requester.live.get(job.id), short[job.id.hex()], models.get(job.model, ""), names)
+            for job in self.requester.jobs
+        ]
+        views += [
+            shown.job_for_peer(lease, self.worker.work.get(lease.id), short[lease.job.hex()], models.get(lease.model, ""), names)
+            for lease in self.worker.leases
+        ]
+        return sorted(views, key=lambda job: job.asked_at, reverse=True)
+
+    def _find(self, job: str) -> JobView:
+        wanted = job.removeprefix("j-").lower()
+        found = [one for one in self._jobs() if wanted and one.id.startswith(wanted)]
+        if len(found) != 1:
+            raise UsageError("no such job" if not found else "several jobs have this beginning", repr(job), "`nexus-edge jobs` lists them")
+        return found[0]
+
+    def _peers(self, books: Sequence[Book]) -> tuple[PeerView, ...]:
+        names = self._names()
+        of_peer = {book.peer: book for book in books}
+        jobs = list(self.requester.jobs)
+        return tuple(
+            shown.peer_view(peer, names, of_peer.get(peer.id), jobs, excluded=self.requester.excludes(peer.id))
+            for peer in sorted(self.directory.snapshot(), key=lambda one: (one.state.value != "up", one.rtt_ms or 0, one.id))
+        )
+
+    def _peer(self, text: str) -> NodeId:
+        """The peer that a person names: by id, by the beginning of it, or by its name here."""
+        try:
+            return parse_node_id(text)
+        except IdentityError:
+            wanted = text.replace("-", "").lower()
+        names = self._names()
+        rows: list[Peer] = list(self.directory.snapshot())
+        found = [
+            peer.id for peer in rows if names.of(peer.id).name == text or (len(wanted) >= 4 and format_node_id(peer.id).replace("-", "").startswith(wanted))
+        ]  # fmt: skip
+        if len(found) != 1:
+            raise UsageError("no such peer" if not found else "several peers are named so", repr(text), "`nexus-edge peers` lists them")
+        return found[0]
+
+    def _names(self) -> shown.Names:
+        return shown.Names(self.directory.snapshot(), self.node.name)
+
+    async def _model(self, text: str) -> ModelDigest:
+        """By digest, or the file's, which is imported once for each change."""
+        if len(text) == 64 and all(digit in "0123456789abcdef" for digit in text):
+            return ModelDigest(bytes.fromhex(text))
+        path = Path(text)
+        if not path.is_absolute():
+            raise UsageError("the model cannot be found", f"{text!r} is neither a digest nor an absolute path")
+        state = await asyncio.to_thread(_stat, path)
+        known = None if state is None else self._imported.get(state)
+        if known is None or self.library.get(known) is None:
+            known = (await self.library.import_file(path, PARAMS)).model
+            if state is not None:
+                self._imported[state] = known
+        return known
+
+    async def _bits(self, model: ModelDigest) -> float | None:
+        if self.workshop.record(model) is None:
+            return None
+        return float((await self.workshop.key(model)).soundness()["bits"])
+
+    def _node(self, peers: Sequence[PeerView]) -> NodeView:
+        state: NodeState = "ready"
+        why = ""
+        if self.worker.draining:
+            state = "draining" if self._unfinished() else "drained"
+        elif any(work.phase for lease, work in self.worker.work.items() if self.worker.leases[lease].state.is_open):
+            state = "serving"
+        elif not any(peer.state == "up" for peer in peers):
+            state, why = "alone", "no peer answers"
+        return NodeView(
+            id=format_node_id(self.node.key.id),
+            short_id=short_id(self.node.key.id),
+            name=self.node.name,
+            version=self.node.version,
+            state=state,
+            why=why,
+            started_at=shown.moment(self._started),
+            uptime_ms=int(1000 * (time.monotonic() - self._began)),
+            mesh=self.node.mesh,
+            listen=self.node.listen,
+        )
+
+    async def _today(self) -> Today:
+        midnight = UnixMs(int(datetime.now().astimezone().replace(hour=0, minute=0, second=0, microsecond=0).timestamp() * 1000))
+        earned, spent = await self.books.read(lambda reader: reader.sums_since(midnight))
+        ours = [job for job in self.requester.jobs if (job.ended or job.at) >= midnight]
+        verified = [job for job in ours if job.phase in (Phase.VERIFIED, Phase.PAYING, Phase.SETTLED)]
+        leases = [lease for lease in self.worker.leases if lease.result is not None and lease.at >= midnight]
+        reruns = [self.library.forecast(job.model).run_us / 1000 for job in verified if self.library.get(job.model) is not None]
+        return Today(
+            proved=len(leases),
+            verified_by_peers=sum(lease.state is State.SETTLED for lease in leases),
+            on_their_way=sum(lease.state is State.UNPAID for lease in leases),
+            verified=len(verified),
+            refused=sum(attempt.outcome is Outcome.INVALID for job in ours for attempt in job.attempts),
+            verify_ms=float(sum(job.verify_ms for job in verified)),
+            rerun_ms=sum(reruns) if reruns else None,
+            rerun_measured=bool(reruns),
+            earned_ucr=MicroCredits(earned),
+            spent_ucr=MicroCredits(spent),
+        )
+
+    def _devices(self) -> tuple[DeviceView, ...]:
+        total = memory_total()
+        used = Bytes(max(0, total - memory_available()))
+        load = min(1.0, os.getloadavg()[0] / max(1, os.cpu_count() or 1))
+        return tuple(
+            DeviceView(
+                id=device.id, kind=device.kind, name=device.name, cores=device.cores, load=load, memory_used=used, memory_total=total
+            )
+            for device in self.pool.devices
+        )
+
+    async def _credit(self, books: Sequence[Book]) -> CreditView:
+        promised, today = await self.books.read(lambda reader: reader.promised())
+        return CreditView(
+            net_ucr=MicroCredits(sum(book.owed for book in books)),
+            owed_to_us_ucr=MicroCredits(sum(max(0, book.owed) for book in books)),
+            owed_by_us_ucr=MicroCredits(sum(max(0, -book.owed) for book in books)),
+            reserved_ucr=MicroCredits(sum(book.reserved_out for book in books)),
+            at_stake_ucr=MicroCredits(sum(book.locked for book in books)),
+            spend_open_left_ucr=MicroCredits(max(0, self.books.policy.spend_open - promised)),
+            spend_day_left_ucr=MicroCredits(max(0, self.books.policy.spend_day - today)),
+        )
+
+    def _attention(self, jobs: Sequence[JobView], peers: Sequence[PeerView]) -> tuple[AttentionView, ...]:
+        now = now_ms()
+        found = []
+        for job in self.requester.jobs:
+            for attempt in job.attempts:
+                if attempt.outcome is Outcome.INVALID and now - job.at < RECENT_MS:
+                    name = self._names().of(attempt.worker)
+                    text = f"false proof from {name.name or name.short_id}: {attempt.reason}. Its answer was not used, nothing was paid, the evidence is kept."
+                    found.append(AttentionView(at=shown.moment(job.at), level="error", text=text, about=job.id.hex()))
+        found += [
+            AttentionView(at=job.ended_at or job.asked_at, level="warning", text=f"{job.short_id} failed: {job.reason}", about=job.id)
+            for job in jobs
+            if job.state == "failed" and now - int(1000 * job.asked_at.timestamp()) < RECENT_MS
+        ]
+        if self._checked is not None and not self._checked.sound:
+            found.append(
+                AttentionView(at=self._checked.checked_at, level="error", text=f"the ledger: {self._checked.faults[0]}", about="ledger")
+            )
+        found += [
+            AttentionView(
+                at=peer.last_seen or shown.moment(now), level="warning", text=f"{peer.name or peer.short_id} answers us but cannot reach us.", about=peer.id
+            )
+            for peer in peers
+            if peer.state == "up" and peer.reach == "out" and peer.problem
+        ]  # fmt: skip
+        return tuple(sorted(found, key=lambda one: one.at, reverse=True)[:SHOWN])
+
+    def _unfinished(self) -> int:
+        leases = sum(lease.state.is_open for lease in self.worker.leases)
+        return leases + sum(not job.phase.is_final for job in self.requester.jobs)
+
+    async def _stop_when_drained(self) -> None:
+        while self._unfinished():
+            await asyncio.sleep(0.2)
+        self.stop()
+
+
+def _work(jobs: Sequence[JobView]) -> WorkView:
+    return WorkView(
+        running=sum(job.state == "running" for job in jobs),
+        waiting=sum(job.state == "waiting" for job in jobs),
+        due=sum(job.state == "due" for job in jobs),
+        done=sum(job.state in ENDED for job in jobs),
+    )
+
+
+def _stat(path: Path) -> tuple[str, int, int] | None:
+    try:
+        state = path.stat()
+    except OSError:
+        return None
+    return str(path), state.st_mtime_ns, state.st_size

@@ -1,0 +1,79 @@
+"""Commands on this node: its key, its settings, and the agent itself."""
+
+import argparse
+from typing import Any
+
+from nexus_edge.arguments.options import command, file, settings, subcommands
+
+
+def add_node(commands: Any) -> None:
+    """`up`, `agent`, `init`, `key ...`, `config ...`."""
+    parser = command(commands, "up", "agent:up", "start an agent here: makes what is missing, tells what it does, runs until Ctrl-C")
+    _agent(parser)
+
+    parser = command(commands, "agent", "agent:agent", "the same as a service: makes no key, says nothing but its log")
+    _agent(parser)
+
+    parser = command(commands, "init", "identity:init", "make the node key, unless there is one")
+    _key(parser)
+
+    of_key = subcommands(commands, "key", "show, export and import the node key")
+    parser = command(of_key, "show", "identity:key_show", "which node this is")
+    _key(parser)
+    parser = command(of_key, "export", "identity:key_export", "write the node key under a password")
+    _key(parser)
+    file(parser, "--to", "where to write it; never over another file", required=True)
+    _password(parser)
+    parser = command(of_key, "import", "identity:key_import", "make an exported key this node's")
+    _key(parser)
+    file(parser, "--from", "the exported key", required=True, dest="exported")
+    _password(parser)
+
+    of_config = subcommands(commands, "config", "show and check the settings")
+    parser = command(of_config, "show", "config:show", "every setting as it is in force")
+    settings(parser)
+    parser.add_argument("--origin", action="store_true", help="also where each was set: file and line, variable or flag")
+    parser = command(of_config, "validate", "config:validate", "check the settings; exit status 78 if one is wrong")
+    settings(parser)
+    command(of_config, "schema", "config:schema_command", "every setting with type, default and meaning, as a JSON schema")
+
+
+def _agent(parser: argparse.ArgumentParser) -> None:
+    settings(parser)
+    parser.add_argument("--name", action=_Sets, setting="node.name", metavar="NAME", help="what this node calls itself")
+    parser.add_argument("--state", action=_Sets, setting="node.state", metavar="DIR", help="folder of key, ledger and models")
+    parser.add_argument(
+        "--mesh", action=_Sets, setting="mesh.name", metavar="NAME", help="only nodes of one mesh name work with each other"
+    )
+    parser.add_argument("--listen", action=_Sets, setting="mesh.listen", metavar="HOST:PORT", help="where peers reach this node")
+    parser.add_argument(
+        "--peer", action=_Sets, setting="mesh.peers", metavar="[ID@]HOST:PORT", several=True, help="a peer to dial; repeat for several"
+    )
+    parser.add_argument(
+        "--no-mdns", action=_Sets, setting="mesh.mdns", nargs=0, const=False, help="neither announce nor look for neighbours"
+    )
+
+
+def _key(parser: argparse.ArgumentParser) -> None:
+    file(parser, "--key", "the node key's file (default: node-key in the state folder)")
+
+
+def _password(parser: argparse.ArgumentParser) -> None:
+    file(parser, "--password-file", "a file whose first line is the password (default: ask on the terminal)")
+
+
+class _Sets(argparse.Action):
+    """A flag that is a setting: kept with its name, which is the origin of the value."""
+
+    def __init__(self, option_strings: Any, dest: str, *, setting: str, several: bool = False, **rest: Any) -> None:
+        super().__init__(option_strings, dest, default=argparse.SUPPRESS, **rest)
+        self.setting = setting
+        self.several = several
+
+    def __call__(self, _: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None) -> None:
+        flags = dict(namespace.flags)
+        value = self.const if self.nargs == 0 else values
+        if self.several:
+            value = [*flags.get(self.setting, ("", []))[1], value]
+        flags[self.setting] = (option, value)
+        namespace.flags = flags

@@ -1,0 +1,141 @@
+"""Copies of a ledger, and going back to one. A ledger that was restored is behind its peers and knows it: see `Unsynchronised`."""
+
+import contextlib
+import errno
+import os
+import sqlite3
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from nexus_edge.errors import FileError, LedgerError
+from nexus_edge.ledger import integrity
+from nexus_edge.ledger.database import connect, explained, explaining, snapshot
+from nexus_edge.ledger.errors import Damaged, DiskFull
+from nexus_edge.ledger.projection import STREAM, Projection
+from nexus_edge.types import NodeId, UnixMs
+from nexus_edge.wire.cbor import encode
+
+PAGES: Final = 1024
+"""Copied in one step: between steps others may write."""
+BESIDE: Final = ("-wal", "-shm")
+
+
+@dataclass(frozen=True)
+class Restored:
+    """What a restore did."""
+
+    report: integrity.Report
+    aside: Path | None
+    """Where the former ledger was put."""
+    peers: int
+    """Whose books have to be compared before anything is issued to them."""
+
+
+def copy_to(connection: sqlite3.Connection, path: Path) -> None:
+    """Copy a whole ledger to a new file, which is complete and on the disk when it has its name."""
+    if path.exists():
+        raise FileError("the backup cannot be written", f"{path} exists already", "name another file")
+    part = path.with_name(f".{path.name}.part")
+    try:
+        part.unlink(missing_ok=True)
+        part.touch(mode=0o600)
+        with closing(sqlite3.connect(part, isolation_level=None)) as copy:
+            connection.backup(copy, pages=PAGES)
+            # One file, which needs no others beside it to be read.
+            copy.execute("PRAGMA journal_mode = DELETE")
+        _sync(part)
+        os.link(part, path)  # unlike a rename it never replaces what another wrote meanwhile
+        part.unlink()
+        _sync(path.parent)
+    except BaseException as failed:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+        if isinstance(failed, sqlite3.Error):
+            raise _unwritten(explained(failed), path) from failed
+        if isinstance(failed, OSError):
+            raise _unwritten(failed, path) from failed
+        raise
+
+
+def restore(backup: Path, file: Path, own: NodeId, now: UnixMs) -> Restored:
+    """Put a backup in the place of a ledger that nobody has open; the former one is kept beside it.
+
+    The backup is checked first. Peers may hold entries of ours that it lacks: nothing is issued to a peer before its book was compared.
+    Raises `Damaged` if the backup is not sound, `FileError` and `DiskFull`; then nothing has changed.
+    """
+    if not backup.is_file():
+        raise FileError("the backup cannot be read", f"{backup} is no file", "name the file that `ledger backup` wrote")
+    part = file.with_name(f".{file.name}.part")
+    _remove(part)
+    try:
+        with (
+            closing(sqlite3.connect(f"{backup.absolute().as_uri()}?mode=ro", uri=True)) as old,
+            explaining(),
+            closing(connect(part)) as new,
+        ):
+            old.backup(new)
+            with snapshot(new):
+                report = integrity.check(new, own)
+                strangers = new.execute("SELECT count(*) FROM entries WHERE ? NOT IN (debtor, creditor)", (own,)).fetchone()[0]
+            if strangers:
+                raise Damaged("this is another node's ledger", f"{strangers} of its entries are not ours", "name a backup of this node")
+            if report.faults:
+                raise Damaged("the backup is not sound", "; ".join(report.faults[:3]), "use an older one")
+            peers = mark_restored(new, own, now)
+            new.execute("PRAGMA journal_mode = DELETE")
+        _sync(part)
+        aside = _put_aside(file, now)
+        part.replace(file)
+        _sync(file.parent)
+    except OSError as failed:
+        raise _unwritten(failed, file) from failed
+    finally:
+        _remove(part)
+    return Restored(report, aside, peers)
+
+
+def mark_restored(connection: sqlite3.Connection, own: NodeId, now: UnixMs) -> int:
+    """Write that this ledger is behind; returns how many peers it has to compare books with."""
+    body = {"at": now}
+    connection.execute("BEGIN IMMEDIATE")
+    connection.execute(
+        "INSERT INTO events (stream, subject, kind, body) VALUES (?, ?, 'restored', ?)", (STREAM, b"", encode(body))
+    )  # fmt: skip
+    Projection(connection, own).apply(b"", "restored", body)
+    connection.execute("COMMIT")
+    return int(connection.execute("SELECT count(*) FROM accounts").fetchone()[0])
+
+
+def _put_aside(file: Path, now: UnixMs) -> Path | None:
+    """The former ledger may be damaged, and may still hold what no backup has."""
+    if not file.exists():
+        return None
+    aside = file.with_name(f"{file.name}.before-{now}")
+    for end in ("", *BESIDE):
+        if file.with_name(file.name + end).exists():
+            file.with_name(file.name + end).replace(aside.with_name(aside.name + end))
+    return aside
+
+
+def _remove(file: Path) -> None:
+    for end in ("", *BESIDE):
+        with contextlib.suppress(OSError):
+            file.with_name(file.name + end).unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _unwritten(failed: Exception, path: Path) -> LedgerError | FileError:
+    if isinstance(failed, LedgerError):
+        return failed
+    if isinstance(failed, OSError) and failed.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DiskFull("the backup cannot be written", f"{path}: {failed.strerror}", "make space")
+    return FileError("the backup cannot be written", f"{path}: {failed}")
