@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
+from nexus_edge.compute.errors import ChildFailed, Failure
 from nexus_edge.compute.machine import Device
 from nexus_edge.compute.process import Answer, Child, Progress, Task
 
@@ -17,6 +18,7 @@ class Pool:
         self.devices = tuple(devices)
         self._children = [make(device) for device in self.devices]
         self._free = list(self._children)
+        self._closed = False
         self._last: dict[Child, bytes] = {}
         self._idle = asyncio.Semaphore(len(self._children))
 
@@ -49,6 +51,9 @@ class Pool:
     async def run(self, task: Task, progress: Progress | None = None, *, kind: bytes = b"") -> Answer:
         """Wait for a free child, and do the task there. Raises what `Child.run` raises. The deadline begins when the child does."""
         await self._idle.acquire()
+        if self._closed:
+            self._idle.release()
+            raise ChildFailed(Failure.CANCELLED, "this node is stopping")
         child = next((one for one in self._free if self._last.get(one) == kind), self._free[-1])
         self._free.remove(child)
         self._last[child] = kind
@@ -61,7 +66,8 @@ class Pool:
                 child.settling.add_done_callback(lambda _: self._release(child))
 
     async def close(self) -> None:
-        """End every child."""
+        """End every child. What waits for one fails."""
+        self._closed = True
         async with asyncio.TaskGroup() as group:
             for child in self._children:
                 group.create_task(child.stop(), name=f"child {child.name}: stop")

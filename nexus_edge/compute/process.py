@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-from asyncio import subprocess as asyncio_subprocess
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -168,43 +167,83 @@ class Child:
             task.exception()  # told to whoever waits; if nobody does, the next `start` meets it again
 
 
+class _Process:
+    """A process, and its end in the event loop.
+
+    `asyncio`'s own waits for ever when it is cancelled while a process starts, and has a thread wait for each.
+    """
+
+    def __init__(self, command: Sequence[str], frames: socket.socket, words: socket.socket, environment: Mapping[str, str]) -> None:
+        # In the thread of the loop, which lives as long as the agent: the child dies with the thread that started it.
+        self._process = subprocess.Popen(
+            [*command, str(frames.fileno()), str(os.getpid())],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=words.fileno(),
+            pass_fds=(frames.fileno(),),
+            env=dict(environment),
+            cwd="/",
+            start_new_session=True,
+        )
+        self._ended = asyncio.Event()
+        self._handle = os.pidfd_open(self._process.pid)
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self._handle, self._reap)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        """Its status once it has ended; minus a signal's number if that ended it."""
+        return self._process.returncode
+
+    def kill(self) -> None:
+        if self.returncode is None:
+            self._process.kill()
+
+    async def wait(self) -> None:
+        await self._ended.wait()
+
+    def _reap(self) -> None:
+        self._loop.remove_reader(self._handle)
+        os.close(self._handle)
+        self._process.wait()
+        self._ended.set()
+
+
 class _Life:
     """One process from start to end. Two tasks read what it says."""
 
-    def __init__(self, process: asyncio_subprocess.Process, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, name: str) -> None:
+    def __init__(self, process: _Process, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, words: socket.socket) -> None:
         self.process = process
         self._reader = reader
         self._writer = writer
         self._frames: asyncio.Queue[Mapping[str, Any] | _Ended] = asyncio.Queue(FRAMES)
         self._words = b""
+        self._words_from = words
         self._readers = [
-            asyncio.create_task(self._read(), name=f"child {name}: frames"),
-            asyncio.create_task(self._read_words(), name=f"child {name}: last words"),
+            asyncio.create_task(self._read(), name=f"process {process.pid}: frames"),
+            asyncio.create_task(self._read_words(), name=f"process {process.pid}: last words"),
         ]
 
     @classmethod
     async def begin(cls, name: str, command: Sequence[str], environment: Mapping[str, str]) -> "_Life":
-        ours, theirs = socket.socketpair()
-        try:
-            process = await asyncio.create_subprocess_exec(
-                *command,
-                str(theirs.fileno()),
-                str(os.getpid()),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                pass_fds=(theirs.fileno(),),
-                env=dict(environment),
-                cwd="/",
-                start_new_session=True,
-            )
-        except OSError as failed:
-            ours.close()
-            raise ChildFailed(Failure.CRASH, f"child {name} cannot be started: {failed}") from failed
-        finally:
-            theirs.close()
-        reader, writer = await asyncio.open_connection(sock=ours)
-        return cls(process, reader, writer, name)
+        with contextlib.ExitStack() as theirs, contextlib.ExitStack() as ours:
+            sockets, words = socket.socketpair(), socket.socketpair()
+            for mine, its in (sockets, words):
+                mine.setblocking(False)
+                ours.enter_context(mine)
+                theirs.enter_context(its)
+            try:
+                process = _Process(command, sockets[1], words[1], environment)
+            except OSError as failed:
+                raise ChildFailed(Failure.CRASH, f"child {name} cannot be started: {failed}") from failed
+            ours.callback(process.kill)
+            reader, writer = await asyncio.open_connection(sock=sockets[0])
+            ours.pop_all()
+            return cls(process, reader, writer, words[0])
 
     @property
     def is_usable(self) -> bool:
@@ -253,8 +292,7 @@ class _Life:
         """Close, reap and release everything. Returns the end of what the process wrote to standard error."""
         self._writer.close()
         if kill:
-            with contextlib.suppress(ProcessLookupError):
-                self.process.kill()
+            self.process.kill()
         try:
             async with asyncio.timeout(EXIT_S):
                 await self.process.wait()
@@ -267,6 +305,7 @@ class _Life:
         for reader in self._readers:
             reader.cancel()
         await asyncio.gather(*self._readers, return_exceptions=True)
+        self._words_from.close()
         with contextlib.suppress(ConnectionError):
             await self._writer.wait_closed()
         return self._words.decode("utf-8", "replace").strip()
@@ -291,17 +330,16 @@ class _Life:
             await self._frames.put(_Ended(broken.why))
 
     async def _read_words(self) -> None:
-        stream = self.process.stderr
-        assert stream is not None
-        while words := await stream.read(ERROR_TAIL):
-            self._words = (self._words + words)[-ERROR_TAIL:]
+        loop = asyncio.get_running_loop()
+        with contextlib.suppress(ConnectionError):
+            while said := await loop.sock_recv(self._words_from, ERROR_TAIL):
+                self._words = (self._words + said)[-ERROR_TAIL:]
 
 
 def _environment(threads: int) -> dict[str, str]:
     kept = {name: os.environ[name] for name in INHERITED if name in os.environ}
     return kept | {
         "PYTHONPATH": str(Path(nexus_edge.__file__).parent.parent),
-        "PYTHONDONTWRITEBYTECODE": "1",
         "RAYON_NUM_THREADS": str(threads),
         # Else the native module's allocator holds a gibibyte from the start, and no limit below that could bind.
         "MIMALLOC_ARENA_EAGER_COMMIT": "0",

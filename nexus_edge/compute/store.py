@@ -194,11 +194,17 @@ class ModelStore:
         return digest
 
     def missing(self, digest: Digest, most: int = ASKED) -> tuple[int, ...]:
-        """The first chunks of an upload that are not here; none of a whole object. Raises `ModelMissing`."""
+        """The first chunks of an upload that are not here; none of a whole object. Raises `ModelMissing` and, as `put_chunk`, `StoreFull`."""
         with self._lock:
             if digest in self._sizes:
                 return ()
-            return tuple(sorted(self._upload(digest).missing)[:most])
+            upload = self._upload(digest)
+            left = tuple(sorted(upload.missing)[:most])
+        if not left:
+            with upload.lock:  # whoever brought the last chunk may still be syncing, or have failed at it
+                if digest not in self._sizes:
+                    self._finish(digest, upload)
+        return left
 
     def put_chunk(self, digest: Digest, index: int, data: bytes) -> bool:
         """Add a chunk to an upload; the last one makes it an object. Whether it is whole now.

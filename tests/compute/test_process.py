@@ -341,3 +341,32 @@ async def test_a_cancelled_task_frees_its_device_when_the_child_has_stopped() ->
         assert one.busy == 1
         assert (await one.run(task("echo", x=5))).result == {"x": 5}
         assert one.busy == 0
+
+
+@pytest.mark.asyncio
+async def test_a_closed_pool_takes_no_work_and_starts_nothing() -> None:
+    one = pool(1)
+    running = asyncio.create_task(one.run(task("work", seconds=20)))
+    waiting = asyncio.create_task(one.run(task("echo")))
+    await asyncio.sleep(0.5)
+    running.cancel()
+    await one.close()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    with pytest.raises(ChildFailed, match="stopping"):
+        await waiting
+    assert set(one.pids.values()) == {None}
+
+
+@pytest.mark.asyncio
+async def test_a_task_cancelled_while_its_child_starts_leaves_no_process() -> None:
+    async with running() as child:
+        for delay_s in (0, 0.001, 0.02, 0.1):
+            asked = asyncio.create_task(child.run(task("hang")))
+            await asyncio.sleep(delay_s)
+            asked.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asked
+            await child.stop()
+            assert child.pid is None
+        assert (await child.run(task("echo", x=6))).result == {"x": 6}

@@ -211,6 +211,20 @@ def test_many_bring_the_same_model_at_once(tmp_path: Path) -> None:
     assert list((tmp_path / "incoming").iterdir()) == []
 
 
+def test_nothing_is_missing_only_once_the_object_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = opened(tmp_path)
+    data = content(CHUNK + 1)
+    digest = store.begin(manifest_of(data))
+    store.put_chunk(digest, 0, data[:CHUNK])
+    monkeypatch.setattr("nexus_edge.compute.store._sync", lambda _: time.sleep(0.1))
+    with ThreadPoolExecutor(1) as threads:
+        last = threads.submit(store.put_chunk, digest, 1, data[CHUNK:])
+        while store.missing(digest):
+            time.sleep(0.001)
+        assert digest in store
+        assert last.result()
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 8 MiB."""
