@@ -70,6 +70,8 @@ class Attempt:
     run_ms: int = 0
     """As the worker says."""
     prove_ms: int = 0
+    seed: bytes | None = None
+    """Of the output's commitment; None for an output in clear."""
 
 
 @dataclass(frozen=True)
@@ -183,6 +185,7 @@ class Delivered(Event):
     proof: Digest
     run_ms: int
     prove_ms: int
+    seed: bytes | None
 
 
 @dataclass(frozen=True)
@@ -305,8 +308,8 @@ def apply(event: Event, job: Job) -> Job:
             return replace(_attempt(job, outcome=Outcome(event.outcome), reason=event.reason), phase=Phase.NEW)
         case Delivered():
             kept = {"result": event.result, "output": event.output, "notice": event.notice, "proof": event.proof}
-            times = {"run_ms": event.run_ms, "prove_ms": event.prove_ms}
-            return replace(_attempt(job, **kept, **times), phase=Phase.DELIVERED)
+            more = {"run_ms": event.run_ms, "prove_ms": event.prove_ms, "seed": event.seed}
+            return replace(_attempt(job, **kept, **more), phase=Phase.DELIVERED)
         case Verified():
             return replace(_attempt(job, outcome=Outcome.VERIFIED), phase=Phase.VERIFIED, verify_ms=event.verify_ms)
         case Paying():

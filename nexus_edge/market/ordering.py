@@ -34,9 +34,20 @@ class Checks(Protocol):
         """A fresh commitment to an input, and what a worker needs to open it in one proof. Raises `BadInput`."""
 
     async def verify(
-        self, model: ModelDigest, params: str, inc: Digest, result: Result, notice: ProofNotice, output: bytes, proof: bytes
+        self,
+        model: ModelDigest,
+        params: str,
+        inc: Digest,
+        result: Result,
+        notice: ProofNotice,
+        output: bytes,
+        proof: bytes,
+        seed: bytes | None,
     ) -> None:
-        """Raise `ProofRejected` unless the proof shows this output of this model on this input for this lease."""
+        """Raise `ProofRejected` unless the proof shows this output of this model on this input for this lease.
+
+        `seed` opens a committed output; `OpeningError` says that it is missing.
+        """
 
 
 @dataclass

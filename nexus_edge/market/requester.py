@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import structlog
 
-from nexus_edge.errors import LedgerError, PeerError, ProofRejected
+from nexus_edge.errors import LedgerError, OpeningError, PeerError, ProofRejected
 from nexus_edge.identity import NodeKey, short_id
 from nexus_edge.ledger import BlobStore, Ledger, SpendLimit, Transaction, Unsynchronised
 from nexus_edge.market import jobs
@@ -267,7 +267,7 @@ class Requester:
             await self._give_up(job, Outcome.INVALID, bad.why)
             return
         output, kept = await self.blobs.put(answer.output), await self.blobs.put(proof)
-        event = jobs.Delivered(now_ms(), result.id, output, notice.id, kept, result.object.run_ms, notice.object.prove_ms)
+        event = jobs.Delivered(now_ms(), result.id, output, notice.id, kept, result.object.run_ms, notice.object.prove_ms, answer.seed)
         await self.jobs.record(job.id, event, partial(_keep, result, notice))
 
     async def _verify(self, job: Job) -> None:
@@ -281,8 +281,8 @@ class Requester:
             return
         started = time.monotonic()
         try:
-            await self._checks.verify(job.model, job.params, job.inc, result, notice, output, proof)
-        except ProofRejected as refused:
+            await self._checks.verify(job.model, job.params, job.inc, result, notice, output, proof, attempt.seed)
+        except (ProofRejected, OpeningError) as refused:
             await self._refuse(job, str(refused))
             return
         took = time.monotonic()

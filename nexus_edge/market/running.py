@@ -12,9 +12,9 @@ from nexus_edge.ledger import Transaction
 from nexus_edge.market import leases
 from nexus_edge.market.leases import LeaseState, State
 from nexus_edge.market.quoting import now_ms
-from nexus_edge.market.worker import Worker
+from nexus_edge.market.worker import BEFORE_PROVING, Worker, output_seed
 from nexus_edge.types import Bytes, Digest, ModelDigest
-from nexus_edge.wire.digests import blob_digest, output_digest, statement_digest
+from nexus_edge.wire.digests import output_digest, statement_digest
 from nexus_edge.wire.limits import INPUT, KIB
 from nexus_edge.wire.messages import InputUpload, decode_message
 from nexus_edge.wire.objects import Lease, OutputMode, ProofNotice, Result
@@ -139,7 +139,7 @@ class Runner:
         if stored is None:
             raise NexusEdgeError("the input is lost", "its file is gone or damaged")
         upload = decode_message(InputUpload, stored, INPUT + 64 * KIB)
-        seed = worker.key.secret("output commitment", lease.id, blob_digest(upload.data))
+        seed = output_seed(worker.key, lease.id, order.inc)
         asked = Order(
             lease.model, order.params, lease.id, upload, order.inc, order.outm == OutputMode.COMMITTED, seed
         )  # fmt: skip
@@ -157,7 +157,7 @@ class Runner:
         """From the prover's own callback: a beat is work that was done, never a timer."""
         work = self._worker.work[lease]
         if phase != work.phase:
-            work.step("executing" if phase == "execute" else "proving", phase)
+            work.step("executing" if phase in BEFORE_PROVING else "proving", phase)
         work.phase, work.done_ppm, work.beat = phase, ppm, work.beat + 1
         self._worker.moved.set()
 

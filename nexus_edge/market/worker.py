@@ -35,6 +35,8 @@ from nexus_edge.wire.signing import Signed, sign
 
 RULES: Final = Rules[LeaseState]("lease", leases.EVENTS, leases.begin, leases.apply)
 
+BEFORE_PROVING: Final = ("load", "execute")
+"""Phases of a child before it proves."""
 INPUT_GRACE_S: Final = 30.0
 """How long an input may take beyond its size over the slowest line that is served."""
 
@@ -209,7 +211,7 @@ class Worker:
         steps = () if work is None else tuple(step for step in work.steps if step.n > after)[:EVENTS_PER_POLL]
         running = work is not None and state.state is State.QUEUED and work.phase
         return LeaseStatus(
-            state=(State.EXECUTING if work.phase == "execute" else State.PROVING).value
+            state=(State.EXECUTING if work.phase in BEFORE_PROVING else State.PROVING).value
             if work is not None and running
             else state.state.value,
             phase="" if work is None else work.phase,
@@ -231,7 +233,9 @@ class Worker:
         if output is None:
             raise Refusal(Code.LEASE_ENDED, f"results are kept for {RESULT_KEPT_MS // 3_600_000} hours")
         result, notice = await self._kept(state.result), await self._kept(state.notice)
-        return ResultAnswer(result.to_bytes(), output, notice.to_bytes())
+        order = (await self._kept(lease)).of(Lease).object
+        seed = output_seed(self.key, lease, order.inc) if order.outm == OutputMode.COMMITTED else None
+        return ResultAnswer(result.to_bytes(), output, notice.to_bytes(), seed)
 
     async def get_object(self, caller: Caller, digest: Digest, start: int, length: int) -> ObjectPart:
         """`GET /1/objects/{h}`: the proofs of the caller's own leases."""
@@ -316,6 +320,11 @@ class Worker:
 
     async def _kept(self, digest: Digest) -> Signed[Any]:
         return await self.ledger.read(lambda reader: reader.object(digest))
+
+
+def output_seed(key: NodeKey, lease: Digest, inc: Digest) -> bytes:
+    """Of the commitment to a lease's output: nobody else can derive it, and running the job again gives the same. The input decides the output."""
+    return key.secret("output commitment", lease, inc)
 
 
 def _ended(lease: LeaseState) -> Refusal:

@@ -161,11 +161,22 @@ class Workshop:
         return await asyncio.to_thread(commit)
 
     async def verify(
-        self, model: ModelDigest, params: str, inc: Digest, result: Result, notice: ProofNotice, output: bytes, proof: bytes
+        self,
+        model: ModelDigest,
+        params: str,
+        inc: Digest,
+        result: Result,
+        notice: ProofNotice,
+        output: bytes,
+        proof: bytes,
+        seed: bytes | None,
     ) -> None:
-        """Raise `ProofRejected` unless the proof shows this output of this model on this input for this lease, in clear."""
+        """Raise `ProofRejected` unless the proof shows this output of this model on this input for this lease."""
         key = await self.key(model)
-        await asyncio.to_thread(verify_answer, key, model, params, Context(result.lease), inc, output, proof, statement=notice.stmt)
+        commitment = None if seed is None else result.outc
+        await asyncio.to_thread(
+            verify_answer, key, model, params, Context(result.lease), inc, output, proof, statement=notice.stmt, outc=commitment, output_seed=seed
+        )  # fmt: skip
 
     async def manifest(self, model: ModelDigest) -> Manifest:
         """What a model consists of, for a worker that lacks it."""

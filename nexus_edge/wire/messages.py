@@ -137,11 +137,12 @@ class InputUpload:
 
 @dataclass(frozen=True)
 class ResultAnswer:
-    """Signed result, output bytes, and the signed proof notice once there is a proof."""
+    """Signed result, output bytes, the signed proof notice once there is a proof, and the seed of the output's commitment if it is committed."""
 
     result: Annotated[bytes, Octets(Result.limit, "signed result", exact=False)]
     output: Annotated[bytes, Octets(OUTPUT, exact=False)]
     proof: Annotated[bytes | None, Maybe(Octets(1024, "signed proof", exact=False))]
+    seed: Annotated[bytes | None, Maybe(Octets(32))]
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ class Handlers:
 
     async def result(self, caller: Caller, _: Digest) -> ResultAnswer:
         self.seen.append(caller)
-        return ResultAnswer(b"", bytes(OUTPUT), None)
+        return ResultAnswer(b"", bytes(OUTPUT), None, None)
 
     async def get_object(self, _: Caller, digest: Digest, start: int, length: int) -> ObjectPart:
         self.seen.append((digest, start, length))

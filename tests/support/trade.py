@@ -78,6 +78,7 @@ class Local:
         notice: ProofNotice,  # noqa: ARG002
         output: bytes,
         proof: bytes,
+        seed: bytes | None,  # noqa: ARG002
     ) -> None:
         found = Proof.from_bytes(proof)
         verify(KEY.verifying_key, found, context=Context(result.lease))
