@@ -9,8 +9,9 @@ import os
 from datetime import datetime
 from typing import Any, Final
 
+from nexus_edge.commands.asking import settings_of
 from nexus_edge.commands.result import Result, Stopwatch
-from nexus_edge.config import Settings, load
+from nexus_edge.config import Settings
 from nexus_edge.config.quantities import CREDITS, parse
 from nexus_edge.errors import UsageError
 from nexus_edge.identity import NodeKey, format_node_id, load_node_key, parse_node_id, short_id
@@ -150,8 +151,7 @@ async def _grant_by_agent(settings: Settings, peer: NodeId, amount: MicroCredits
 
 
 def _settings(arguments: argparse.Namespace) -> Settings:
-    flags = {} if arguments.state is None else {"node.state": ("--state", str(arguments.state.absolute()))}
-    return load(file=arguments.config, flags=flags).settings
+    return settings_of(arguments).settings
 
 
 def _key(arguments: argparse.Namespace) -> NodeKey:

@@ -5,25 +5,39 @@ import contextlib
 import errno
 import os
 import secrets
+import threading
 from pathlib import Path
+from typing import Final
 
 from nexus_edge.errors import LedgerError
 from nexus_edge.ledger.errors import DiskFull
-from nexus_edge.types import Digest
+from nexus_edge.types import Bytes, Digest
 from nexus_edge.wire.digests import blob_digest
+
+LIMIT: Final = Bytes(16 << 30)
+"""Content held at one time: some hundreds of the largest jobs. Who keeps a book of them drops what is no longer needed."""
 
 
 class BlobStore:
     """A folder of files named by the digest of what is in them. Mode 0600: inputs and outputs are nobody else's business."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, limit: Bytes = LIMIT) -> None:
         self._folder = folder
+        self._limit = limit
+        self._lock = threading.Lock()
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         for rest in folder.glob("*.part"):
             rest.unlink(missing_ok=True)
+        self._sizes = {file.name: file.stat().st_size for file in folder.iterdir()}
+        self._held = sum(self._sizes.values())
+
+    @property
+    def held(self) -> Bytes:
+        """All content together."""
+        return Bytes(self._held)
 
     async def put(self, content: bytes) -> Digest:
-        """Keep it. Raises `DiskFull` and `LedgerError`."""
+        """Keep it. Raises `DiskFull`, also beyond the limit, and `LedgerError`."""
         return await asyncio.to_thread(self._put, content)
 
     async def get(self, digest: Digest) -> bytes | None:
@@ -40,7 +54,7 @@ class BlobStore:
 
     async def drop(self, digest: Digest) -> None:
         """Forget it."""
-        await asyncio.to_thread(self._path(digest).unlink, missing_ok=True)
+        await asyncio.to_thread(self._drop, digest)
 
     def _size(self, digest: Digest) -> int | None:
         try:
@@ -56,6 +70,23 @@ class BlobStore:
         path = self._path(digest)
         if self._get(digest) is not None:
             return digest
+        with self._lock:  # room is taken before it is filled, or many at once would pass the limit
+            if self._held + len(content) > self._limit:
+                raise DiskFull(
+                    "a file cannot be written",
+                    f"{self._held} bytes are held, {len(content)} more pass the limit of {self._limit}",
+                    "drop some",
+                )
+            self._held += len(content)
+        try:
+            self._free(self._write(path, content))
+        except BaseException:
+            self._free(len(content))
+            raise
+        return digest
+
+    def _write(self, path: Path, content: bytes) -> int:
+        """How many bytes it replaced: the same, or a damaged file."""
         part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
         try:
             part.touch(mode=0o600, exist_ok=False)
@@ -63,7 +94,10 @@ class BlobStore:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            part.replace(path)
+            with self._lock:
+                part.replace(path)
+                replaced = self._sizes.get(path.name, 0)
+                self._sizes[path.name] = len(content)
             self._sync()
         except OSError as failed:
             with contextlib.suppress(OSError):
@@ -71,7 +105,17 @@ class BlobStore:
             if failed.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise DiskFull("a file cannot be written", str(failed), "make space: it goes on by itself") from failed
             raise LedgerError("a file cannot be written", str(failed)) from failed
-        return digest
+        return replaced
+
+    def _drop(self, digest: Digest) -> None:
+        path = self._path(digest)
+        with self._lock:
+            path.unlink(missing_ok=True)
+            self._held -= self._sizes.pop(path.name, 0)
+
+    def _free(self, size: int) -> None:
+        with self._lock:
+            self._held -= size
 
     def _get(self, digest: Digest) -> bytes | None:
         try:

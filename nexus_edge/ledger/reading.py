@@ -272,9 +272,11 @@ class Reader:
         return [self.object(Digest(row[0])).of(Entry) for row in rows.fetchall()]
 
     def debts(self) -> list[NodeId]:
-        """Creditors with entries that they have not acknowledged."""
+        """Whom we have to post to: creditors that are not known to hold an entry of ours, and those whose book has to be compared."""
         rows = self._connection.execute(
-            "SELECT DISTINCT creditor FROM entries WHERE debtor = ? AND abandoned = 0 AND held <> 1", (self._own,)
+            "SELECT creditor FROM entries WHERE debtor = ? AND abandoned = 0 AND held <> 1 "
+            "UNION SELECT peer FROM accounts WHERE unsynchronised = 1",
+            (self._own,),
         )
         return [NodeId(row[0]) for row in rows]
 

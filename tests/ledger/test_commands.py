@@ -48,7 +48,7 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def arguments(state: Path, **more: Any) -> Namespace:
-    return Namespace(state=state, config=None, **more)
+    return Namespace(flags={"node.state": ("--state", str(state))}, set=[], config=None, **more)
 
 
 def test_list(state: Path) -> None:
