@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import importlib.metadata
 import signal
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -29,6 +30,7 @@ from nexus_edge.market.quoting import Offer
 from nexus_edge.market.requester import Requester
 from nexus_edge.market.running import Runner
 from nexus_edge.market.serving import Serving
+from nexus_edge.market.settling import Till
 from nexus_edge.market.worker import Worker
 from nexus_edge.market.workshop import Workshop
 from nexus_edge.transport import Answering, PeerClient, PeerConnection, PeerServer
@@ -40,6 +42,9 @@ from nexus_edge.wire.objects import DeviceClaim, ExecutorClaim, Mode, ModelClaim
 MODELS_LIMIT: Final = Bytes(8 << 30)
 NO_LIMIT: Final = Bytes(0)
 KEYS_LIMIT: Final = Bytes(256 << 20)
+UPKEEP_S: Final = 5.0
+SUSPENDED_S: Final = 1.0
+"""A suspend that is shorter is none."""
 MAX_PRICE: Final = MicroCredits(1_000_000)
 SEMANTICS: Final = ("tflm", "tflite-2.14", "litert-2.3-ref")
 
@@ -175,13 +180,13 @@ class Agent:
 
         self.worker = Worker(self.key, self.ledger, self.blobs, self.workshop, self.offer)
         self.worker.draining = not self.options.serve
-        self.requester = Requester(
-            self.key, self.ledger, self.blobs, self.workshop, self, Buyer(self, self.workshop, self.options.time_value)
-        )
+        till = Till(self.ledger, self.worker.leases)
+        buyer = Buyer(self, self.workshop, self.options.time_value)
+        self.requester = Requester(self.key, self.ledger, self.blobs, self.workshop, self, buyer, till)
         await self.worker.load()
         self._run(stack, "runner", Runner(self.worker, self.workshop).run())
         self.presence = Presence(self.key, self.directory, self.describe)
-        serving = Serving(self.worker, self.presence, self.workshop, self._is_excluded)
+        serving = Serving(self.worker, till, self.presence, self.workshop, self._is_excluded)
         self.server = PeerServer(self.key, Answering(serving, self.probing))
         await self.server.start(self.options.host, self.options.port)
         stack.push_async_callback(self.server.close)
@@ -192,6 +197,7 @@ class Agent:
             self.mdns = Mdns(self.directory, self.server.port, host=self.options.host)
             self._run(stack, "mdns", self.mdns.run())
         self._run(stack, "payments", self._wake_payments())
+        self._run(stack, "upkeep", self._upkeep())
         await self.requester.load()
         stack.push_async_callback(self.requester.close)
         self.administration = Administration(
@@ -223,6 +229,20 @@ class Agent:
                     peer = self.directory.get(creditor)
                     if creditor in changed and peer is not None and peer.state is State.UP:
                         self.requester.payer.wake(creditor)
+
+    async def _upkeep(self) -> None:
+        """What the clock asks for: new chains after a suspend, when this machine may have been copied or set back, and write-offs."""
+        asleep = _asleep_s()
+        while True:
+            await asyncio.sleep(UPKEEP_S)
+            now_asleep = _asleep_s()
+            if now_asleep - asleep > SUSPENDED_S:
+                log.info("the machine was suspended", seconds=round(now_asleep - asleep))
+                await self.ledger.begin_chains()
+                self.directory.stir()
+            asleep = now_asleep
+            for peer, amount in (await self.ledger.transact("write-off", lambda transaction: transaction.write_off_overflow())).items():
+                log.warning("written off: the owner's gift", peer=short_id(peer), amount=amount)
 
     # What the market asks of the other parts
 
@@ -330,6 +350,11 @@ def shared(found: Sequence[Device], children: int) -> list[Device]:
     return [
         replace(device, id=f"{device.id}.{number}", cores=max(1, device.cores // places.count(device))) for number, device in enumerate(places)
     ]  # fmt: skip
+
+
+def _asleep_s() -> float:
+    """How long the machine has been suspended since it started."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - time.monotonic() if hasattr(time, "CLOCK_BOOTTIME") else 0.0
 
 
 def _report(name: str, ended: "asyncio.Future[None]") -> None:

@@ -38,7 +38,7 @@ from nexus_edge.discovery import Peer, PeerDirectory
 from nexus_edge.errors import IdentityError, JobFailed, UsageError
 from nexus_edge.identity import NodeKey, format_node_id, parse_node_id, short_id
 from nexus_edge.ledger import Book, Ledger
-from nexus_edge.market.jobs import Outcome, Phase
+from nexus_edge.market.jobs import Outcome
 from nexus_edge.market.leases import State
 from nexus_edge.market.ordering import Order
 from nexus_edge.market.quoting import now_ms
@@ -138,7 +138,7 @@ class Administration:
     async def output(self, job: str) -> bytes:
         """The verified answer of a job of ours, as a file."""
         found = self.requester.jobs.get(bytes.fromhex(self._find(job).id))
-        if found is None or found.phase not in (Phase.VERIFIED, Phase.PAYING, Phase.SETTLED) or found.attempt.output is None:
+        if found is None or found.phase not in shown.ANSWERED or found.attempt.output is None:
             raise JobFailed("there is no answer", "the job is not one that was verified here")
         content = await self.requester.blobs.get(found.attempt.output)
         if content is None:
@@ -334,7 +334,7 @@ class Administration:
         midnight = UnixMs(int(datetime.now().astimezone().replace(hour=0, minute=0, second=0, microsecond=0).timestamp() * 1000))
         earned, spent = await self.books.read(lambda reader: reader.sums_since(midnight))
         ours = [job for job in self.requester.jobs if (job.ended or job.at) >= midnight]
-        verified = [job for job in ours if job.phase in (Phase.VERIFIED, Phase.PAYING, Phase.SETTLED)]
+        verified = [job for job in ours if job.phase in shown.ANSWERED]
         leases = [lease for lease in self.worker.leases if lease.result is not None and lease.at >= midnight]
         reruns = [self.library.forecast(job.model).run_us / 1000 for job in verified if self.library.get(job.model) is not None]
         return Today(

@@ -41,10 +41,12 @@ _OF_PHASE: Final[Mapping[Phase, JobState]] = {
     Phase.VERIFIED: "verified",
     Phase.PAYING: "verified",
     Phase.SETTLED: "verified",
+    Phase.DISPUTED: "verified",
     Phase.FAILED: "failed",
     Phase.CANCELLING: "cancelled",
     Phase.CANCELLED: "cancelled",
 }
+ANSWERED: Final = (Phase.VERIFIED, Phase.PAYING, Phase.SETTLED, Phase.DISPUTED)
 _OF_STATE: Final[Mapping[State, JobState]] = {
     State.LEASED: "waiting",
     State.QUEUED: "waiting",
@@ -113,11 +115,11 @@ def job_of_ours(job: Job, live: Live | None, short: str, model: str, names: Name
         price_ucr=None if attempt is None else attempt.price,
         run_ms=None if attempt is None or attempt.result is None else float(attempt.run_ms),
         prove_ms=None if attempt is None or attempt.proof is None else float(attempt.prove_ms),
-        verify_ms=float(job.verify_ms) if job.phase in (Phase.VERIFIED, Phase.PAYING, Phase.SETTLED) else None,
+        verify_ms=float(job.verify_ms) if job.phase in ANSWERED else None,
         proof=None if attempt is None or attempt.proof is None else attempt.proof.hex(),
         entry=None if job.entry is None else job.entry.hex(),
         settled=job.phase is Phase.SETTLED,
-        answered=job.phase in (Phase.VERIFIED, Phase.PAYING, Phase.SETTLED),
+        answered=job.phase in ANSWERED,
         reason=job.reason or (last_reason if not job.phase.is_final and job.phase is Phase.NEW else ""),
         reasons=job.rejected or tuple(f"{short_id(one.worker)} {one.why.value}: {one.text}" for one in (live.rejected if live else ())),
         timeline=()

@@ -29,6 +29,7 @@ class Phase(StrEnum):
     VERIFIED = "verified"
     PAYING = "paying"
     SETTLED = "settled"
+    DISPUTED = "disputed"
     FAILED = "failed"
     CANCELLING = "cancelling"
     CANCELLED = "cancelled"
@@ -36,7 +37,7 @@ class Phase(StrEnum):
     @property
     def is_final(self) -> bool:
         """Whether nothing more happens."""
-        return self in (Phase.SETTLED, Phase.FAILED, Phase.CANCELLED)
+        return self in (Phase.SETTLED, Phase.DISPUTED, Phase.FAILED, Phase.CANCELLED)
 
 
 class Outcome(StrEnum):
@@ -219,6 +220,15 @@ class Settled(Event):
 
 
 @dataclass(frozen=True)
+class Disputed(Event):
+    """The worker says that nothing is owed, or not this: it is not signed again, and shown."""
+
+    kind = "disputed"
+
+    reason: str
+
+
+@dataclass(frozen=True)
 class CancelWanted(Event):
     """The user does not want it any more."""
 
@@ -260,6 +270,7 @@ EVENTS: Final[dict[str, type[Event]]] = {
         Verified,
         Paying,
         Settled,
+        Disputed,
         CancelWanted,
         CancelTooLate,
         Cancelled,
@@ -276,6 +287,7 @@ _AFTER: Final[dict[type[Event], tuple[Phase, ...]]] = {
     Verified: (Phase.DELIVERED,),
     Paying: (Phase.VERIFIED, Phase.CANCELLING),
     Settled: (Phase.PAYING,),
+    Disputed: (Phase.PAYING,),
     CancelWanted: (Phase.NEW, Phase.OFFERED, Phase.ACCEPTED),
     CancelTooLate: (Phase.CANCELLING,),
     Cancelled: (Phase.CANCELLING,),
@@ -318,6 +330,8 @@ def apply(event: Event, job: Job) -> Job:
             return replace(job, phase=phase, entry=event.entry, paid=event.amount)
         case Settled():
             return replace(job, phase=Phase.SETTLED, ended=event.at)
+        case Disputed():
+            return replace(job, phase=Phase.DISPUTED, ended=event.at, reason=event.reason)
         case CancelWanted():
             return replace(job, phase=Phase.CANCELLING)
         case CancelTooLate():

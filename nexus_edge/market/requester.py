@@ -20,7 +20,7 @@ from nexus_edge.market.machines import AnyEvent, Machines, Rules, nothing
 from nexus_edge.market.ordering import Checks, Live, Order
 from nexus_edge.market.placement import Candidate, summary
 from nexus_edge.market.quoting import now_ms
-from nexus_edge.market.settling import Payer
+from nexus_edge.market.settling import Payer, Till
 from nexus_edge.market.workers import Workers
 from nexus_edge.transport import PeerConnection
 from nexus_edge.types import Digest, JobId, MicroCredits, NodeId
@@ -51,12 +51,12 @@ log = structlog.get_logger("market")
 class Requester:
     """Our jobs at others."""
 
-    def __init__(self, key: NodeKey, ledger: Ledger, blobs: BlobStore, checks: Checks, peers: Peers, buyer: Buyer) -> None:
+    def __init__(self, key: NodeKey, ledger: Ledger, blobs: BlobStore, checks: Checks, peers: Peers, buyer: Buyer, till: Till) -> None:
         self.key = key
         self.ledger = ledger
         self.blobs = blobs
         self.jobs = Machines(ledger, RULES)
-        self.payer = Payer(ledger, self.jobs, peers)
+        self.payer = Payer(ledger, self.jobs, peers, till)
         self.live: dict[JobId, Live] = {}
         self.workers = Workers(self.jobs)
         self._checks = checks

@@ -50,9 +50,11 @@ class Uploads(Protocol):
 class Serving:
     """Hands each request to the part that it is for."""
 
-    def __init__(self, worker: Worker, presence: Presence, uploads: Uploads, excluded: Callable[[NodeId], Awaitable[bool]]) -> None:
+    def __init__(
+        self, worker: Worker, till: Till, presence: Presence, uploads: Uploads, excluded: Callable[[NodeId], Awaitable[bool]]
+    ) -> None:
         self._worker = worker
-        self._till = Till(worker.ledger, worker.leases)
+        self._till = till
         self._presence = presence
         self._uploads = uploads
         self._excluded = excluded

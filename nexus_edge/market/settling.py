@@ -27,6 +27,8 @@ from nexus_edge.wire.signing import Signed, read_signed
 FIRST_WAIT_S: Final = 0.5
 LAST_WAIT_S: Final = 60.0
 """Between tries to pay a peer that does not answer: it may be gone for long, and comes back some day."""
+QUARRELS: Final = (Code.GAP, Code.REGRESS, Code.PAID, Code.BAD_OBJECT, Code.CONFLICT)
+"""Refusals that are about an entry; others are about the moment."""
 
 log = structlog.get_logger("market")
 
@@ -40,7 +42,7 @@ class Till:
 
     async def entries(self, caller: Caller, entries: tuple[Signed[Entry], ...]) -> EntriesAnswer:
         """`POST /1/entries`: takes them in order, and stops at the first that does not fit."""
-        acks = [await self._take(caller, entry) for entry in entries]
+        acks = [await self.take(caller.peer, entry) for entry in entries]
         last = await self._ledger.read(lambda reader: reader.last_entry(caller.peer, reader.own))
         return EntriesAnswer(tuple(ack.to_bytes() for ack in acks), None if last is None else last.to_bytes())
 
@@ -50,27 +52,28 @@ class Till:
         book = await self._ledger.read(lambda reader: reader.book(caller.peer))
         return AccountAnswer(tuple(entry.to_bytes() for entry in found), book.locked, book.written_off)
 
-    async def _take(self, caller: Caller, entry: Signed[Entry]) -> Signed[Ack]:
+    async def take(self, debtor: NodeId, entry: Signed[Entry]) -> Signed[Ack]:
+        """Take one entry, and with it settle the lease that it pays. Raises a refusal with the last entry that we hold."""
         try:
-            lease = self._paid_by(caller, entry)
+            lease = self._paid_by(debtor, entry)
             if lease is None:
-                ack, _ = await self._ledger.transact("take", partial(_take, entry))
-                return ack
+                return await self._ledger.transact("take", partial(_take, entry))
             async with self._leases.lock(lease.id):
                 if self._leases[lease.id].entry is not None:
-                    ack, _ = await self._ledger.transact("take", partial(_take, entry))
-                    return ack
-                ack, _ = await self._leases.record(lease.id, leases.Settled(now_ms(), entry.id), partial(_take, entry))
-                return ack
+                    return await self._ledger.transact("take", partial(_take, entry))
+                return await self._leases.record(lease.id, leases.Settled(now_ms(), entry.id), partial(_take, entry))
         except EntryRefused as refused:
+            if refused.code is Code.CONFLICT:
+                log.warning("a peer signed two entries under one number", peer=short_id(debtor))
+                await self._ledger.transact("contradicted", partial(_contradicted, entry))
             raise Refusal(refused.code, refused.why, last=refused.last) from None
 
-    def _paid_by(self, caller: Caller, entry: Signed[Entry]) -> LeaseState | None:
+    def _paid_by(self, debtor: NodeId, entry: Signed[Entry]) -> LeaseState | None:
         """The lease that waits for this entry."""
         ref = entry.object.ref
         for lease in self._leases:
             is_owed = lease.entry is None and (lease.result == ref if lease.state is State.UNPAID else lease.owed and lease.id == ref)
-            if is_owed and lease.requester == caller.peer:
+            if is_owed and lease.requester == debtor:
                 return lease
         return None
 
@@ -85,15 +88,16 @@ class Connections(Protocol):
 class Payer:
     """The debtor's side: one task for each creditor, while something is unacknowledged."""
 
-    def __init__(self, ledger: Ledger, open_jobs: Machines[Job], peers: Connections) -> None:
+    def __init__(self, ledger: Ledger, open_jobs: Machines[Job], peers: Connections, till: Till) -> None:
         self._ledger = ledger
         self._jobs = open_jobs
+        self._till = till
         self._peers = peers
         self._tasks: dict[NodeId, asyncio.Task[None]] = {}
         self._woken: dict[NodeId, asyncio.Event] = {}
 
     async def load(self) -> None:
-        """Go on paying what a former process signed."""
+        """Go on paying what a former process signed, and compare the books that a restore left behind."""
         for creditor in await self._ledger.read(lambda reader: reader.debts()):
             self.wake(creditor)
 
@@ -115,19 +119,24 @@ class Payer:
         with structlog.contextvars.bound_contextvars(peer=short_id(creditor)):
             while True:
                 woken.clear()
-                if not await self._ledger.read(lambda reader: reader.unacknowledged(creditor)):
-                    return
                 try:
+                    if await self._is_square(creditor):
+                        return
                     if await self._post(creditor):
                         wait = FIRST_WAIT_S
                         continue
-                except (PeerError, LedgerError, BadObject) as failed:
+                except (PeerError, LedgerError, BadObject, Refusal) as failed:
                     log.info("not paid yet", reason=str(failed), again_s=wait)
                 try:
                     async with asyncio.timeout(wait):
                         await woken.wait()
                 except TimeoutError:
                     wait = min(LAST_WAIT_S, 2 * wait)
+
+    async def _is_square(self, creditor: NodeId) -> bool:
+        """Whether there is nothing to post, and no book to compare."""
+        pending = await self._ledger.read(lambda reader: reader.unacknowledged(creditor))
+        return not pending and not (await self._ledger.read(lambda reader: reader.book(creditor))).unsynchronised
 
     async def _post(self, creditor: NodeId) -> bool:
         """Post once; whether something came of it. After a refusal the first entry goes alone, so that it is known which one is meant."""
@@ -137,14 +146,36 @@ class Payer:
         pending = (await self._ledger.read(lambda reader: reader.unacknowledged(creditor)))[:ENTRIES_PER_POST]
         try:
             answer = await connection.entries(tuple(pending))
-        except Refusal:
+        except Refusal as refusal:
+            if len(pending) < 2 or refusal.code not in QUARRELS:
+                return await self._refused(creditor, pending, refusal)
             try:
                 answer = await connection.entries((pending[0],))
-            except Refusal as refusal:
-                return await self._refused(creditor, pending[0], refusal)
+            except Refusal as alone:
+                return await self._refused(creditor, pending, alone)
         for data in answer.acks:
             await self._acknowledged(creditor, read_signed(data, Ack), pending)
-        return bool(answer.acks)
+        last = None if answer.last is None else read_signed(answer.last, Entry)
+        await self._ledger.transact("informed", partial(_informed, creditor, last))
+        if not pending:
+            await self._collect(creditor, connection)
+        return True
+
+    async def _collect(self, peer: NodeId, connection: PeerConnection) -> None:
+        """After a restore: take what the peer signed for us since, then the book is compared."""
+        while True:
+            last = await self._ledger.read(lambda reader: reader.last_entry(peer, reader.own))
+            chain, seq = (bytes(8), 0) if last is None else (last.object.chain, last.object.seq)
+            answer = await connection.account(chain, seq)
+            for data in answer.entries:
+                entry = read_signed(data, Entry)
+                if entry.issuer != peer:
+                    raise BadObject("the peer shows entries of another")
+                await self._till.take(peer, entry)
+            if not answer.entries:
+                break
+        await self._ledger.transact("synchronised", partial(_synchronised, peer))
+        log.info("books are compared", peer=short_id(peer))
 
     async def _acknowledged(self, creditor: NodeId, ack: Signed[Ack], posted: list[Signed[Entry]]) -> None:
         ref = next((entry.object.ref for entry in posted if entry.id == ack.object.entry), None)
@@ -152,30 +183,43 @@ class Payer:
             raise BadObject("the peer acknowledges what we did not post")
         await self._settle(ref, partial(_acknowledge, ack))
 
-    async def _refused(self, creditor: NodeId, entry: Signed[Entry], refusal: Refusal) -> bool:
-        if refusal.code not in (Code.GAP, Code.REGRESS, Code.PAID):
-            log.warning("an entry is refused", reason=refusal.text, code=refusal.code.value)
-            return False
+    async def _refused(self, creditor: NodeId, posted: list[Signed[Entry]], refusal: Refusal) -> bool:
+        if refusal.code not in QUARRELS or not posted:
+            raise refusal
         log.info("books are compared", reason=refusal.text, code=refusal.code.value)
-        refused = partial(_come_to_terms, creditor, entry, refusal)
-        if refusal.code is Code.PAID:
-            await self._settle(entry.object.ref, refused)
-        else:
+        refused = partial(_come_to_terms, creditor, posted[0], refusal)
+        if refusal.code in (Code.GAP, Code.REGRESS):
             await self._ledger.transact("refused", refused)
+        else:
+            await self._settle(posted[0].object.ref, refused, disputed="" if refusal.code is Code.PAID else refusal.text)
         return True
 
-    async def _settle(self, ref: Digest, work: Callable[[Transaction], object]) -> None:
-        """Write what the creditor said, and with it that the job is settled which it is about."""
+    async def _settle(self, ref: Digest, work: Callable[[Transaction], object], *, disputed: str = "") -> None:
+        """Write what the creditor said, and with it that the job is settled which it is about, or that its payment is disputed."""
         job = next((one for one in self._jobs if one.phase is Phase.PAYING and one.attempt.result == ref), None)
         if job is None:
             await self._ledger.transact("acknowledged", work)
             return
-        await self._jobs.record(job.id, jobs.Settled(now_ms()), work)
-        log.info("settled", job=job.id.hex()[:8], paid=job.paid)
+        event = jobs.Disputed(now_ms(), disputed[:200]) if disputed else jobs.Settled(now_ms())
+        await self._jobs.record(job.id, event, work)
+        log.info(event.kind, job=job.id.hex()[:8], paid=job.paid)
 
 
-def _take(entry: Signed[Entry], transaction: Transaction) -> tuple[Signed[Ack], Digest | None]:
-    return transaction.take(entry)
+def _take(entry: Signed[Entry], transaction: Transaction) -> Signed[Ack]:
+    ack, _ = transaction.take(entry)
+    return ack
+
+
+def _contradicted(entry: Signed[Entry], transaction: Transaction) -> None:
+    transaction.contradicted(entry)
+
+
+def _informed(creditor: NodeId, last: Signed[Entry] | None, transaction: Transaction) -> None:
+    transaction.informed(creditor, last)
+
+
+def _synchronised(peer: NodeId, transaction: Transaction) -> None:
+    transaction.synchronised(peer)
 
 
 def _acknowledge(ack: Signed[Ack], transaction: Transaction) -> Digest | None:

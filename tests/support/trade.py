@@ -17,6 +17,7 @@ from nexus_edge.market.quoting import Forecast, Offer
 from nexus_edge.market.requester import Requester
 from nexus_edge.market.running import Answer, Order, Runner
 from nexus_edge.market.serving import Serving
+from nexus_edge.market.settling import Till
 from nexus_edge.market.worker import Worker
 from nexus_edge.proofs import HeldOpening, Model, Opening, Proof, _native, commit_model, commit_tensor, compare, prove, verify
 from nexus_edge.proofs.opening import commitment_of
@@ -147,10 +148,11 @@ class Trader:
         self.blobs = BlobStore(self.folder / "blobs")
         self.client = PeerClient(self.key)
         self.worker = Worker(self.key, self.ledger, self.blobs, self.local, self._offer)
-        self.requester = Requester(self.key, self.ledger, self.blobs, self.local, self, Buyer(self, self))  # type: ignore[arg-type]
+        till = Till(self.ledger, self.worker.leases)
+        self.requester = Requester(self.key, self.ledger, self.blobs, self.local, self, Buyer(self, self), till)  # type: ignore[arg-type]
         await self.worker.load()
         self.running = asyncio.create_task(Runner(self.worker, self.local).run())
-        serving = Serving(self.worker, Presence(self.key), self, self._excluded)  # type: ignore[arg-type]
+        serving = Serving(self.worker, till, Presence(self.key), self, self._excluded)  # type: ignore[arg-type]
         self.server = PeerServer(self.key, Answering(serving, self.client))
         await self.server.start("127.0.0.1", port)
         await self.requester.load()
