@@ -27,6 +27,8 @@ from nexus_edge.wire.signing import Signed, read_signed
 FIRST_WAIT_S: Final = 0.5
 LAST_WAIT_S: Final = 60.0
 """Between tries to pay a peer that does not answer: it may be gone for long, and comes back some day."""
+COLLECTIONS: Final = 64
+"""Answers with entries that are asked for at one time: some four thousand entries, and no peer can keep us asking."""
 QUARRELS: Final = (Code.GAP, Code.REGRESS, Code.PAID, Code.BAD_OBJECT, Code.CONFLICT)
 """Refusals that are about an entry; others are about the moment."""
 
@@ -157,13 +159,13 @@ class Payer:
             await self._acknowledged(creditor, read_signed(data, Ack), pending)
         last = None if answer.last is None else read_signed(answer.last, Entry)
         await self._ledger.transact("informed", partial(_informed, creditor, last))
-        if not pending:
+        if not pending and not await self._ledger.read(lambda reader: reader.unacknowledged(creditor)):
             await self._collect(creditor, connection)
         return True
 
     async def _collect(self, peer: NodeId, connection: PeerConnection) -> None:
         """After a restore: take what the peer signed for us since, then the book is compared."""
-        while True:
+        for _ in range(COLLECTIONS):
             last = await self._ledger.read(lambda reader: reader.last_entry(peer, reader.own))
             chain, seq = (bytes(8), 0) if last is None else (last.object.chain, last.object.seq)
             answer = await connection.account(chain, seq)

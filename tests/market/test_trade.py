@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nexus_edge.ledger import restore_backup
+from nexus_edge.ledger.ledger import now
 from nexus_edge.market.jobs import Job, Outcome, Phase
 from nexus_edge.market.leases import State
 from nexus_edge.market.ordering import Order
@@ -147,3 +149,28 @@ async def test_no_room_in_memory(tmp_path: Path) -> None:
         birch.available = 2**20
         job = await ended(alder, await alder.requester.submit(order(deadline_ms=500)))
         assert "1 memory" in job.reason
+
+
+@pytest.mark.parametrize("restored", ["requester", "worker"])
+async def test_after_a_restore_books_are_compared_and_trade_goes_on(tmp_path: Path, restored: str) -> None:
+    async with traders(tmp_path, "alder", "birch") as (alder, birch):
+        assert (await ended(alder, await alder.requester.submit(order()))).phase is Phase.SETTLED
+        one = alder if restored == "requester" else birch
+        await one.ledger.backup(tmp_path / "copy")
+        second = await ended(alder, await alder.requester.submit(order()))
+        assert second.phase is Phase.SETTLED
+        port = one.server.port
+        await one.stop()
+        restore_backup(tmp_path / "copy", one.folder / "ledger.sqlite", one.key.id, now())
+        await one.start(port)
+        third = await ended(alder, await alder.requester.submit(order()))
+        assert third.phase is Phase.SETTLED
+        async with asyncio.timeout(10):
+            while await one.ledger.read(lambda reader: reader.unsynchronised()):
+                await asyncio.sleep(0.05)
+        ours = await alder.ledger.read(lambda reader: reader.book(birch.key.id))
+        theirs = await birch.ledger.read(lambda reader: reader.book(alder.key.id))
+        assert ours.owed == -theirs.owed
+        assert theirs.owed == 3 * third.paid
+        for trader in (alder, birch):
+            assert (await trader.ledger.verify()).faults == ()
