@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from nexus_edge.arguments.options import command, file, positive, subcommands
+from nexus_edge.arguments.options import Sets, command, file, positive, settings, subcommands
 
 FORMATS = ("csv", "jsonl")
 
@@ -36,6 +36,6 @@ def add_books(commands: Any) -> None:
 
 
 def _reads(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    file(parser, "--config", "read the settings from this file, and from no other")
-    parser.add_argument("--state", type=Path, metavar="DIR", help="folder of key and ledger (default: node.state)")
+    settings(parser)
+    parser.add_argument("--state", action=Sets, setting="node.state", metavar="DIR", help="folder of key and ledger")
     return parser

@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-from nexus_edge.arguments.options import command, file, settings, subcommands
+from nexus_edge.arguments.options import Sets, command, file, settings, subcommands
 
 
 def add_node(commands: Any) -> None:
@@ -40,17 +40,15 @@ def add_node(commands: Any) -> None:
 
 def _agent(parser: argparse.ArgumentParser) -> None:
     settings(parser)
-    parser.add_argument("--name", action=_Sets, setting="node.name", metavar="NAME", help="what this node calls itself")
-    parser.add_argument("--state", action=_Sets, setting="node.state", metavar="DIR", help="folder of key, ledger and models")
+    parser.add_argument("--name", action=Sets, setting="node.name", metavar="NAME", help="what this node calls itself")
+    parser.add_argument("--state", action=Sets, setting="node.state", metavar="DIR", help="folder of key, ledger and models")
+    parser.add_argument("--mesh", action=Sets, setting="mesh.name", metavar="NAME", help="only nodes of one mesh name work with each other")
+    parser.add_argument("--listen", action=Sets, setting="mesh.listen", metavar="HOST:PORT", help="where peers reach this node")
     parser.add_argument(
-        "--mesh", action=_Sets, setting="mesh.name", metavar="NAME", help="only nodes of one mesh name work with each other"
-    )
-    parser.add_argument("--listen", action=_Sets, setting="mesh.listen", metavar="HOST:PORT", help="where peers reach this node")
-    parser.add_argument(
-        "--peer", action=_Sets, setting="mesh.peers", metavar="[ID@]HOST:PORT", several=True, help="a peer to dial; repeat for several"
+        "--peer", action=Sets, setting="mesh.peers", metavar="[ID@]HOST:PORT", several=True, help="a peer to dial; repeat for several"
     )
     parser.add_argument(
-        "--no-mdns", action=_Sets, setting="mesh.mdns", nargs=0, const=False, help="neither announce nor look for neighbours"
+        "--no-mdns", action=Sets, setting="mesh.mdns", nargs=0, const=False, help="neither announce nor look for neighbours"
     )
 
 
@@ -60,20 +58,3 @@ def _key(parser: argparse.ArgumentParser) -> None:
 
 def _password(parser: argparse.ArgumentParser) -> None:
     file(parser, "--password-file", "a file whose first line is the password (default: ask on the terminal)")
-
-
-class _Sets(argparse.Action):
-    """A flag that is a setting: kept with its name, which is the origin of the value."""
-
-    def __init__(self, option_strings: Any, dest: str, *, setting: str, several: bool = False, **rest: Any) -> None:
-        super().__init__(option_strings, dest, default=argparse.SUPPRESS, **rest)
-        self.setting = setting
-        self.several = several
-
-    def __call__(self, _: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None) -> None:
-        flags = dict(namespace.flags)
-        value = self.const if self.nargs == 0 else values
-        if self.several:
-            value = [*flags.get(self.setting, ("", []))[1], value]
-        flags[self.setting] = (option, value)
-        namespace.flags = flags

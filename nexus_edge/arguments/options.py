@@ -173,3 +173,21 @@ def _assignment(text: str) -> tuple[str, str]:
     if not separator or not name:
         raise argparse.ArgumentTypeError(f"{text!r} is not SECTION.KEY=VALUE")
     return name.strip(), value.strip()
+
+
+class Sets(argparse.Action):
+    """A flag that is a setting: kept with its name, which is the origin of the value."""
+
+    def __init__(self, option_strings: Any, dest: str, *, setting: str, several: bool = False, **rest: Any) -> None:
+        super().__init__(option_strings, dest, default=argparse.SUPPRESS, **rest)
+        self.setting = setting
+        self.several = several
+
+    def __call__(self, _: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None) -> None:
+        """Called by argparse."""
+        flags = dict(namespace.flags)
+        value = self.const if self.nargs == 0 else values
+        if self.several:
+            value = [*flags.get(self.setting, ("", []))[1], value]
+        flags[self.setting] = (option, value)
+        namespace.flags = flags
