@@ -24,9 +24,10 @@ from nexus_edge.ledger.database import CommitHook
 from nexus_edge.market import leases
 from nexus_edge.market.admission import Demand
 from nexus_edge.market.buying import Buyer, Reachable
+from nexus_edge.market.keeping import sweep
 from nexus_edge.market.placement import TIME_VALUE
 from nexus_edge.market.presence import Presence, Self
-from nexus_edge.market.quoting import Offer
+from nexus_edge.market.quoting import Offer, now_ms
 from nexus_edge.market.requester import Requester
 from nexus_edge.market.running import Runner
 from nexus_edge.market.serving import Serving
@@ -43,6 +44,7 @@ MODELS_LIMIT: Final = Bytes(8 << 30)
 NO_LIMIT: Final = Bytes(0)
 KEYS_LIMIT: Final = Bytes(256 << 20)
 UPKEEP_S: Final = 5.0
+SWEEP_S: Final = 3600.0
 SUSPENDED_S: Final = 1.0
 """A suspend that is shorter is none."""
 MAX_PRICE: Final = MicroCredits(1_000_000)
@@ -232,8 +234,11 @@ class Agent:
 
     async def _upkeep(self) -> None:
         """What the clock asks for: new chains after a suspend, when this machine may have been copied or set back, and write-offs."""
-        asleep = _asleep_s()
+        asleep, swept = _asleep_s(), 0.0
         while True:
+            if time.monotonic() - swept > SWEEP_S or not swept:
+                swept = time.monotonic()
+                await sweep(self.blobs, self.requester.jobs, self.worker.leases, now_ms())
             await asyncio.sleep(UPKEEP_S)
             now_asleep = _asleep_s()
             if now_asleep - asleep > SUSPENDED_S:

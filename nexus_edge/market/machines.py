@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
+from weakref import WeakValueDictionary
 
 from nexus_edge.ledger import Ledger, Transaction
 from nexus_edge.market.events import event_body, event_from
@@ -39,7 +40,7 @@ class Machines(Generic[State]):
         self._rules = rules
         self._states: dict[bytes, State] = {}
         self._versions: dict[bytes, int] = defaultdict(int)
-        self._locks: dict[bytes, asyncio.Lock] = {}
+        self._locks: WeakValueDictionary[bytes, asyncio.Lock] = WeakValueDictionary()
         self._changed = asyncio.Condition()
 
     async def load(self) -> None:
@@ -66,34 +67,46 @@ class Machines(Generic[State]):
 
     def lock(self, subject: bytes) -> asyncio.Lock:
         """Whoever decides by a state and then records an event holds this meanwhile."""
-        return self._locks.setdefault(subject, asyncio.Lock())
+        lock = self._locks.get(subject)
+        if lock is None:
+            lock = self._locks[subject] = asyncio.Lock()
+        return lock
 
-    async def begin(self, subject: bytes, event: AnyEvent, work: Callable[[Transaction], T]) -> T:
-        """Write the first event, and in the same transaction what belongs to it. The machine exists once both are on the disk."""
+    async def begin(self, subject: bytes, event: AnyEvent, work: Callable[[Transaction], T], then: Callable[[], None] = lambda: None) -> T:
+        """Write the first event, and in the same transaction what belongs to it. The machine exists once both are on the disk.
+
+        `then` is called as soon as it does, whatever becomes of the caller: a request may be over its deadline by then.
+        """
         state = self._rules.begin(subject, event)
-        return await self._write(subject, event.kind, lambda transaction: (event, state, work(transaction)))
+        return await self._write(subject, event.kind, lambda transaction: (event, state, work(transaction)), then)
 
-    async def record(self, subject: bytes, event: AnyEvent, work: Callable[[Transaction], T]) -> T:
+    async def record(self, subject: bytes, event: AnyEvent, work: Callable[[Transaction], T], then: Callable[[], None] = lambda: None) -> T:
         """Write an event, and in the same transaction what belongs to it; the state changes once both are on the disk.
 
         Raises `LedgerError`, having written nothing, if the event cannot follow.
         """
-        return await self.record_made(subject, event.kind, lambda transaction: (event, work(transaction)))
+        return await self.record_made(subject, event.kind, lambda transaction: (event, work(transaction)), then)
 
-    async def record_made(self, subject: bytes, kind: str, make: Callable[[Transaction], tuple[AnyEvent, T]]) -> T:
+    async def record_made(
+        self, subject: bytes, kind: str, make: Callable[[Transaction], tuple[AnyEvent, T]], then: Callable[[], None] = lambda: None
+    ) -> T:
         """Likewise, for an event that names what is made in the transaction."""
 
         def step(transaction: Transaction) -> tuple[AnyEvent, State, T]:
             event, made = make(transaction)
             return event, self._rules.apply(event, self._states[subject]), made
 
-        return await self._write(subject, kind, step)
+        return await self._write(subject, kind, step, then)
 
-    async def _write(self, subject: bytes, kind: str, step: Callable[[Transaction], tuple[AnyEvent, State, T]]) -> T:
+    async def _write(
+        self, subject: bytes, kind: str, step: Callable[[Transaction], tuple[AnyEvent, State, T]], then: Callable[[], None]
+    ) -> T:  # fmt: skip
         """Whoever waits may be cancelled; what is written is applied all the same."""
-        return await asyncio.shield(asyncio.create_task(self._commit(subject, kind, step), name=f"{self._rules.stream}:{kind}"))
+        return await asyncio.shield(asyncio.create_task(self._commit(subject, kind, step, then), name=f"{self._rules.stream}:{kind}"))
 
-    async def _commit(self, subject: bytes, kind: str, step: Callable[[Transaction], tuple[AnyEvent, State, T]]) -> T:
+    async def _commit(
+        self, subject: bytes, kind: str, step: Callable[[Transaction], tuple[AnyEvent, State, T]], then: Callable[[], None]
+    ) -> T:  # fmt: skip
         def transition(transaction: Transaction) -> tuple[State, T]:
             event, state, made = step(transaction)
             transaction.event(self._rules.stream, subject, event.kind, event_body(event))
@@ -102,6 +115,7 @@ class Machines(Generic[State]):
         state, made = await self._ledger.transact(f"{self._rules.stream}:{kind}", transition)
         self._states[subject] = state
         self._versions[subject] += 1
+        then()
         await self.touched()
         return made
 

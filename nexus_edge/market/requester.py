@@ -42,6 +42,8 @@ SENDS_S: Final = 15.0
 SUSPECT_S: Final = 15.0
 LOST_S: Final = 30.0
 """Without a beat, a worker is suspect, then lost: beats come every 5 seconds while work progresses."""
+PATIENCE_S: Final = 5.0
+"""The longest wait that a worker's `retry_ms` can ask for between two polls."""
 OVERTIME: Final = 1.1
 """A worker that is a tenth over its deadline is lost too."""
 
@@ -225,8 +227,8 @@ class Requester:
                     given = True
                 status = await connection.poll(lease, after, min(LONG_POLL_MS, 5000))
             except Refusal as refusal:
-                if refusal.code is Code.RATE:
-                    await asyncio.sleep(1)
+                if refusal.code in (Code.RATE, Code.BUSY):
+                    await asyncio.sleep(min(PATIENCE_S, (refusal.retry_ms or 1000) / 1000))
                     continue
                 await self._give_up(job, Outcome.FAILED, f"{refusal.code.value}: {refusal.text}")
                 return

@@ -199,10 +199,11 @@ class Runner:
             transaction.keep(notice)
             transaction.owe(lease.id, result.id)
 
-        await worker.leases.record(lease.id, event, deliver)
-        worker.models.unpin(lease.model)
-        worker.work[lease.id].step("delivered")
-        await worker.leases.touched()
+        def delivered() -> None:
+            worker.models.unpin(lease.model)
+            worker.work[lease.id].step("delivered")
+
+        await worker.leases.record(lease.id, event, deliver, delivered)
         log.info("delivered", run_ms=answer.run_ms, prove_ms=answer.prove_ms, proof_bytes=len(answer.proof))
 
     async def _fail(self, lease: LeaseState, reason: str) -> None:

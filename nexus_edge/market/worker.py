@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
+from nexus_edge.errors import LedgerError
 from nexus_edge.identity import NodeKey
 from nexus_edge.ledger import BlobStore, Ledger, NoCredit, Transaction
 from nexus_edge.market import leases, quoting
@@ -39,6 +40,10 @@ BEFORE_PROVING: Final = ("load", "execute")
 """Phases of a child before it proves."""
 INPUT_GRACE_S: Final = 30.0
 """How long an input may take beyond its size over the slowest line that is served."""
+
+
+WORK_KEPT_S: Final = 300.0
+"""How long after its last poll the steps of a lease that has ended are shown: its state is kept for ever."""
 
 
 class Models(Protocol):
@@ -160,18 +165,21 @@ class Worker:
 
         model = ModelDigest(order.model)
         self.models.pin(model)
+
+        def leased() -> None:
+            self._by_number[(order.iss, order.job, order.att)] = lease.id
+            self._quotes[offered.id] = lease.id
+            self.work[lease.id] = Work(time.monotonic())
+            self.work[lease.id].step("leased")
+
         try:
-            await self.leases.begin(lease.id, leases.Leased.of(now_ms(), lease, accept.id), admit)
+            await self.leases.begin(lease.id, leases.Leased.of(now_ms(), lease, accept.id), admit, leased)
         except NoCredit as short:
             self.models.unpin(model)
             raise Refusal(Code.NO_CREDIT, str(short.why), room=short.room) from None
-        except BaseException:
+        except LedgerError:
             self.models.unpin(model)
             raise
-        self._by_number[(order.iss, order.job, order.att)] = lease.id
-        self._quotes[offered.id] = lease.id
-        self.work[lease.id] = Work(time.monotonic())
-        self.work[lease.id].step("leased")
         return accept
 
     async def put_input(self, caller: Caller, lease: Digest, upload: InputUpload) -> None:
@@ -193,9 +201,12 @@ class Worker:
                 await self.end(state, leases.Failed(now_ms(), "the input is not the one that the lease commits to"))
                 raise Refusal(Code.BAD_INPUT, "the input is not the one that the lease commits to, or may be opened in no proof")
             kept = await self.blobs.put(encode_message(upload))
-            await self.leases.record(lease, leases.Queued(now_ms(), kept), nothing)
-            self.work[lease].step("queued")
-        self.ready.put_nowait(lease)
+
+            def queued() -> None:
+                self.work[lease].step("queued")
+                self.ready.put_nowait(lease)
+
+            await self.leases.record(lease, leases.Queued(now_ms(), kept), nothing, queued)
 
     async def poll(self, caller: Caller, lease: Digest, after: int, wait_ms: int) -> LeaseStatus:
         """`GET /1/leases/{h}`: waits for an event after the asked one, for progress, or for the time to be up."""
@@ -271,12 +282,13 @@ class Worker:
             else:
                 transaction.settle_nothing(lease.id)
 
-        await self.leases.record(lease.id, event, release)
-        self.models.unpin(lease.model)
-        work = self.work.get(lease.id)
-        if work is not None:
-            work.step(self.leases[lease.id].state.value, self.leases[lease.id].reason[:200])
-        await self.leases.touched()
+        def ended() -> None:
+            self.models.unpin(lease.model)
+            work = self.work.get(lease.id)
+            if work is not None:
+                work.step(self.leases[lease.id].state.value, self.leases[lease.id].reason[:200])
+
+        await self.leases.record(lease.id, event, release, ended)
 
     async def expire(self) -> None:
         """End leases whose input or result did not come in time. Called every second or so."""
@@ -285,6 +297,8 @@ class Worker:
             async with self.leases.lock(lease_id):
                 lease = self.leases[lease_id]
                 if not lease.state.is_open:
+                    if now - work.polled > WORK_KEPT_S:
+                        del self.work[lease_id]
                     continue
                 age = now - work.accepted
                 patience = INPUT_GRACE_S + INPUT / UPLOAD_BYTES_PER_S if lease.state is State.LEASED else lease.deadline_ms / 1000
