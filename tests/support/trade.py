@@ -19,13 +19,16 @@ from nexus_edge.market.running import Answer, Order, Runner
 from nexus_edge.market.serving import Serving
 from nexus_edge.market.settling import Till
 from nexus_edge.market.worker import Worker
-from nexus_edge.proofs import HeldOpening, Model, Opening, Proof, _native, commit_model, commit_tensor, compare, prove, verify
+from nexus_edge.proofs import HeldOpening, Model, Opening, _native, commit_model, commit_tensor, prove
+from nexus_edge.proofs.answers import verify_answer
 from nexus_edge.proofs.opening import commitment_of
+from nexus_edge.proofs.wired import input_commitments
 from nexus_edge.transport import Answering, PeerClient, PeerConnection, PeerServer
 from nexus_edge.types import Bytes, Context, Digest, ModelDigest, NodeId, UnixMs
 from nexus_edge.wire.digests import input_commitment
 from nexus_edge.wire.messages import InputUpload, PeersAnswer
 from nexus_edge.wire.objects import NodeRecord, ProofNotice, Result
+from nexus_edge.wire.refusals import Code, Refusal
 from nexus_edge.wire.signing import Signed, sign
 
 MODEL = Model.from_tflite(demo_model(), name="digits")
@@ -54,7 +57,10 @@ class Local:
         return Forecast(1, 10, 1, 20, Bytes(64 * 2**20), len(DATA))
 
     async def commitments(self, model: ModelDigest, upload: InputUpload) -> Digest:  # noqa: ARG002
-        return input_commitment([self._opening(upload).commitment])
+        try:
+            return input_commitment(input_commitments(KEY.verifying_key, upload.data, upload.seed))
+        except BadInput as misfit:
+            raise Refusal(Code.BAD_INPUT, misfit.why) from None
 
     def invite(self, peer: NodeId, model: ModelDigest, params: str) -> None:
         pass
@@ -72,20 +78,18 @@ class Local:
 
     async def verify(
         self,
-        model: ModelDigest,  # noqa: ARG002
-        params: str,  # noqa: ARG002
+        model: ModelDigest,
+        params: str,
         inc: Digest,
         result: Result,
-        notice: ProofNotice,  # noqa: ARG002
+        notice: ProofNotice,
         output: bytes,
         proof: bytes,
-        seed: bytes | None,  # noqa: ARG002
+        seed: bytes | None,
     ) -> None:
-        found = Proof.from_bytes(proof)
-        verify(KEY.verifying_key, found, context=Context(result.lease))
-        array = np.frombuffer(output, np.int8).reshape(MODEL.outputs[0].shape)
-        compare(KEY.verifying_key, found, outputs=[array])
-        assert found.statement.inputs == [inc]
+        verify_answer(
+            KEY.verifying_key, model, params, Context(result.lease), inc, output, proof, statement=notice.stmt, outc=None, output_seed=seed
+        )  # fmt: skip
 
     async def prove(self, order: Order, progress: Callable[[str, int], None]) -> Answer:
         progress("execute", 0)
