@@ -79,7 +79,7 @@ class Receipt:
     def lines(self) -> list[str]:
         """For people."""
         ours, theirs = (self.ledgers[name] for name in NAMES)
-        how = "by multicast DNS" if self.found_by == "mdns" else "by a static address: multicast did not pass within 5 s"
+        how = "by multicast DNS" if self.found_by == "mdns" else "by a static address, without multicast"
         return [
             "✓ PROVED AND VERIFIED" if self.verified else "✗ NOT VERIFIED",
             "",
@@ -106,6 +106,7 @@ class Node:
     folder: Path
     key: NodeKey
     mesh: str
+    mdns: bool
     process: asyncio.subprocess.Process | None = None
 
     @property
@@ -121,6 +122,7 @@ class Node:
             "MESH__NAME": self.mesh,
             "MESH__LISTEN": "0.0.0.0:0",
             "MESH__PEERS": peers,
+            "MESH__MDNS": str(self.mdns).lower(),
             "API__SOCKET": str(self.socket),
         }
         kept = {name: value for name, value in os.environ.items() if not name.startswith("NEXUS_EDGE_")}
@@ -164,19 +166,19 @@ class Node:
             return "it has no log"
 
 
-def demonstrate() -> Receipt:
+def demonstrate(*, mdns: bool = True) -> Receipt:
     """Have one agent prove a held-out digit for another. Raises `VerifierFailed` and `JobFailed` if that does not come to its end."""
-    return asyncio.run(_demonstrate())
+    return asyncio.run(_demonstrate(mdns=mdns))
 
 
-async def _demonstrate() -> Receipt:
+async def _demonstrate(*, mdns: bool) -> Receipt:
     began = time.monotonic()
     mesh = f"demo-{secrets.token_hex(4)}"
     with ProgressBars() as bars, tempfile.TemporaryDirectory(prefix="nexus-edge-demo-") as folder:
         nodes = []
         for name in NAMES:
             (Path(folder) / name).mkdir(mode=0o700)
-            nodes.append(Node(name, Path(folder) / name, create_node_key(Path(folder) / name / "node-key"), mesh))
+            nodes.append(Node(name, Path(folder) / name, create_node_key(Path(folder) / name / "node-key"), mesh, mdns))
         alder, birch = nodes
         print(
             f"two agents     alder {short_id(alder.key.id)} asks, birch {short_id(birch.key.id)} works, both on this machine",
@@ -196,11 +198,12 @@ async def _meet(alder: Node, birch: Node, bars: ProgressBars) -> str:
     """Wait until alder can dial birch; if multicast does not pass, tell it where."""
     async with alder.admin() as asks, birch.admin() as works:
         bars("looking", 0.0)
-        peer = await _peer(asks, birch, MULTICAST_S)
+        peer = await _peer(asks, birch, MULTICAST_S if alder.mdns else 0.0)
         if peer is not None:
             return "mdns" if "mdns" in peer.found_by else peer.found_by[0]
         port = (await works.snapshot()).node.listen.rpartition(":")[2]
-    print("multicast      does not pass within 5 s: alder is told where birch is", file=sys.stderr)
+    why = "does not pass within 5 s" if alder.mdns else "is off"
+    print(f"multicast      {why}: alder is told where birch is", file=sys.stderr)
     await alder.stop()
     await alder.start(f"127.0.0.1:{port}")
     async with alder.admin() as asks:

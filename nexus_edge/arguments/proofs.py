@@ -140,4 +140,5 @@ def add_proofs(commands: Any) -> None:
     file(parser, "--link", "the link of a private model's fresh commitment (default: what is on record)")
     state(parser)
 
-    command(commands, "demo", "demo:demo", "prove the model that ships with the package and verify it in another process")
+    parser = command(commands, "demo", "demo:demo", "start two agents here: one job, proved, verified and paid, and a forged proof refused")
+    parser.add_argument("--no-mdns", action="store_true", help="tell the agents where they are, instead of multicast")

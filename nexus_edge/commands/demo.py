@@ -5,9 +5,9 @@ import argparse
 from nexus_edge.commands.result import Result
 
 
-def demo(_: argparse.Namespace) -> Result:
+def demo(arguments: argparse.Namespace) -> Result:
     """`nexus-edge demo`."""
     from nexus_edge.demo import demonstrate
 
-    receipt = demonstrate()
+    receipt = demonstrate(mdns=not arguments.no_mdns)
     return Result(receipt.data(), receipt.lines())
