@@ -325,7 +325,8 @@ class Agent:
             return tuple(join_address(host, port) for host, port in self.options.advertise)
         if self.options.host not in ("", "0.0.0.0", "::"):
             return (join_address(self.options.host, self.server.port),)
-        usable = sorted(one.address for one in interfaces() if one.is_running and not one.is_loopback and not one.is_link_local)
+        found = sorted(one.address for one in interfaces() if one.is_running and not one.is_loopback and not one.is_link_local)
+        usable = [address for address in found if self.options.host != "0.0.0.0" or ":" not in address]
         return tuple(join_address(address, self.server.port) for address in usable[:8])
 
     async def _is_excluded(self, peer: NodeId) -> bool:
