@@ -24,6 +24,9 @@ fn main() {
             write(&folder, name, &bytes);
         }
     }
+    for (name, bytes) in golden::private() {
+        write(&native.join("core/tests/golden/private"), name, &bytes);
+    }
     let dense = golden::dense();
     let pair = |statement: &[u8], proof: &[u8]| [&(statement.len() as u32).to_le_bytes(), statement, proof].concat();
     let corpus = native.join("fuzz/corpus");

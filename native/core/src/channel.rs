@@ -6,14 +6,19 @@
 //! The verifier is generic over [`Reader`], so that one code path serves plain proofs, masked ones (messages are affine forms and
 //! equations are recorded) and counting (how many messages a key's proofs have).
 
+use std::sync::LazyLock;
+
+use blake3::Hasher;
+use blake3::hazmat::{ContextKey, HasherExt, hash_derive_key_context};
 use p3_field::PrimeCharacteristicRing;
 
 use crate::field::{Ext, F, K, P};
 use crate::masking::Line;
 use crate::reject::{Reject, Verdict};
 
-const TRANSCRIPT: &str = "nexus-edge v1 transcript";
-const CHALLENGE: &str = "nexus-edge v1 challenge";
+// `derive` hashes its context first: once, instead of for every message.
+static TRANSCRIPT: LazyLock<ContextKey> = LazyLock::new(|| hash_derive_key_context("nexus-edge v1 transcript"));
+static CHALLENGE: LazyLock<ContextKey> = LazyLock::new(|| hash_derive_key_context("nexus-edge v1 challenge"));
 
 /// Programmed challenges of the test suite: functions of a seed and of their number, whatever was absorbed.
 #[cfg(feature = "attacks")]
@@ -27,7 +32,7 @@ struct Tape {
 #[cfg(feature = "attacks")]
 impl Tape {
     fn stream(&self, draw: usize) -> blake3::OutputReader {
-        blake3::Hasher::new_derive_key(CHALLENGE).update(&self.seed).update(&(draw as u64).to_le_bytes()).finalize_xof()
+        Hasher::new_from_context_key(&CHALLENGE).update(&self.seed).update(&(draw as u64).to_le_bytes()).finalize_xof()
     }
 }
 
@@ -72,7 +77,7 @@ impl Transcript {
 
     /// Binds `data` under `label`.
     pub fn absorb(&mut self, label: &str, data: &[u8]) {
-        let mut h = blake3::Hasher::new_derive_key(TRANSCRIPT);
+        let mut h = Hasher::new_from_context_key(&TRANSCRIPT);
         h.update(&self.state);
         h.update(&(label.len() as u64).to_le_bytes());
         h.update(label.as_bytes());
@@ -89,7 +94,7 @@ impl Transcript {
         }
         self.absorb("challenge", label.as_bytes());
         self.absorb("count", &(count as u64).to_le_bytes());
-        blake3::Hasher::new_derive_key(CHALLENGE).update(&self.state).finalize_xof()
+        Hasher::new_from_context_key(&CHALLENGE).update(&self.state).finalize_xof()
     }
 
     /// `n` uniform elements of `K` (bias below 2^-63 each coordinate).
@@ -99,25 +104,19 @@ impl Transcript {
 
     /// `n` uniform indices below `2^bits`, with replacement, in the order drawn.
     pub fn indices(&mut self, label: &str, n: usize, bits: usize) -> Vec<usize> {
-        let mut xof = self.stream(label, n);
-        let mut buf = [0u8; 8];
-        (0..n)
-            .map(|_| {
-                xof.fill(&mut buf);
-                (u64::from_le_bytes(buf) & ((1u64 << bits) - 1)) as usize
-            })
-            .collect()
+        let mut bytes = vec![0u8; 8 * n];
+        self.stream(label, n).fill(&mut bytes);
+        bytes.as_chunks().0.iter().map(|&b| (u64::from_le_bytes(b) & ((1u64 << bits) - 1)) as usize).collect()
     }
 }
 
 /// `n` elements, 16 bytes for each base coordinate.
 fn elements<const D: usize>(xof: &mut blake3::OutputReader, n: usize) -> Vec<K<D>> {
-    let mut buf = [0u8; 16];
-    let mut coordinate = || {
-        xof.fill(&mut buf);
-        F::from_u64((u128::from_le_bytes(buf) % P as u128) as u64)
-    };
-    (0..n).map(|_| Ext(core::array::from_fn(|_| coordinate()))).collect()
+    // Whole blocks at once: each call computes its block anew.
+    let mut bytes = vec![0u8; 16 * D * n];
+    xof.fill(&mut bytes);
+    let mut coordinates = bytes.as_chunks().0.iter().map(|&b| F::from_u64((u128::from_le_bytes(b) % P as u128) as u64));
+    (0..n).map(|_| Ext(core::array::from_fn(|_| coordinates.next().unwrap_or_default()))).collect()
 }
 
 /// A malicious prover of the test suite changes messages as they are sent: `(label, place in the proof, bytes)`.

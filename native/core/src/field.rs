@@ -35,8 +35,7 @@ pub fn canonical(x: F) -> u64 {
 /// A signed integer as a field element.
 #[inline]
 pub fn from_i64(x: i64) -> F {
-    let lifted = F::from_u64(x.unsigned_abs());
-    if x < 0 { -lifted } else { lifted }
+    F::from_u64((x as u64).wrapping_add(if x < 0 { P } else { 0 }))
 }
 
 /// The signed integer in `(-p/2, p/2)` that `x` stands for.

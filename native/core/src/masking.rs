@@ -154,13 +154,18 @@ pub struct Line<const D: usize> {
 }
 
 impl<const D: usize> Line<D> {
-    /// Whether `b + e r` are the values of the polynomial `v` for all opened `(r, b)` at points of the base field.
-    pub(crate) fn check(&self, opened: impl Iterator<Item = (K<D>, K<D>)>, points: &[F]) -> Verdict<()> {
+    /// The polynomial `v` at points of the base field.
+    pub(crate) fn values(&self, points: &[F]) -> Vec<K<D>> {
+        evaluate(&self.v, points)
+    }
+
+    /// Whether `b + e r` are these [`Self::values`] for all opened `(r, b)`.
+    pub(crate) fn check(&self, opened: impl ExactSizeIterator<Item = [K<D>; 2]>, values: &[K<D>]) -> Verdict<()> {
         #[cfg(feature = "attacks")]
         if self.unchecked {
             return Ok(());
         }
-        match opened.zip(evaluate(&self.v, points)).all(|((r, b), value)| b + self.e * r == value) {
+        match opened.len() == values.len() && opened.zip(values).all(|([r, b], &value)| b + self.e * r == value) {
             true => Ok(()),
             false => Err(Reject::Row { oracle: "line" }),
         }

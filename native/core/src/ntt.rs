@@ -43,6 +43,14 @@ pub fn point(log: usize, i: usize) -> F {
     shift(log) * omega(log).exp_u64(i as u64)
 }
 
+/// The points of the domain of size `2^log` with the given indices: two products each, from the powers of `omega` by the halves of an index.
+pub fn points(log: usize, indices: &[usize]) -> Vec<F> {
+    let half = log / 2;
+    let powers = |base: F, first: F, n: usize| -> Vec<F> { core::iter::successors(Some(first), |&x| Some(x * base)).take(n).collect() };
+    let (low, high) = (powers(omega(log), shift(log), 1 << half), powers(omega(log).exp_power_of_2(half), F::ONE, 1 << (log - half)));
+    indices.iter().map(|&i| low[i & ((1 << half) - 1)] * high[i >> half]).collect()
+}
+
 /// `i` with its lowest `bits` bits reversed.
 pub fn reverse(i: usize, bits: usize) -> usize {
     if bits == 0 { 0 } else { i.reverse_bits() >> (usize::BITS as usize - bits) }

@@ -164,6 +164,25 @@ impl<const D: usize> Run<D> {
         self
     }
 
+    /// Becomes `k * x`, in the memory that it has.
+    pub fn set_scaled(&mut self, x: &Self, k: K<D>) {
+        self.0.iter_mut().zip(&x.0).for_each(|(to, from)| to.clone_from(from));
+        *self = core::mem::replace(self, Run::zeros(0)).scaled(k);
+    }
+
+    /// `self[i] values[i]` over the elements of `values`.
+    pub fn times_each(&self, values: &[F]) -> Self {
+        let (packed, rest) = PackedF::pack_slice_with_suffix(values);
+        let plane = |plane: &Vec<F>| {
+            let mut out = plane[..values.len()].to_vec();
+            let (head, tail) = out.split_at_mut(values.len() - rest.len());
+            PackedF::pack_slice_mut(head).iter_mut().zip(packed).for_each(|(o, &x)| *o *= x);
+            tail.iter_mut().zip(rest).for_each(|(o, &x)| *o *= x);
+            out
+        };
+        Run(self.0.each_ref().map(plane))
+    }
+
     /// The sum of all elements.
     pub fn sum(&self) -> K<D> {
         Ext(core::array::from_fn(|d| {
@@ -171,6 +190,25 @@ impl<const D: usize> Run<D> {
             let (head, tail) = plane.split_at(whole(plane.len()));
             let head: PackedF = PackedF::pack_slice(head).iter().copied().sum();
             head.as_slice().iter().chain(tail).copied().sum()
+        }))
+    }
+
+    /// `sum of self[i] other[i]` over the elements of `other`.
+    pub fn dot_base(&self, other: &[F]) -> K<D> {
+        // Four registers' products are reduced together.
+        let (packed, rest) = PackedF::pack_slice_with_suffix(other);
+        let (fours, ones) = packed.as_chunks::<4>();
+        Ext(core::array::from_fn(|d| {
+            let mine = PackedF::pack_slice(&self.0[d][..other.len() - rest.len()]);
+            let mut sum = PackedF::ZERO;
+            for (x, y) in mine.as_chunks::<4>().0.iter().zip(fours) {
+                sum += PackedF::dot_product(x, y);
+            }
+            for (&x, &y) in mine[4 * fours.len()..].iter().zip(ones) {
+                sum += x * y;
+            }
+            let tail = self.0[d][other.len() - rest.len()..].iter().zip(rest).map(|(&x, &y)| x * y);
+            sum.as_slice().iter().copied().chain(tail).sum()
         }))
     }
 
@@ -215,6 +253,9 @@ mod tests {
         let (a, b, k) = (vector(0), vector(1000), element::<D>(7));
         let (mut x, y) = (Run::from(a.clone()), Run::from(b.clone()));
         assert_eq!(x.dot(at, &y, from, n), (0..n).map(|i| a[at + i] * b[from + i]).sum());
+        let base: Vec<F> = b.iter().map(|x| x.0[0]).collect();
+        assert_eq!(x.dot_base(&base[..n]), (0..n).map(|i| a[i].scale(base[i])).sum());
+        assert_eq!(x.times_each(&base[..n]), (0..n).map(|i| a[i].scale(base[i])).collect::<Vec<_>>().into());
         assert_eq!(x.sum(), a.iter().copied().sum());
         assert_eq!(x.clone().scaled(k).iter(0..a.len()).collect::<Vec<_>>(), a.iter().map(|&x| x * k).collect::<Vec<_>>());
         for k in [k, K::ONE] {

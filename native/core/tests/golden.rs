@@ -10,7 +10,7 @@ mod golden;
 use std::path::PathBuf;
 
 use nexus_edge_core::masking::EQUATIONS;
-use nexus_edge_core::proof::{Statement, VerifyingKey, verify};
+use nexus_edge_core::proof::{Statement, VerifyingKey, verify, verify_link, verify_registration};
 use nexus_edge_core::reject::Reject;
 
 /// A committed file is at most this large.
@@ -52,7 +52,35 @@ fn forged_proofs_stay_refused() {
 }
 
 #[test]
+fn a_golden_registration_and_a_golden_link_are_accepted() {
+    let linked = || VerifyingKey::from_bytes(&read("private", "linked-key.bin")).expect("a key of this version");
+    let (owner, other) = (key("private"), linked());
+    assert_eq!((owner.to_bytes(), other.to_bytes()), (read("private", "key.bin"), read("private", "linked-key.bin")));
+    assert_eq!(owner.digest(), other.digest(), "one model");
+    let (registration, link) = (read("private", "registration.bin"), read("private", "link.bin"));
+    assert!(!other.is_registered() && !other.is_linked());
+    other.admit(&verify_registration(&owner, &registration).expect("a registration of this version"));
+    other.admit_link(&verify_link(&owner, &[&other], &link).expect("a link of this version"));
+    assert!(other.is_registered() && other.is_linked());
+    assert!(verify_registration(&owner, &link).is_err() && verify_link(&owner, &[&other], &registration).is_err());
+    assert!(verify_registration(&other, &registration).is_err(), "of the registered commitment only");
+    for (proof, is_link) in [(&registration, false), (&link, true)] {
+        for at in [0, 40, proof.len() / 2, proof.len() - 1] {
+            let mut changed = proof.clone();
+            changed[at] ^= 1;
+            let refused =
+                if is_link { verify_link(&owner, &[&linked()], &changed).err() } else { verify_registration(&owner, &changed).err() };
+            assert!(refused.is_some(), "bit {at}");
+        }
+    }
+}
+
+#[test]
 fn the_prover_still_makes_them() {
+    for (file, bytes) in golden::private() {
+        assert!(bytes == read("private", file), "private/{file} is another one");
+    }
+
     for g in golden::all() {
         for (file, bytes) in g.files() {
             assert!(bytes == read(g.name, file), "{}/{file} is another one", g.name);

@@ -93,7 +93,7 @@ fn pull_back<const D: usize>(window: &Window, u: &Run<D>, rows: &[K<D>], columns
             }
         }
     }
-    let mut out = Run::zeros(ih * iw);
+    let (mut out, mut scaled) = (Run::zeros(ih * iw), Run::zeros(0));
     for (kx, &e) in columns.iter().enumerate().take(window.kernel.1 as usize) {
         let Some((outputs, ix)) = reach(ow, |ox| window.column(ox, kx)) else { continue };
         if sx == 1 && outputs.len() >= SHORT {
@@ -102,7 +102,8 @@ fn pull_back<const D: usize>(window: &Window, u: &Run<D>, rows: &[K<D>], columns
             }
         } else {
             let pairs = (0..ih).flat_map(|iy| outputs.clone().enumerate().map(move |(k, ox)| (iy * iw + ix + k * sx, iy * ow + ox)));
-            out.add_moved(&down.clone().scaled(e), pairs);
+            scaled.set_scaled(&down, e);
+            out.add_moved(&scaled, pairs);
         }
     }
     out
@@ -185,7 +186,7 @@ pub(super) fn batched<const D: usize>(
     }
     let groups: Vec<_> = groups.into_values().collect();
     let forms: Vec<LinearForm<D>> =
-        groups.into_par_iter().with_min_len(4).map(|(instance, u, v)| operator_form(layout, instance, point, &u, v)).collect();
+        groups.into_par_iter().with_max_len(1).map(|(instance, u, v)| operator_form(layout, instance, point, &u, v)).collect();
     forms.into_iter().for_each(|f| form.absorb(f));
 }
 

@@ -1,16 +1,16 @@
 //! The last claim of the tree, in closed form: `p~(r) + gamma q~(r)` is a public part, one linear form in the committed storages, and
 //! weights on accumulators. This is the heart of the verifier; its work is on the sides of blocks, never on their area.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use rayon::prelude::*;
 
 use super::LeafBlocks;
-use super::columns::{column_at, weighted};
+use super::columns::column_at;
 use crate::blocks::{Block, Piece};
-use crate::eq::{below, eq, eq_at};
-use crate::field::{K, from_i64};
+use crate::eq::{below, eq_at};
+use crate::field::{F, K, LANES, from_i64};
 use crate::layout::{Index, Layout, Lookup, Rows, Source, StorageId, Term};
 use crate::run::Run;
 use crate::side::{Part, Side, times};
@@ -114,6 +114,8 @@ struct Key {
 }
 
 struct Pending<const D: usize> {
+    /// The first block that it is from.
+    block: usize,
     target: Target,
     u: Side<D>,
     v: Side<D>,
@@ -132,13 +134,21 @@ struct Leaf<'a, const D: usize> {
     slot: K<D>,
 }
 
+/// Integers of a public vector in the field.
+fn elements(values: &[i64]) -> Vec<F> {
+    values.iter().map(|&x| from_i64(x)).collect()
+}
+
+/// Splits some of the blocks.
 struct Splitter<'a, const D: usize> {
     layout: &'a Layout,
     r: &'a [K<D>],
+    /// The block at hand.
+    block: usize,
     constant: K<D>,
     /// Ranges of the point, shared by all parts on them, and their tables where one is needed.
     points: HashMap<(usize, usize), Arc<[K<D>]>>,
-    tables: HashMap<(usize, usize), Arc<[K<D>]>>,
+    tables: HashMap<(usize, usize), Arc<Run<D>>>,
     masses: HashMap<(usize, usize, usize), K<D>>,
     /// Sums of public channel vectors by number, first channel and length.
     channel_masses: HashMap<(usize, usize, usize), K<D>>,
@@ -152,9 +162,9 @@ impl<const D: usize> Splitter<'_, D> {
         self.points.entry(range).or_insert_with(|| r[range.0..range.1].into()).clone()
     }
 
-    fn table(&mut self, range: (usize, usize)) -> Arc<[K<D>]> {
+    fn table(&mut self, range: (usize, usize)) -> Arc<Run<D>> {
         let r = self.r;
-        self.tables.entry(range).or_insert_with(|| eq(&r[range.0..range.1]).into()).clone()
+        self.tables.entry(range).or_insert_with(|| Run::eq(K::ONE, &r[range.0..range.1]).into()).clone()
     }
 
     /// `sum of eq` over the first `used` indices.
@@ -175,9 +185,8 @@ impl<const D: usize> Splitter<'_, D> {
         let range = (0, leaf.bits.0);
         match &term.by_channel {
             Some(w) => {
-                let table = self.table(range);
-                let values: Vec<K<D>> = table[..used].iter().zip(&w.values[start..]).map(|(&x, &w)| x.scale(from_i64(w))).collect();
-                Side::placed(size, start, Run::from(values))
+                let weights = self.table(range).times_each(&elements(&w.values[start..][..used]));
+                Side::placed(size, start, weights)
             }
             None => Side::of(size, Part { start, used, point: leaf.across.clone(), coefficient: K::ONE }),
         }
@@ -191,14 +200,12 @@ impl<const D: usize> Splitter<'_, D> {
 
     /// The leaf's position weights times the term's factors and `factor`, one by one.
     fn position_weights(&mut self, leaf: &Leaf<'_, D>, term: &Term, factor: K<D>) -> Run<D> {
-        let factor = factor * leaf.slot;
-        let table = self.table(leaf.bits);
-        let table = table[..leaf.positions.used].iter();
-        let weights: Vec<K<D>> = match &term.by_position {
-            Some(w) => table.zip(&w.values[leaf.positions.start..]).map(|(&x, &w)| times(x * factor, w)).collect(),
-            None => table.map(|&x| x * factor).collect(),
+        let (table, Piece { start, used, .. }) = (self.table(leaf.bits), leaf.positions);
+        let weights = match &term.by_position {
+            Some(w) => table.times_each(&elements(&w.values[start..][..used])),
+            None => table.slice(0..used),
         };
-        weights.into()
+        weights.scaled(factor * leaf.slot)
     }
 
     fn channel_mass(&mut self, leaf: &Leaf<'_, D>, term: &Term) -> K<D> {
@@ -209,7 +216,7 @@ impl<const D: usize> Splitter<'_, D> {
         if let Some(&mass) = self.channel_masses.get(&key) {
             return mass;
         }
-        let mass = weighted(&self.table(range)[..used], &w.values[start..]);
+        let mass = self.table(range).dot_base(&elements(&w.values[start..][..used]));
         self.channel_masses.insert(key, mass);
         mass
     }
@@ -219,7 +226,7 @@ impl<const D: usize> Splitter<'_, D> {
             return at;
         }
         let v = v(self);
-        self.pending.push(Pending { target: key.target, u: Side::zero(positions), v });
+        self.pending.push(Pending { block: self.block, target: key.target, u: Side::zero(positions), v });
         self.slots.insert(key, self.pending.len() - 1);
         self.pending.len() - 1
     }
@@ -331,18 +338,66 @@ impl<const D: usize> Splitter<'_, D> {
         }
     }
 
-    fn finish(self) -> (LinearForm<D>, Vec<AccumulatorWeight<D>>) {
-        let mut form = LinearForm { constant: self.constant, slots: Vec::new() };
-        let mut weights = Vec::new();
-        for Pending { target, u, v } in self.pending {
-            match target {
-                Target::Storage(storage) | Target::ColumnSums(storage) => form.push(storage, u, v),
-                Target::Piece(x, i) => form.push(self.layout.views[x as usize].pieces[i].storage, u, v),
-                Target::Accumulator(accumulator) => weights.push(AccumulatorWeight { accumulator, u, v }),
+    /// Adds a block's share. `fingerprints` are the tables' at the point, by block.
+    fn block(&mut self, blocks: &LeafBlocks, at: usize, gamma: K<D>, alpha: K<D>, betas: &[K<D>], fingerprints: &[K<D>]) {
+        let (layout, r) = (self.layout, self.r);
+        let b = &blocks.blocks[at];
+        self.block = at;
+        let bits = (b.channels.log(), b.log());
+        let slot = eq_at(&r[bits.1..], b.offset >> bits.1);
+        let mass = self.mass(bits, b.positions.used) * self.mass((0, bits.0), b.channels.used) * slot;
+        // What is padding everywhere has the denominator 1.
+        self.constant -= gamma * mass;
+        let Some(lookup) = layout.lookups.get(b.owner) else {
+            let table = &layout.tables[b.owner - layout.lookups.len()];
+            self.constant += gamma * slot * (alpha - fingerprints[at]);
+            let shape = layout.storages[table.multiplicities];
+            let u = Part { start: b.positions.start, used: b.positions.used, point: self.point(bits), coefficient: -slot };
+            let v = Part { start: b.channels.start, used: b.channels.used, point: self.point((0, bits.0)), coefficient: K::ONE };
+            let (u, v) = (Side::of(shape.positions, u), Side::of(shape.channels, v));
+            self.pending.push(Pending { block: at, target: Target::Storage(table.multiplicities), u, v });
+            return;
+        };
+        let ident = betas[0].scale(from_i64(lookup.table as i64 + 1));
+        self.constant += mass + gamma * mass * (alpha - ident);
+        let leaf = Leaf {
+            lookup,
+            positions: b.positions,
+            channels: b.channels,
+            bits,
+            along: self.point(bits),
+            across: self.point((0, bits.0)),
+            slot,
+        };
+        for (entry, &beta) in lookup.entries.iter().zip(&betas[1..]) {
+            for term in entry {
+                self.term(&leaf, term, -gamma * beta);
             }
         }
-        (form, weights)
     }
+}
+
+/// The blocks in shares of about equal work, the blocks of one group of lookups together: slots are merged within a share only, and those of
+/// accumulators, whose number and order are the prover's and the verifier's alike, within a group only.
+fn shares(layout: &Layout, blocks: &LeafBlocks) -> Vec<Vec<usize>> {
+    const SHARES: usize = 8;
+    let group = |b: &Block| layout.lookups.get(b.owner).map_or(0, |l| l.group);
+    let work = |b: &Block| {
+        layout.lookups.get(b.owner).map_or(1, |l| (1 + b.channels.used / LANES) * l.entries.iter().map(Vec::len).sum::<usize>())
+    };
+    let mut by_group: BTreeMap<usize, usize> = BTreeMap::new();
+    blocks.blocks.iter().for_each(|b| *by_group.entry(group(b)).or_default() += work(b));
+    let total: usize = by_group.values().sum();
+    let mut before = 0;
+    for own in by_group.values_mut() {
+        before += *own;
+        *own = (before - *own) * SHARES / total.max(1);
+    }
+    let mut out = vec![Vec::new(); SHARES];
+    for (at, b) in blocks.blocks.iter().enumerate() {
+        out[by_group[&group(b)]].push(at);
+    }
+    out
 }
 
 /// Splits `p~(r) + gamma q~(r)`. `r` is by index bit.
@@ -354,17 +409,6 @@ pub fn split<const D: usize>(
     alpha: K<D>,
     betas: &[K<D>],
 ) -> (LinearForm<D>, Vec<AccumulatorWeight<D>>) {
-    let mut s = Splitter {
-        layout,
-        r,
-        constant: K::ZERO,
-        points: HashMap::new(),
-        tables: HashMap::new(),
-        masses: HashMap::new(),
-        channel_masses: HashMap::new(),
-        pending: Vec::new(),
-        slots: HashMap::new(),
-    };
     // The fingerprint's extension at the point, for each block of a table.
     let fingerprint = |b: &Block| {
         let Some(at) = b.owner.checked_sub(layout.lookups.len()) else { return K::ZERO };
@@ -373,32 +417,37 @@ pub fn split<const D: usize>(
         columns.fold(betas[0].scale(from_i64(at as i64 + 1)), |sum, (j, &beta)| sum + beta * column_at(table, j, &r[..b.log()]))
     };
     let fingerprints: Vec<K<D>> = blocks.blocks.par_iter().with_min_len(1).map(fingerprint).collect();
-    let mut inside = K::ZERO;
-    for (at, b) in blocks.blocks.iter().enumerate() {
-        let bits = (b.channels.log(), b.log());
-        let slot = eq_at(&r[bits.1..], b.offset >> bits.1);
-        let mass = s.mass(bits, b.positions.used) * s.mass((0, bits.0), b.channels.used) * slot;
-        inside += mass;
-        let Some(lookup) = layout.lookups.get(b.owner) else {
-            let table = &layout.tables[b.owner - layout.lookups.len()];
-            s.constant += gamma * slot * (alpha - fingerprints[at]);
-            let shape = layout.storages[table.multiplicities];
-            let u = Part { start: b.positions.start, used: b.positions.used, point: s.point(bits), coefficient: -slot };
-            let v = Part { start: b.channels.start, used: b.channels.used, point: s.point((0, bits.0)), coefficient: K::ONE };
-            let (u, v) = (Side::of(shape.positions, u), Side::of(shape.channels, v));
-            s.pending.push(Pending { target: Target::Storage(table.multiplicities), u, v });
-            continue;
+    let share = |share: Vec<usize>| {
+        let mut s = Splitter {
+            layout,
+            r,
+            block: 0,
+            constant: K::ZERO,
+            points: HashMap::new(),
+            tables: HashMap::new(),
+            masses: HashMap::new(),
+            channel_masses: HashMap::new(),
+            pending: Vec::new(),
+            slots: HashMap::new(),
         };
-        let ident = betas[0].scale(from_i64(lookup.table as i64 + 1));
-        s.constant += mass + gamma * mass * (alpha - ident);
-        let leaf =
-            Leaf { lookup, positions: b.positions, channels: b.channels, bits, along: s.point(bits), across: s.point((0, bits.0)), slot };
-        for (entry, &beta) in lookup.entries.iter().zip(&betas[1..]) {
-            for term in entry {
-                s.term(&leaf, term, -gamma * beta);
-            }
+        share.into_iter().for_each(|at| s.block(blocks, at, gamma, alpha, betas, &fingerprints));
+        (s.constant, s.pending)
+    };
+    let (mut constant, mut pending) = (gamma, Vec::new());
+    for (of_share, own) in shares(layout, blocks).into_par_iter().map(share).collect::<Vec<_>>() {
+        constant += of_share;
+        pending.extend(own);
+    }
+    // In the order of blocks, each of which is in one share.
+    pending.sort_by_key(|p| p.block);
+    let mut form = LinearForm { constant, slots: Vec::new() };
+    let mut weights = Vec::new();
+    for Pending { target, u, v, .. } in pending {
+        match target {
+            Target::Storage(storage) | Target::ColumnSums(storage) => form.push(storage, u, v),
+            Target::Piece(x, i) => form.push(layout.views[x as usize].pieces[i].storage, u, v),
+            Target::Accumulator(accumulator) => weights.push(AccumulatorWeight { accumulator, u, v }),
         }
     }
-    s.constant += gamma * (K::ONE - inside);
-    s.finish()
+    (form, weights)
 }

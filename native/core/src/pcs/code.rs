@@ -9,7 +9,7 @@
 use p3_field::PrimeCharacteristicRing;
 use rayon::prelude::*;
 
-use crate::channel::{Prover, Reader};
+use crate::channel::Prover;
 use crate::field::{F, P, canonical};
 use crate::hash::{BLOCK, Digest, Key, SALT, hash_blocks, leaf_bytes};
 use crate::merkle::{Tree, root_of, sibling_count};
@@ -139,44 +139,64 @@ fn row_bytes(row: &Row) -> [u8; BLOCK] {
     out
 }
 
-/// An opening as it was read: at `rows`, sorted, distinct and below `2^height`.
+/// Which rows an opening is about: sorted, distinct and below `2^height`.
 pub(crate) struct Rows {
     leaf: Leaf,
     height: usize,
     rows: Vec<usize>,
-    bytes: Vec<u8>,
-}
-
-/// Takes the bytes of the opening at `rows` from a proof.
-pub(crate) fn take_rows<const D: usize, R: Reader<D>>(reader: &mut R, leaf: Leaf, height: usize, rows: Vec<usize>) -> Verdict<Rows> {
-    let size = leaf.opened() * rows.len() + size_of::<Digest>() * sibling_count(&rows, height);
-    let bytes = reader.take(leaf.role, size)?.to_vec();
-    Ok(Rows { leaf, height, rows, bytes })
 }
 
 impl Rows {
+    pub fn new(leaf: Leaf, height: usize, rows: Vec<usize>) -> Rows {
+        Rows { leaf, height, rows }
+    }
+
+    /// Bytes of the opening.
+    pub fn size(&self) -> usize {
+        self.leaf.opened() * self.rows.len() + size_of::<Digest>() * sibling_count(&self.rows, self.height)
+    }
+
+    /// The index of a row that is one of these.
+    pub fn place(&self, row: usize) -> usize {
+        self.rows.partition_point(|&r| r < row)
+    }
+
     /// Which rows these are.
     pub fn rows(&self) -> &[usize] {
         &self.rows
     }
 
-    /// Checks them against `root`. -> the elements of all rows, one after another.
-    pub fn check(&self, root: &Digest) -> Verdict<Vec<F>> {
-        let leaf = self.leaf;
-        let (data, siblings) = self.bytes.split_at(leaf.opened() * self.rows.len());
-        let mut values = Vec::with_capacity(leaf.columns * self.rows.len());
-        for row in data.chunks_exact(leaf.opened().max(1)) {
-            for word in row[..8 * leaf.columns].as_chunks::<8>().0 {
-                let v = u64::from_le_bytes(*word);
-                if v >= P {
-                    return Err(Reject::NotCanonical { at: leaf.role });
+    /// Checks an opening of [`Self::size`] bytes against `root`. -> what `each` makes of the elements of every row, in order.
+    pub fn check<T: Send>(&self, opening: &[u8], root: &Digest, each: impl Fn(&[F]) -> T + Sync) -> Verdict<Vec<T>> {
+        // A few at a time: buffers that stay in the cache, and work for several threads.
+        const RUN: usize = 32;
+        let (leaf, raw, key) = (self.leaf, self.leaf.opened(), self.leaf.key());
+        let (data, siblings) = opening.split_at(raw * self.rows.len());
+        let run = |rows: &[u8]| -> Verdict<(Vec<T>, Vec<Digest>)> {
+            let mut elements = Vec::with_capacity(leaf.columns);
+            let mut row = |row: &[u8]| {
+                elements.clear();
+                for word in row[..8 * leaf.columns].as_chunks::<8>().0 {
+                    let v = u64::from_le_bytes(*word);
+                    if v >= P {
+                        return Err(Reject::NotCanonical { at: leaf.role });
+                    }
+                    elements.push(F::from_u64(v));
                 }
-                values.push(F::from_u64(v));
-            }
+                Ok(each(&elements))
+            };
+            let out = rows.chunks_exact(raw).map(&mut row).collect::<Verdict<Vec<T>>>()?;
+            Ok((out, leaf.digests(&key, rows)))
+        };
+        let runs = data.par_chunks(RUN * raw).map(run).collect::<Vec<_>>();
+        let (mut out, mut digests) = (Vec::with_capacity(self.rows.len()), Vec::with_capacity(self.rows.len()));
+        for done in runs {
+            let (values, mut hashed) = done?;
+            out.extend(values);
+            digests.append(&mut hashed);
         }
-        let digests = leaf.digests(&leaf.key(), data);
         match root_of(&self.rows, digests, siblings.as_chunks::<32>().0, self.height) {
-            Some(found) if found == *root => Ok(values),
+            Some(found) if found == *root => Ok(out),
             _ => Err(Reject::Merkle { oracle: leaf.role }),
         }
     }

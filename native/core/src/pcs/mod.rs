@@ -8,6 +8,7 @@ mod kernel;
 mod open;
 mod oracle;
 mod planes;
+mod points;
 #[cfg(test)]
 mod published;
 mod size;

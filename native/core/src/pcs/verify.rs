@@ -1,11 +1,15 @@
 //! The verifier's side of an opening: work on sides, columns and queries, never on areas.
 
+use std::sync::Arc;
+
 use p3_field::PrimeCharacteristicRing;
 use rayon::prelude::*;
 
-use super::code::{Rows, take_rows};
+use super::code::Rows;
 use super::functional::{Claim, batch};
 use super::open::reduced;
+use super::oracle::OracleLayout;
+use super::points::values_at;
 use super::stack::Stack;
 use super::weight::weight_at;
 use super::whir::{self, distinct, monomials};
@@ -17,6 +21,7 @@ use crate::masking::{Line, evaluate};
 use crate::ntt;
 use crate::parameters::{ORACLE_LOG_BLOWUP, Parameters};
 use crate::reject::{Reject, Verdict};
+use crate::run::Run;
 
 /// The column combination as received, before any index is drawn.
 pub struct Combined<const D: usize> {
@@ -94,64 +99,61 @@ pub fn verify_queries<const D: usize, R: Reader<D>>(
 ) -> Verdict<()> {
     let log_domain = stack.log_rows + ORACLE_LOG_BLOWUP;
     let indices = distinct(reader.indices("row indices", params.row_queries(), log_domain));
-    let points: Vec<F> = indices.iter().map(|&i| ntt::point(log_domain, i)).collect();
+    let points = ntt::points(log_domain, &indices);
     if stack.layouts.iter().filter(|o| o.has_mask()).count() != usize::from(line.is_some()) {
         return Err(Reject::Equation("the line"));
     }
-    let taken = stack
-        .layouts
-        .iter()
-        .map(|layout| take_rows(reader, layout.leaf(), layout.log_domain(), reduced(&indices, layout.log_domain())))
-        .collect::<Verdict<Vec<Rows>>>()?;
-    let oracles: Vec<_> = stack.layouts.iter().zip(&taken).zip(roots).zip(&stack.bases).collect();
-    let sums = oracles.into_par_iter().map(|(((layout, rows), root), &base)| {
-        let cells = rows.check(root)?;
-        let weights = &combined.columns[base..][..layout.stack_columns()];
+    let rows: Vec<Rows> = stack.layouts.iter().map(|o| Rows::new(o.leaf(), o.log_domain(), reduced(&indices, o.log_domain()))).collect();
+    let mut rest = reader.take("rows", rows.iter().map(Rows::size).sum())?;
+    let mut oracles = Vec::with_capacity(rows.len());
+    for (((layout, rows), root), &base) in stack.layouts.iter().zip(&rows).zip(roots).zip(&stack.bases) {
+        let (opening, others) = rest.split_at(rows.size());
+        rest = others;
+        oracles.push((layout, rows, root, opening, &combined.columns[base..][..layout.stack_columns()]));
+    }
+    let see = |(layout, rows, root, opening, weights): (&Arc<OracleLayout>, &Rows, &Digest, &[u8], &[K<D>])| {
+        let of_data = Run::from(weights[..layout.columns].to_vec());
+        rows.check(opening, root, |row| {
+            let sum = of_data.dot_base(&row[..layout.columns]);
+            if !layout.has_mask() {
+                return Seen { sum, line: [K::ZERO; 2] };
+            }
+            let [mask, r, b] = core::array::from_fn(|which| element(row, layout.columns, which));
+            Seen { sum: sum + weights[layout.columns] * mask, line: [r, b] }
+        })
+    };
+    let (seen, on_line) =
+        rayon::join(|| oracles.into_par_iter().map(see).collect::<Vec<_>>(), || line.map_or(Vec::new(), |line| line.values(&points)));
+    let seen = seen.into_iter().collect::<Verdict<Vec<Vec<Seen<D>>>>>()?;
+    let mut values = vec![K::ZERO; indices.len()];
+    for ((layout, rows), seen) in stack.layouts.iter().zip(&rows).zip(seen) {
         if let (true, Some(line)) = (layout.has_mask(), line) {
             // As long as the longest oracle: its rows are the indices themselves.
-            line.check(
-                cells.chunks_exact(layout.leaf().columns).map(|row| (element(row, layout.columns, 1), element(row, layout.columns, 2))),
-                &points,
-            )?;
+            line.check(seen.iter().map(|s| s.line), &on_line)?;
         }
-        let sum = |row: &[F]| {
-            let of_data = row[..layout.columns].iter().zip(weights).map(|(&c, w)| w.scale(c)).sum::<K<D>>();
-            if layout.has_mask() { of_data + weights[layout.columns] * element(row, layout.columns, 0) } else { of_data }
-        };
-        Ok(cells.chunks_exact(layout.leaf().columns).map(sum).collect())
-    });
-    let sums = sums.collect::<Vec<Verdict<Vec<K<D>>>>>().into_iter().collect::<Verdict<Vec<Vec<K<D>>>>>()?;
-    let mut values = vec![K::ZERO; indices.len()];
-    for ((layout, rows), sums) in stack.layouts.iter().zip(&taken).zip(sums) {
         let mask = (1 << layout.log_domain()) - 1;
         for (value, i) in values.iter_mut().zip(&indices) {
-            // Every reduced index is in `rows`, which was made from the same list.
-            let k = rows.rows().partition_point(|&row| row < i & mask);
-            *value += sums[k];
-        }
-    }
-    if !combined.pads.is_empty() {
-        // What is left are the values of the coefficients below L_max.
-        let beyond = evaluate(&combined.pads, &points);
-        for ((value, &x), y) in values.iter_mut().zip(&points).zip(beyond) {
-            *value -= y.scale(x.exp_power_of_2(stack.log_rows));
+            *value += seen[rows.place(i & mask)].sum;
         }
     }
     match combined.g {
-        Polynomial::Clear(g) => {
-            let flat: Vec<F> = g.iter().flat_map(|x| x.0).collect();
-            let word = ntt::encode_rows(&flat, D, stack.log_rows, log_domain);
-            let at = |i: usize| {
-                let mut row = word.row(i);
-                Ext(core::array::from_fn(|_| row.next().unwrap_or_default()))
-            };
-            match indices.iter().zip(values).all(|(&i, value)| at(i) == value) {
-                true => Ok(()),
-                false => Err(Reject::Row { oracle: "combined polynomial" }),
+        Polynomial::Clear(g) if values_at(&g, &combined.pads, &indices) == values => Ok(()),
+        Polynomial::Clear(_) => Err(Reject::Row { oracle: "combined polynomial" }),
+        Polynomial::Root(root) => {
+            // What is left are the values of the coefficients below L_max.
+            let beyond = evaluate(&combined.pads, &points);
+            for ((value, &x), y) in values.iter_mut().zip(&points).zip(beyond) {
+                *value -= y.scale(x.exp_power_of_2(stack.log_rows));
             }
+            whir::verify(params, reader, root, &combined.z, combined.s, &indices, &values)
         }
-        Polynomial::Root(root) => whir::verify(params, reader, root, &combined.z, combined.s, &indices, &values),
     }
+}
+
+/// What the verifier takes from an opened row: its share of the combination, and for the line the elements of `r` and `b`.
+struct Seen<const D: usize> {
+    sum: K<D>,
+    line: [K<D>; 2],
 }
 
 /// Element `which` over `K` behind `columns` base columns: 0 the mask, 1 and 2 the line's `r` and `b`.

@@ -33,7 +33,8 @@ pub(crate) fn weight_at<const D: usize>(stack: &Stack, functionals: &[Vec<Vec<We
         }
     }
     let tensors = &Tensors::new(z, stack.log_rows, tables);
-    blocks.into_par_iter().map(|(span, block, mine)| tensors.block(span, block, mine)).reduce(|| K::ZERO, |a, b| a + b)
+    // The first are the largest.
+    blocks.into_par_iter().with_max_len(4).map(|(span, block, mine)| tensors.block(span, block, mine)).reduce(|| K::ZERO, |a, b| a + b)
 }
 
 /// Tensors of the factors that weights take from consecutive variables.

@@ -9,16 +9,17 @@
 //! `(1, t)`. A round of the coefficient basis takes such a weight to `(t + r)` times the tensor of the other pairs: the verifier keeps one
 //! coefficient and one point for each claim.
 
-use p3_field::{Field, PrimeCharacteristicRing};
-use rayon::prelude::*;
+use p3_field::PrimeCharacteristicRing;
 
-use super::code::{Code, Leaf, take_rows};
+use super::code::{Code, Leaf, Rows};
 use super::planes::{Basis, Planes, round};
+use super::points::point_weights;
 use crate::channel::{Prover, Reader};
 use crate::eq::tensor;
 use crate::field::{Ext, F, K};
 use crate::hash::Digest;
-use crate::ntt::{self, PANEL};
+use crate::masking::evaluate;
+use crate::ntt;
 use crate::parameters::{FOLD_LOG, ORACLE_LOG_BLOWUP, Parameters, WHIR_LOG_BLOWUP};
 use crate::reject::{Reject, Verdict};
 
@@ -94,46 +95,6 @@ impl<const D: usize> Word<D> {
     }
 }
 
-/// `sum_k xi^(k+1) x_k^i` for `i < 2^log`, where `x_k` is point `points[k]` of the domain of size `2^log_domain`.
-///
-/// This is the transpose of an evaluation, and that is a transform again. With `i = S a + b` for `0 <= b < S` and `y_k = x_k^S`, which is point
-/// `points[k] mod N` of the domain of `N = 2^log_domain / S` points `h omega^j`, the sum is `h^a sum_j e_(j, b) omega^(a j)`, where
-/// `e_(j, b)` is the sum of `xi^(k+1) x_k^b` over `points[k] = j mod N`: an encoding of the coefficients `h^-j e_(j, b)`. `S` fills a panel.
-fn point_weights<const D: usize>(points: &[usize], xi: K<D>, log: usize, log_domain: usize) -> Vec<K<D>> {
-    let log_s = ((PANEL / D).ilog2() as usize).min(log);
-    let (s, log_n) = (1 << log_s, log_domain - log_s);
-    let columns = s * D;
-    let mut e = vec![F::ZERO; columns << log_n];
-    let h = ntt::shift(log_n);
-    let inverse = h.inverse();
-    let mut power = xi;
-    for &k in points {
-        let (x, j) = (ntt::point(log_domain, k), k & ((1 << log_n) - 1));
-        let mut c = power.scale(inverse.exp_u64(j as u64));
-        for to in e[j * columns..][..columns].chunks_exact_mut(D) {
-            for (to, c) in to.iter_mut().zip(c.0) {
-                *to += c;
-            }
-            c = c.scale(x);
-        }
-        power *= xi;
-    }
-    let sums = ntt::encode_rows(&e, columns, log_n, log_n);
-    const RUN: usize = 1 << 8;
-    let mut out = vec![K::ZERO; 1 << log];
-    out.par_chunks_mut(RUN * s).enumerate().for_each(|(run, out)| {
-        let mut power = h.exp_u64((run * RUN) as u64);
-        for (a, out) in out.chunks_exact_mut(s).enumerate() {
-            let mut row = sums.row(run * RUN + a);
-            for x in out {
-                *x = Ext(core::array::from_fn(|_| row.next().map_or(F::ZERO, |c| c * power)));
-            }
-            power *= h;
-        }
-    });
-    out
-}
-
 /// Proves `<g, m(z)> = s` and the values of `g` at the given points of the domain of `2 len(g)` points. `word` commits to `g`.
 pub(crate) fn prove<const D: usize>(params: &Parameters, prover: &mut Prover, g: &[K<D>], mut word: Word<D>, z: &[K<D>], rows: Vec<usize>) {
     let (low, high) = z.split_at(FOLD_LOG);
@@ -193,7 +154,7 @@ pub(crate) fn verify<const D: usize, R: Reader<D>>(
     let mut points: Vec<(K<D>, F)> = Vec::new();
     let log_domain = z.len() + ORACLE_LOG_BLOWUP;
     let stages = stages(params, z.len());
-    let mut fresh: Vec<(F, K<D>)> = rows.iter().zip(ys).map(|(&i, &y)| (ntt::point(log_domain, i), y)).collect();
+    let mut fresh: Vec<(F, K<D>)> = ntt::points(log_domain, rows).into_iter().zip(ys.iter().copied()).collect();
     for stage in &stages {
         let xi = reader.challenge("folding batch");
         let mut power = xi;
@@ -224,12 +185,11 @@ pub(crate) fn verify<const D: usize, R: Reader<D>>(
             next_root.copy_from_slice(&reader.receive_bytes("folding root", 32)?);
         }
         let opened = distinct(reader.indices("folding indices", params.queries(stage.log_blowup), stage.height()));
-        let opened = take_rows(reader, leaf::<D>(), stage.height(), opened)?;
-        let values = opened.check(&root)?;
+        let opened = Rows::new(leaf::<D>(), stage.height(), opened);
         let m = monomials(&r);
-        let fold = |leaf: &[F]| leaf.chunks_exact(D).zip(&m).map(|(c, &m)| m * Ext(core::array::from_fn(|d| c[d]))).sum();
-        fresh =
-            opened.rows().iter().zip(values.chunks_exact(LEAF * D)).map(|(&j, leaf)| (ntt::point(stage.height(), j), fold(leaf))).collect();
+        let fold = |leaf: &[F]| -> K<D> { leaf.chunks_exact(D).zip(&m).map(|(c, &m)| m * Ext(core::array::from_fn(|d| c[d]))).sum() };
+        let values = opened.check(reader.take("folding", opened.size())?, &root, fold)?;
+        fresh = ntt::points(stage.height(), opened.rows()).into_iter().zip(values).collect();
         if last {
             return finish(&polynomial, &fresh, scale, z, &points, claim);
         }
@@ -247,11 +207,13 @@ fn finish<const D: usize>(
     points: &[(K<D>, F)],
     claim: K<D>,
 ) -> Verdict<()> {
-    let at = |x: F| polynomial.iter().rev().fold(K::ZERO, |t, &c| t.scale(x) + c);
-    if fresh.iter().any(|&(y, value)| at(y) != value) {
+    let xs: Vec<F> = fresh.iter().map(|f| f.0).chain(points.iter().map(|p| p.1)).collect();
+    let values = evaluate(polynomial, &xs);
+    let (of_fresh, of_points) = values.split_at(fresh.len());
+    if fresh.iter().zip(of_fresh).any(|(f, value)| f.1 != *value) {
         return Err(Reject::Row { oracle: "folding" });
     }
     let direct: K<D> = polynomial.iter().zip(monomials(z)).map(|(&c, m)| c * m).sum();
-    let sum = points.iter().fold(scale * direct, |t, &(c, x)| t + c * at(x));
+    let sum = points.iter().zip(of_points).fold(scale * direct, |t, (&(c, _), &value)| t + c * value);
     if sum == claim { Ok(()) } else { Err(Reject::Equation("folded claim")) }
 }

@@ -6,9 +6,10 @@ use super::prove::ProveError;
 use super::verify::Lapse;
 use crate::channel::{PlainReader, ProofBytes, Prover, Reader, Transcript};
 use crate::field::{Ext, F, K};
+use crate::logup::LinearForm;
 use crate::masking::MaskedReader;
 use crate::parameters::{Mode, Parameters};
-use crate::pcs::{self, Combined, Fresh};
+use crate::pcs::{self, Claim, Combined, Fresh};
 use crate::reject::{Reject, Verdict};
 
 /// A kind of proof, about something in particular.
@@ -80,4 +81,22 @@ pub(super) trait Exchange {
 /// A flat vector over `K`.
 pub(super) fn elements<const D: usize>(flat: &[F]) -> Vec<K<D>> {
     flat.as_chunks::<D>().0.iter().map(|&c| Ext(c)).collect()
+}
+
+/// The end of every conversation: each form, its public part included, has its value.
+pub(super) fn combine<const D: usize, R: Reader<D>>(
+    reader: &mut R,
+    parameters: &Parameters,
+    compiled: &Compiled,
+    roots: &[[u8; 32]],
+    claims: Vec<(LinearForm<D>, R::Value)>,
+) -> Verdict<Combined<D>> {
+    let claims: Vec<_> = claims
+        .into_iter()
+        .map(|(form, value)| {
+            let value = reader.sub(&value, &reader.constant(form.constant));
+            Claim { functionals: compiled.functionals(form), value }
+        })
+        .collect();
+    pcs::verify_combination(parameters, reader, &compiled.stack, roots, &claims)
 }

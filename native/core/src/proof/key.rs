@@ -287,6 +287,8 @@ impl VerifyingKey {
 
     /// Reads and checks a key. Costs time and memory in proportion to the bytes and to the program's declared, limited sizes.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, KeyError> {
+        // Whoever reads a key verifies next: the pool's threads start meanwhile.
+        rayon::spawn(|| ());
         let malformed = |why: &str| KeyError::Malformed(why.into());
         let mut rest = bytes;
         let mut take = |n: usize| -> Result<&[u8], KeyError> {

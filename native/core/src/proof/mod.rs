@@ -19,7 +19,7 @@ pub use key::{KeyError, KeyWeights, ProvingKey, VerifyingKey};
 pub use prove::{Figures, Made, Opened, Progress, ProveError, Request, Secrets, Shown, prove, prove_witness};
 pub use registration::{Linked, Registered, RegistrationError, WeightProof, link, register, verify_link, verify_registration};
 #[cfg(feature = "attacks")]
-pub use registration::{Subject, prove_cells, verify_cells};
+pub use registration::{Subject, link_from, prove_cells, register_from, verify_cells};
 pub use statement::{Content, Statement, StatementTensor, tensor_commitment};
 pub use terms::{masked_messages, proof_bytes, soundness};
 pub use verify::{Lapse, verify};

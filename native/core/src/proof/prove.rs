@@ -105,6 +105,15 @@ pub enum ProveError {
     Uncovered,
 }
 
+impl From<Halt> for ProveError {
+    fn from(halt: Halt) -> Self {
+        match halt {
+            Halt::Stopped => ProveError::Stopped,
+            Halt::Uncovered => ProveError::Uncovered,
+        }
+    }
+}
+
 struct Clock<'a, 'b> {
     progress: Progress<'b>,
     figures: &'a mut Figures,
@@ -364,8 +373,7 @@ impl Attempt<'_> {
         let mut control = |done| if clock.report(done).is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) };
         let combination = match pcs::combine(key.parameters(), &mut prover, &c.stack, &oracles, &claims, &mut control) {
             ControlFlow::Continue(combination) => combination,
-            ControlFlow::Break(Halt::Stopped) => return Err(ProveError::Stopped),
-            ControlFlow::Break(Halt::Uncovered) => return Err(ProveError::Uncovered),
+            ControlFlow::Break(halt) => return Err(halt.into()),
         };
         let fresh = oracles.iter().find_map(|o| o.fresh.as_ref());
         let inference = Inference { key, compiled: c, statement: &statement, roots: &roots };

@@ -14,9 +14,9 @@ use thiserror::Error;
 
 use super::VERSION;
 use super::conversation::{copies, copy_variables};
-use super::exchange::Exchange;
 #[cfg(feature = "attacks")]
 use super::exchange::elements;
+use super::exchange::{Exchange, combine};
 use super::instance::Compiled;
 use super::key::{KeyWeights, ProvingKey, VerifyingKey};
 use super::prove::{Opened, Progress, ProveError};
@@ -32,7 +32,7 @@ use crate::logup::{self, Leaves};
 #[cfg(feature = "attacks")]
 use crate::masking::MaskedReader;
 use crate::parameters::Parameters;
-use crate::pcs::{self, Claim, Combined, Committed, Halt, Hiding, OpenedRows, Secret};
+use crate::pcs::{self, Combined, Committed, Fresh, Hiding, OpenedRows, Secret};
 use crate::prover::values::Witness;
 use crate::prover::witness;
 use crate::random::Randomness;
@@ -204,6 +204,11 @@ impl<'a> Subject<'a> {
 
 /// Proves that the weights of a private model are what its program assumes of them: once for each model.
 pub fn register(key: &ProvingKey, progress: Progress<'_>) -> Result<WeightProof, RegistrationError> {
+    register_from(key, Randomness::fresh().map_err(ProveError::from)?, progress)
+}
+
+/// [`register`] with secrets from `random`, which is drawn from in zero-knowledge mode only.
+pub fn register_from(key: &ProvingKey, random: Randomness, progress: Progress<'_>) -> Result<WeightProof, RegistrationError> {
     let subject = Subject::Registration(&key.verifying);
     subject.roots()?;
     let model = key.model.as_ref().ok_or(RegistrationError::NotPrivate)?;
@@ -211,7 +216,7 @@ pub fn register(key: &ProvingKey, progress: Progress<'_>) -> Result<WeightProof,
         report(progress, "witness", 0.0)?;
         let compiled = subject.compile()?;
         let witness = witness::fill(&compiled.layout, &key.weights, &Trace { tensors: Vec::new(), accumulators: Vec::new() });
-        let (proof, rows) = prove(subject, &compiled, &witness, &[model], true, progress)?;
+        let (proof, rows) = Attempt::new(subject, &compiled, &witness, &[model]).prove(random, progress)?;
         Ok(WeightProof { proof, opened: opened(&[key], rows) })
     })
 }
@@ -224,6 +229,16 @@ pub fn verify_registration(key: &VerifyingKey, proof: &[u8]) -> Verdict<Register
 
 /// Proves that fresh commitments hold the weights of the registered model.
 pub fn link(registered: &ProvingKey, fresh: &[&ProvingKey], progress: Progress<'_>) -> Result<WeightProof, RegistrationError> {
+    link_from(registered, fresh, Randomness::fresh().map_err(ProveError::from)?, progress)
+}
+
+/// [`link`] with secrets from `random`, which is drawn from in zero-knowledge mode only.
+pub fn link_from(
+    registered: &ProvingKey,
+    fresh: &[&ProvingKey],
+    random: Randomness,
+    progress: Progress<'_>,
+) -> Result<WeightProof, RegistrationError> {
     let keys: Vec<&VerifyingKey> = fresh.iter().map(|key| &*key.verifying).collect();
     let subject = Subject::Link(&registered.verifying, &keys);
     subject.roots()?;
@@ -234,7 +249,7 @@ pub fn link(registered: &ProvingKey, fresh: &[&ProvingKey], progress: Progress<'
     let models = models.ok_or(RegistrationError::NotPrivate)?;
     rayon::scope(|_| {
         let compiled = subject.compile()?;
-        let (proof, rows) = prove(subject, &compiled, &Witness::default(), &models, true, progress)?;
+        let (proof, rows) = Attempt::new(subject, &compiled, &Witness::default(), &models).prove(random, progress)?;
         let keys: Vec<&ProvingKey> = std::iter::once(&registered).chain(fresh).copied().collect();
         Ok(WeightProof { proof, opened: opened(&keys, rows) })
     })
@@ -262,7 +277,8 @@ fn verify(subject: Subject<'_>, proof: &[u8]) -> Verdict<()> {
 /// The prover of a changed structure or witness: what a malicious one does.
 #[cfg(feature = "attacks")]
 pub fn prove_cells(subject: Subject<'_>, compiled: &Compiled, witness: &Witness, models: &[&Committed]) -> Vec<u8> {
-    prove(subject, compiled, witness, models, false, &mut |_, _| true).expect("nobody stops it").0
+    let attempt = Attempt { forged: true, ..Attempt::new(subject, compiled, witness, models) };
+    attempt.prove(Randomness::fresh().expect("entropy"), &mut |_, _| true).expect("nobody stops it").0
 }
 
 /// The verifier of another public structure: what a proof would show if a constraint were missing on both sides.
@@ -275,84 +291,107 @@ fn report(progress: &mut (dyn FnMut(&'static str, f64) -> bool + Send), phase: &
     if progress(phase, fraction) { Ok(()) } else { Err(ProveError::Stopped) }
 }
 
-/// `models`: the registered commitment, then the fresh ones. -> the proof and the rows of all oracles, the witness's first.
-fn prove(
-    subject: Subject<'_>,
-    c: &Compiled,
-    witness: &Witness,
-    models: &[&Committed],
-    honest: bool,
-    progress: Progress<'_>,
-) -> Result<(Vec<u8>, OpenedRows), ProveError> {
-    report(progress, "commit", 0.0)?;
-    let key = subject.key();
-    let own: Vec<&[F]> = c.members[0].iter().map(|&s| &witness.storages[s][..]).collect();
-    let mut random = Randomness::fresh()?;
-    let secret = match c.oracles[0].hiding {
-        Hiding::Fresh { .. } => Secret::Fresh { random: &mut random, messages: weight_messages(c) },
-        Hiding::None | Hiding::Kept => Secret::None,
-    };
-    let own = pcs::commit(key.parameters(), c.oracles[0].clone(), &own, secret);
-    let oracles: Vec<&Committed> = std::iter::once(&own).chain(models.iter().copied()).collect();
-    let roots: Vec<[u8; 32]> = oracles.iter().map(|o| o.root).collect();
-    let transcript = subject.begin(c, &roots);
-    let mut prover = Prover::new(transcript.clone());
-    if let Some(fresh) = &own.fresh {
-        prover = prover.masked(fresh.r.clone());
-    }
-    prover.append(&own.root);
-    let rows = if key.parameters().degree() == 2 {
-        converse::<2>(&mut prover, transcript, key.parameters(), c, witness, &oracles, honest, progress)?
-    } else {
-        converse::<3>(&mut prover, transcript, key.parameters(), c, witness, &oracles, honest, progress)?
-    };
-    Ok((prover.finish(), rows))
+/// An attempt at a proof about weights.
+struct Attempt<'a> {
+    subject: Subject<'a>,
+    compiled: &'a Compiled,
+    witness: &'a Witness,
+    /// The registered commitment, then the fresh ones.
+    models: &'a [&'a Committed],
+    /// Of a malicious prover, who does not mind that equations are false.
+    #[cfg(feature = "attacks")]
+    forged: bool,
 }
 
-fn converse<const D: usize>(
-    prover: &mut Prover,
-    transcript: Transcript,
-    parameters: &Parameters,
-    c: &Compiled,
-    witness: &Witness,
-    oracles: &[&Committed],
-    honest: bool,
-    progress: Progress<'_>,
-) -> Result<OpenedRows, ProveError> {
-    let layout = &c.layout;
-    let start = prover.so_far().len();
-    let copy_point: Vec<K<D>> = prover.challenges("copy", copy_variables(c));
-    let mut forms = Vec::new();
-    if !layout.lookups.is_empty() {
-        report(progress, "lookups", 0.0)?;
-        let alpha: K<D> = prover.challenge("alpha");
-        let betas: Vec<K<D>> = prover.challenges("betas", layout.tuple_width());
-        let r = logup::prove(prover, Leaves::new(layout, witness, &c.blocks, alpha, &betas));
-        let gamma: K<D> = prover.challenge("gamma");
-        forms.push(logup::split(layout, &c.blocks, &r, gamma, alpha, &betas).0);
+impl<'a> Attempt<'a> {
+    fn new(subject: Subject<'a>, compiled: &'a Compiled, witness: &'a Witness, models: &'a [&'a Committed]) -> Self {
+        Attempt {
+            subject,
+            compiled,
+            witness,
+            models,
+            #[cfg(feature = "attacks")]
+            forged: false,
+        }
     }
-    forms.extend(copies(c, &copy_point));
-    let claims: Vec<_> = forms.into_iter().map(|f| c.functionals(f)).collect();
-    let mut control = |done| if report(progress, "opening", done).is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) };
-    let combination = match pcs::combine(parameters, prover, &c.stack, oracles, &claims, &mut control) {
-        ControlFlow::Continue(combination) => combination,
-        ControlFlow::Break(Halt::Stopped) => return Err(ProveError::Stopped),
-        ControlFlow::Break(Halt::Uncovered) => return Err(ProveError::Uncovered),
-    };
-    let roots: Vec<[u8; 32]> = oracles.iter().map(|o| o.root).collect();
-    let about = AboutWeights { parameters, compiled: c, roots: &roots };
-    if honest {
-        about.settle::<D>(prover, transcript, start, oracles[0].fresh.as_ref())?;
-    } else {
+
+    /// -> the proof and the rows of all oracles, the witness's first.
+    fn prove(&self, mut random: Randomness, progress: Progress<'_>) -> Result<(Vec<u8>, OpenedRows), ProveError> {
+        report(progress, "commit", 0.0)?;
+        let (key, c) = (self.subject.key(), self.compiled);
+        let own: Vec<&[F]> = c.members[0].iter().map(|&s| &self.witness.storages[s][..]).collect();
+        let secret = match c.oracles[0].hiding {
+            Hiding::Fresh { .. } => Secret::Fresh { random: &mut random, messages: weight_messages(c) },
+            Hiding::None | Hiding::Kept => Secret::None,
+        };
+        let own = pcs::commit(key.parameters(), c.oracles[0].clone(), &own, secret);
+        let oracles: Vec<&Committed> = std::iter::once(&own).chain(self.models.iter().copied()).collect();
+        let roots: Vec<[u8; 32]> = oracles.iter().map(|o| o.root).collect();
+        let transcript = self.subject.begin(c, &roots);
+        let mut prover = Prover::new(transcript.clone());
+        if let Some(fresh) = &own.fresh {
+            prover = prover.masked(fresh.r.clone());
+        }
+        prover.append(&own.root);
+        let rows = if key.parameters().degree() == 2 {
+            self.converse::<2>(&mut prover, transcript, &oracles, &roots, progress)?
+        } else {
+            self.converse::<3>(&mut prover, transcript, &oracles, &roots, progress)?
+        };
+        Ok((prover.finish(), rows))
+    }
+
+    fn converse<const D: usize>(
+        &self,
+        prover: &mut Prover,
+        transcript: Transcript,
+        oracles: &[&Committed],
+        roots: &[[u8; 32]],
+        progress: Progress<'_>,
+    ) -> Result<OpenedRows, ProveError> {
+        let (parameters, c, layout) = (self.subject.key().parameters(), self.compiled, &self.compiled.layout);
+        let start = prover.so_far().len();
+        let copy_point: Vec<K<D>> = prover.challenges("copy", copy_variables(c));
+        let mut forms = Vec::new();
+        if !layout.lookups.is_empty() {
+            report(progress, "lookups", 0.0)?;
+            let alpha: K<D> = prover.challenge("alpha");
+            let betas: Vec<K<D>> = prover.challenges("betas", layout.tuple_width());
+            let r = logup::prove(prover, Leaves::new(layout, self.witness, &c.blocks, alpha, &betas));
+            let gamma: K<D> = prover.challenge("gamma");
+            forms.push(logup::split(layout, &c.blocks, &r, gamma, alpha, &betas).0);
+        }
+        forms.extend(copies(c, &copy_point));
+        let claims: Vec<_> = forms.into_iter().map(|f| c.functionals(f)).collect();
+        let mut control = |done| if report(progress, "opening", done).is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) };
+        let combination = match pcs::combine(parameters, prover, &c.stack, oracles, &claims, &mut control) {
+            ControlFlow::Continue(combination) => combination,
+            ControlFlow::Break(halt) => return Err(halt.into()),
+        };
+        let about = AboutWeights { parameters, compiled: c, roots };
+        self.settle::<D>(&about, prover, transcript, start, oracles[0].fresh.as_ref())?;
+        Ok(pcs::query(parameters, prover, &c.stack, oracles, combination))
+    }
+
+    fn settle<const D: usize>(
+        &self,
+        about: &AboutWeights<'_>,
+        prover: &mut Prover,
+        transcript: Transcript,
+        start: usize,
+        fresh: Option<&Fresh>,
+    ) -> Result<(), ProveError> {
         #[cfg(feature = "attacks")]
-        if let Some(fresh) = &oracles[0].fresh {
+        if self.forged {
+            let Some(fresh) = fresh else { return Ok(()) };
             let so_far = prover.so_far()[start..].to_vec();
             let mut reader = MaskedReader::<_, D>::new(ProofBytes::new(transcript, &so_far));
             let _ = about.read(&mut reader);
             reader.forge(prover, &elements(&fresh.r), &elements(&fresh.b), None);
+            return Ok(());
         }
+        about.settle::<D>(prover, transcript, start, fresh)
     }
-    Ok(pcs::query(parameters, prover, &c.stack, oracles, combination))
 }
 
 fn check(subject: Subject<'_>, compiled: &Compiled, models: &[[u8; 32]], proof: &[u8]) -> Verdict<()> {
@@ -410,12 +449,5 @@ pub(crate) fn conversation<const D: usize, R: Reader<D>>(
         claims.push((form, reader.add_scaled(&p, &q, gamma)));
     }
     claims.extend(copies(c, &copy_point).into_iter().map(|f| (f, reader.constant(K::ZERO))));
-    let claims: Vec<_> = claims
-        .into_iter()
-        .map(|(form, value)| {
-            let value = reader.sub(&value, &reader.constant(form.constant));
-            Claim { functionals: c.functionals(form), value }
-        })
-        .collect();
-    pcs::verify_combination(parameters, reader, &c.stack, roots, &claims)
+    combine(reader, parameters, c, roots, claims)
 }

@@ -1,7 +1,7 @@
 //! The verifier, start to end. Generic over its reading context from the first message to the opening.
 
 use super::conversation::{begin, copies, copy_variables, ties};
-use super::exchange::Exchange;
+use super::exchange::{Exchange, combine};
 use super::instance::Compiled;
 use super::key::VerifyingKey;
 use super::statement::{Content, Statement, tensor_commitment};
@@ -14,7 +14,7 @@ use crate::logup;
 use crate::masking::Defect;
 use crate::masking::MaskedReader;
 use crate::parameters::Parameters;
-use crate::pcs::{self, Claim, Combined};
+use crate::pcs::Combined;
 use crate::reject::{Reject, Verdict};
 
 /// Accepts only if `proof` shows `statement` for the model of `key`. A private model's key must have been shown evidence of its registration
@@ -168,12 +168,5 @@ pub(crate) fn conversation<const D: usize, R: Reader<D>>(
     let mut claims = vec![(form, value)];
     claims.extend(tied.into_iter().map(|(f, v)| (f, reader.constant(v))));
     claims.extend(copied.into_iter().map(|f| (f, reader.constant(K::ZERO))));
-    let claims: Vec<_> = claims
-        .into_iter()
-        .map(|(form, value)| {
-            let value = reader.sub(&value, &reader.constant(form.constant));
-            Claim { functionals: c.functionals(form), value }
-        })
-        .collect();
-    pcs::verify_combination(key.parameters(), reader, &c.stack, roots, &claims)
+    combine(reader, key.parameters(), c, roots, claims)
 }

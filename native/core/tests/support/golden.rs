@@ -6,9 +6,9 @@ use nexus_edge_core::field::from_i64;
 use nexus_edge_core::parameters::Mode;
 use nexus_edge_core::program::check::CheckedProgram;
 use nexus_edge_core::program::{Op, Program, Weights};
-use nexus_edge_core::proof::{Cheat, Figures, ProvingKey, Secrets, prove_forged, prove_witness};
+use nexus_edge_core::proof::{Cheat, Figures, ProvingKey, Secrets, link_from, prove_forged, prove_witness, register_from};
 use nexus_edge_core::prover::witness;
-use nexus_edge_core::random::Randomness;
+use nexus_edge_core::random::{Randomness, Seed};
 
 use crate::support::{self, Random};
 
@@ -78,6 +78,22 @@ pub fn all() -> [Golden; 4] {
         make("everything", support::everything(3, 10), false, vec![true, false], Mode::Plain),
         make("dense-zk", support::dense_with(1, 20, 7, 9), true, vec![false, false], Mode::Zk),
         make("everything-zk", support::everything(3, 10), false, vec![true, false], Mode::Zk),
+    ]
+}
+
+/// A private model: its key and registration, the key of another commitment, and the link between the two.
+pub fn private() -> Vec<(&'static str, Vec<u8>)> {
+    let (program, weights) = support::nets::private_layer(false, 1);
+    let seed = |k: u8| Seed::from_bytes([k; 32]);
+    let owner = ProvingKey::with_seed(Program::clone(&program), weights, false, 100, Mode::Zk, Some(seed(2))).expect("provable");
+    let other = owner.committed_again(seed(3)).expect("private");
+    let registration = register_from(&owner, Randomness::chosen([4; 32]), &mut |_, _| true).expect("honest");
+    let link = link_from(&owner, &[&other], Randomness::chosen([5; 32]), &mut |_, _| true).expect("one model");
+    vec![
+        ("key.bin", owner.verifying.to_bytes()),
+        ("registration.bin", registration.proof),
+        ("linked-key.bin", other.verifying.to_bytes()),
+        ("link.bin", link.proof),
     ]
 }
 
