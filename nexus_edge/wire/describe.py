@@ -1,5 +1,9 @@
 """The tables of docs/mesh-protocol.md, from the types that encode and decode."""
 
+import inspect
+import re
+
+from nexus_edge.wire import limits
 from nexus_edge.wire.fields import table
 from nexus_edge.wire.messages import MESSAGES
 from nexus_edge.wire.objects import OBJECTS
@@ -24,6 +28,16 @@ def describe_refusals() -> str:
     """Codes and statuses."""
     rows = ["| code | status |", "|---|---|"]
     rows += [f"| `{code.value}` | {code.status} |" for code in Code]
+    return "\n".join(rows)
+
+
+def describe_limits() -> str:
+    """Limits with their reasons, which are the comments beside them."""
+    rows = ["| limit | value | why |", "|---|---|---|"]
+    for line in inspect.getsource(limits).splitlines():
+        found = re.match(r"([A-Z_]+): Final = [^#]+(?:# (.*))?$", line)
+        if found:
+            rows.append(f"| `{found[1]}` | {getattr(limits, found[1])} | {found[2] or ''} |")
     return "\n".join(rows)
 
 
