@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -279,7 +280,13 @@ def test_what_makes_no_sense_is_not_asked(
 def test_an_interrupted_run_withdraws_the_job(agent: SmallAgent, home: Path) -> None:
     save(home / "x.npy")
     command = [sys.executable, "-m", "nexus_edge", "run", "ab" * 32, str(home / "x.npy")]
-    process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        command,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # tests in the background of a shell are deaf to it
+    )
     while not agent.requests:
         assert process.poll() is None
     threading.Event().wait(0.5)  # until it watches

@@ -323,35 +323,45 @@ class Requester:
             await asyncio.sleep(RETRY_S)
 
     async def _cancel(self, job: Job) -> None:
-        """Tell the worker, and find out what is owed."""
+        """Tell the worker, until it has heard or its time is up, and pay the fee if it had begun."""
         attempt = job.attempts[-1] if job.attempts else None
-        if attempt is None or attempt.outcome is not Outcome.OPEN:
+        if attempt is None or attempt.outcome is not Outcome.OPEN or job.entry is not None:
             await self.jobs.record(job.id, jobs.Cancelled(now_ms()), nothing)
             return
-        connection = self._peers.connection(attempt.worker)
-        fee = 0
+        owed = 0
         try:
+            connection = self._peers.connection(attempt.worker)
             if connection is None:
                 raise PeerError("its address is not known")
             status = await connection.cancel(attempt.lease)
-            if status.state in ("unpaid", "settled"):
-                if attempt.accepted:
-                    await self.jobs.record(job.id, jobs.CancelTooLate(now_ms()), nothing)
-                    return
-            elif status.state == "cancelled" and status.phase:
-                fee = attempt.start_fee
+            if status.state in ("unpaid", "settled") and attempt.accepted:
+                await self.jobs.record(job.id, jobs.CancelTooLate(now_ms()), nothing)
+                return
+            owed = status.owed
         except Refusal as refusal:
+            if refusal.code in (Code.RATE, Code.BUSY, Code.TIMEOUT, Code.INTERNAL, Code.DRAINING):
+                await self._wait_to_cancel(job, refusal)
+                return
             log.info("the worker has nothing to cancel", reason=refusal.text)
         except PeerError as failed:
-            seen = self.live[job.id].status
-            fee = attempt.start_fee if seen is not None and seen.phase else 0
-            log.info("the worker does not hear that the job is cancelled", reason=str(failed), fee=fee)
-        if fee:
-            await self.jobs.record_made(job.id, "paying", partial(_pay_fee, attempt, MicroCredits(fee)))
+            if await self._wait_to_cancel(job, failed):
+                return
+        if 0 < owed <= attempt.start_fee:
+            await self.jobs.record_made(job.id, "paying", partial(_pay_fee, attempt, MicroCredits(owed)))
             self.payer.wake(attempt.worker)
             await self.jobs.record(job.id, jobs.Cancelled(now_ms()), nothing)
         else:
             await self.jobs.record(job.id, jobs.Cancelled(now_ms()), partial(_release, attempt.lease))
+
+    async def _wait_to_cancel(self, job: Job, why: Exception) -> bool:
+        """Whether it makes sense to tell the worker again: until its deadline it may deliver, and then it is owed the price."""
+        live = self.live[job.id]
+        live.accepted = live.accepted or time.monotonic()
+        if time.monotonic() > live.accepted + OVERTIME * job.deadline_ms / 1000:
+            log.info("the worker never heard that the job is cancelled", reason=str(why))
+            return False
+        await asyncio.sleep(RETRY_S)
+        return True
 
     # Parts
 

@@ -230,6 +230,7 @@ class Worker:
             eta_ms=None,
             beat=0 if work is None else work.beat,
             reason=state.reason[:200],
+            owed=state.owed if state.entry is None else NOTHING,
             events=steps,
         )
 

@@ -106,7 +106,7 @@ class LeaseEvent:
 
 @dataclass(frozen=True)
 class LeaseStatus:
-    """How a lease stands. `beat` rises while work really progresses; `events` are those after the asked one."""
+    """How a lease stands. `beat` rises while work really progresses; `events` are those after the asked one; `owed` what is to be paid now."""
 
     state: Annotated[str, Text(12)]
     phase: Annotated[str, Text(24)]
@@ -114,6 +114,7 @@ class LeaseStatus:
     eta_ms: Annotated[int | None, Maybe(Ms.__metadata__[0])]
     beat: U
     reason: Annotated[str, Text(200)]
+    owed: Total
     events: Annotated[tuple[LeaseEvent, ...], Many(Record(LeaseEvent), EVENTS_PER_POLL)]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from nexus_edge.identity import NodeKey
 from nexus_edge.transport import Answering, Caller, PeerClient, PeerServer
-from nexus_edge.types import Digest, UnixMs
+from nexus_edge.types import NOTHING, Digest, UnixMs
 from nexus_edge.wire.limits import OUTPUT
 from nexus_edge.wire.messages import InputUpload, LeaseStatus, ObjectPart, PeersAnswer, ResultAnswer
 from nexus_edge.wire.objects import NodeRecord
@@ -57,7 +57,7 @@ class Handlers:
             await asyncio.sleep(wait_ms / 1000)
         finally:
             self.waiting -= 1
-        return LeaseStatus("queued", "", 0, None, 0, "", ())
+        return LeaseStatus("queued", "", 0, None, 0, "", NOTHING, ())
 
     async def result(self, caller: Caller, _: Digest) -> ResultAnswer:
         self.seen.append(caller)
