@@ -1,20 +1,20 @@
 """Prove and verify models through the command line, in fresh processes, and write tables of medians. See README.md here."""
 
 import argparse
-import json
 import os
 import platform
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from benches import private
+from benches.steps import medians, run
 
 PHASE_UNITS = {
     # What a phase's work is proportional to, and the cost model's nanoseconds for each.
@@ -49,11 +49,15 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=5, help="runs of each step; the median counts (default: 5)")
     parser.add_argument("--weights", choices=("committed", "inside"), default="committed")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--private", nargs="+", type=Path, default=(), metavar="MODEL", help="models to register and to link besides")
     parser.add_argument("--out", type=Path, help="where to write the tables (default: standard output)")
     arguments = parser.parse_args()
     measured = [measure(model, arguments.runs, arguments.weights, arguments.threads) for model in arguments.models]
     zk = [each["zk"] for each in measured]
-    text = "\n\n".join((conditions(arguments), summary(zk), modes(measured), phases(zk))) + "\n"
+    tables = [conditions(arguments), summary(zk), modes(measured), phases(zk)]
+    if arguments.private:
+        tables.append(private.table(arguments.private, arguments.runs, arguments.threads))
+    text = "\n\n".join(tables) + "\n"
     if arguments.out is None:
         sys.stdout.write(text)
     else:
@@ -100,14 +104,6 @@ def measure(model: Path, runs: int, weights: str, threads: int) -> dict[str, Mea
     }
 
 
-def run(*words: str | Path) -> dict[str, Any]:
-    """One command in a process of its own."""
-    command = [sys.executable, "-m", "nexus_edge", *map(str, words), "--json"]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    answer: dict[str, Any] = json.loads(done.stdout)
-    return answer
-
-
 def write_inputs(file: Path, ports: Sequence[dict[str, Any]]) -> None:
     """Uniform values: all of an integer type, [-1, 1) for floats."""
     generator = np.random.default_rng(1)
@@ -124,11 +120,6 @@ def write_inputs(file: Path, ports: Sequence[dict[str, Any]]) -> None:
             np.save(opened, arrays[ports[0]["name"]])
         else:
             np.savez(opened, allow_pickle=False, **arrays)
-
-
-def medians(results: Sequence[dict[str, Any]], names: Sequence[str]) -> dict[str, float]:
-    """The median of each figure."""
-    return {name: median(result[name] for result in results) for name in names}
 
 
 def conditions(arguments: argparse.Namespace) -> str:

@@ -1,4 +1,8 @@
 use super::*;
+use crate::program::codec::wire::Varint;
+use crate::program::{
+    Accumulator, Constant, Contract, DType, Edge, Formula, Line, Op, Piece, Port, Rescale, Rule, Semantics, Table, Tensor, Window,
+};
 use proptest::prelude::*;
 
 fn pair<T: Arbitrary + Copy>() -> impl Strategy<Value = (T, T)> {

@@ -1,0 +1,22 @@
+"""One step of the command line in a process of its own, and medians of many."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+
+def run(*words: str | Path) -> dict[str, Any]:
+    """One command in a process of its own."""
+    command = [sys.executable, "-m", "nexus_edge", *map(str, words), "--json"]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
+
+
+def medians(results: Sequence[dict[str, Any]], names: Sequence[str]) -> dict[str, float]:
+    """The median of each figure."""
+    return {name: median(result[name] for result in results) for name in names}
