@@ -129,6 +129,7 @@ class Requester:
                 except LedgerError as failed:
                     log.error("the job cannot go on", reason=str(failed))
                     await asyncio.sleep(5)
+        self.live.pop(job, None)  # what is known of a job that has ended is in its state
 
     async def _step(self, job: Job) -> None:
         match job.phase:
