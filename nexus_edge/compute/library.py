@@ -34,6 +34,7 @@ PREPARE_PER_BYTE: Final = 128
 LIMIT_PERCENT: Final = 150
 LIMIT_BYTES: Final = 64 * MIB
 """Of a forecast, and beyond: what a job may take. Above admission's margin of 125 %, so that it ends what runs away and nothing else."""
+SAVED_EVERY: Final = 16  # jobs: averages that a restart sets back by so many say nearly the same, and no answer waits for a file
 KEEP: Final = Bytes(256 * MIB)
 """Of committed models in each child between jobs, unless it is set otherwise."""
 INVITED: Final = 256  # peers that may upload a model now; the oldest invitation goes first
@@ -338,7 +339,9 @@ class ModelLibrary:
         expected = record.forecast(known).memory
         self._measured[record.model] = job if known is None else known.after(job)
         self._learned += (1000 * job.memory // max(1, expected) - self._learned) // SHARE
-        await asyncio.to_thread(self._shelved_measured.put, record.model, self._measured[record.model].to_bytes())
+        measured = self._measured[record.model]
+        if measured.jobs <= SHARE or measured.jobs % SAVED_EVERY == 0:
+            await asyncio.to_thread(self._shelved_measured.put, record.model, measured.to_bytes())
 
     def _arguments(self, record: ModelRecord) -> dict[str, Value]:
         program = str(self.store.path(record.program))

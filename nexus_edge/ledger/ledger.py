@@ -6,9 +6,10 @@ import fcntl
 import os
 import sqlite3
 import time
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from nexus_edge.errors import LedgerError
 from nexus_edge.identity import NodeKey
@@ -19,11 +20,14 @@ from nexus_edge.ledger.database import CommitHook, Writer
 from nexus_edge.ledger.errors import Damaged, DiskFull, InUse
 from nexus_edge.ledger.reading import Reader
 from nexus_edge.ledger.transactions import Transaction
-from nexus_edge.types import NodeId, UnixMs
+from nexus_edge.types import Digest, NodeId, UnixMs
+from nexus_edge.wire.signing import Signed
 
 T = TypeVar("T")
 
 FILE: Final = "ledger.sqlite"
+AT_HAND: Final = 512
+"""Objects kept in memory: of all jobs that are open at once, some 2 KiB each."""
 
 
 class Ledger:
@@ -36,6 +40,7 @@ class Ledger:
         self._lock = lock
         self._clock = clock
         self._chains: dict[NodeId, bytes] = {}
+        self._at_hand: OrderedDict[Digest, Signed[Any]] = OrderedDict()
 
     @classmethod
     async def open(
@@ -85,14 +90,32 @@ class Ledger:
         `work` runs on the writer's thread, and again if it was taken back for another transition's sake: it has no other effects.
         """
 
-        def run(connection: sqlite3.Connection) -> T:
-            return work(Transaction(connection, self._key, self.policy, self._clock(), self._chains))
+        def run(connection: sqlite3.Connection) -> tuple[T, list[Signed[Any]]]:
+            transaction = Transaction(connection, self._key, self.policy, self._clock(), self._chains)
+            return work(transaction), transaction.kept
 
-        return await self._writer.write(name, run)
+        made, kept = await self._writer.write(name, run)
+        self._remember(kept)
+        return made
 
     async def read(self, query: Callable[[Reader], T]) -> T:
         """Ask it something."""
         return await self._writer.read(lambda connection: query(Reader(connection, self._key.id, self.policy, self._clock())))
+
+    async def object(self, digest: Digest) -> Signed[Any]:
+        """A kept object, from memory if it was kept or asked for lately: what is signed never changes. Raises `LedgerError`."""
+        found = self._at_hand.get(digest)
+        if found is None:
+            found = await self.read(lambda reader: reader.object(digest))
+        self._remember((found,))
+        return found
+
+    def _remember(self, objects: Iterable[Signed[Any]]) -> None:
+        for one in objects:
+            self._at_hand.setdefault(one.id, one)
+            self._at_hand.move_to_end(one.id)
+        while len(self._at_hand) > AT_HAND:
+            self._at_hand.popitem(last=False)
 
     async def browse(self, query: Callable[[Reader], T]) -> T:
         """Ask it something that takes long, an export: nobody waits for it."""

@@ -27,6 +27,7 @@ class Recorder(Reader):
         self._key = key
         self._chains = chains
         self._projection = Projection(connection, key.id)
+        self.kept: list[Signed[Any]] = []
 
     def keep(self, signed: Signed[Any]) -> None:
         """Keep an object as it was signed."""
@@ -37,6 +38,7 @@ class Recorder(Reader):
             signed.body,
             signed.signature,
         )
+        self.kept.append(signed)
 
     def event(self, stream: str, subject: bytes, kind: str, body: Mapping[str, Value]) -> None:
         """Append an event. The stream `money` is the ledger's own."""

@@ -22,6 +22,9 @@ class AnyEvent(Protocol):
         """Its name in the ledger."""
 
 
+Events = tuple[AnyEvent, ...]
+
+
 @dataclass(frozen=True)
 class Rules(Generic[State]):
     """A kind of machine: how it begins, and how events change it."""
@@ -78,43 +81,47 @@ class Machines(Generic[State]):
         `then` is called as soon as it does, whatever becomes of the caller: a request may be over its deadline by then.
         """
         state = self._rules.begin(subject, event)
-        return await self._write(subject, event.kind, lambda transaction: (event, state, work(transaction)), then)
+        return await self._write(subject, event.kind, lambda transaction: ((event,), state, work(transaction)), then)
 
     async def record(self, subject: bytes, event: AnyEvent, work: Callable[[Transaction], T], then: Callable[[], None] = lambda: None) -> T:
         """Write an event, and in the same transaction what belongs to it; the state changes once both are on the disk.
 
         Raises `LedgerError`, having written nothing, if the event cannot follow.
         """
-        return await self.record_made(subject, event.kind, lambda transaction: (event, work(transaction)), then)
+        return await self.record_made(subject, event.kind, lambda transaction: ((event,), work(transaction)), then)
 
     async def record_made(
-        self, subject: bytes, kind: str, make: Callable[[Transaction], tuple[AnyEvent, T]], then: Callable[[], None] = lambda: None
+        self, subject: bytes, kind: str, make: Callable[[Transaction], tuple[Events, T]], then: Callable[[], None] = lambda: None
     ) -> T:
-        """Likewise, for an event that names what is made in the transaction."""
+        """Likewise, for events that name what is made in the transaction; `kind` is that of the last."""
 
-        def step(transaction: Transaction) -> tuple[AnyEvent, State, T]:
-            event, made = make(transaction)
-            return event, self._rules.apply(event, self._states[subject]), made
+        def step(transaction: Transaction) -> tuple[Events, State, T]:
+            events, made = make(transaction)
+            state = self._states[subject]
+            for event in events:
+                state = self._rules.apply(event, state)
+            return events, state, made
 
         return await self._write(subject, kind, step, then)
 
     async def _write(
-        self, subject: bytes, kind: str, step: Callable[[Transaction], tuple[AnyEvent, State, T]], then: Callable[[], None]
+        self, subject: bytes, kind: str, step: Callable[[Transaction], tuple[Events, State, T]], then: Callable[[], None]
     ) -> T:  # fmt: skip
         """Whoever waits may be cancelled; what is written is applied all the same."""
         return await asyncio.shield(asyncio.create_task(self._commit(subject, kind, step, then), name=f"{self._rules.stream}:{kind}"))
 
     async def _commit(
-        self, subject: bytes, kind: str, step: Callable[[Transaction], tuple[AnyEvent, State, T]], then: Callable[[], None]
+        self, subject: bytes, kind: str, step: Callable[[Transaction], tuple[Events, State, T]], then: Callable[[], None]
     ) -> T:  # fmt: skip
-        def transition(transaction: Transaction) -> tuple[State, T]:
-            event, state, made = step(transaction)
-            transaction.event(self._rules.stream, subject, event.kind, event_body(event))
-            return state, made
+        def transition(transaction: Transaction) -> tuple[int, State, T]:
+            events, state, made = step(transaction)
+            for event in events:
+                transaction.event(self._rules.stream, subject, event.kind, event_body(event))
+            return len(events), state, made
 
-        state, made = await self._ledger.transact(f"{self._rules.stream}:{kind}", transition)
+        steps, state, made = await self._ledger.transact(f"{self._rules.stream}:{kind}", transition)
         self._states[subject] = state
-        self._versions[subject] += 1
+        self._versions[subject] += steps
         then()
         await self.touched()
         return made

@@ -50,6 +50,17 @@ class Checks(Protocol):
         """
 
 
+@dataclass(frozen=True)
+class Verdict:
+    """What verification said of an answer."""
+
+    refused: str
+    """Why it is refused; empty if it holds."""
+    began: float
+    """On the monotonic clock."""
+    took_ms: int
+
+
 @dataclass
 class Live:
     """What is known of a job besides its events."""
@@ -60,4 +71,6 @@ class Live:
     quote: Signed[Quote] | None = None
     accepted: float = 0.0
     rejected: tuple[Rejected, ...] = ()
+    verdict: Verdict | None = None
+    """Of the answer that is delivered; not kept, since it can be found again."""
     task: asyncio.Task[None] | None = None

@@ -16,8 +16,8 @@ from nexus_edge.market import jobs
 from nexus_edge.market.answers import check_result, download
 from nexus_edge.market.buying import Buyer, Peers
 from nexus_edge.market.jobs import ATTEMPTS, OFFERS, Attempt, Job, Outcome, Phase
-from nexus_edge.market.machines import AnyEvent, Machines, Rules, nothing
-from nexus_edge.market.ordering import Checks, Live, Order
+from nexus_edge.market.machines import Events, Machines, Rules, nothing
+from nexus_edge.market.ordering import Checks, Live, Order, Verdict
 from nexus_edge.market.placement import Candidate, summary
 from nexus_edge.market.quoting import now_ms
 from nexus_edge.market.settling import Payer, Till
@@ -269,34 +269,67 @@ class Requester:
         except BadObject as bad:
             await self._give_up(job, Outcome.INVALID, bad.why)
             return
-        output, kept = await self.blobs.put(answer.output), await self.blobs.put(proof)
-        event = jobs.Delivered(now_ms(), result.id, output, notice.id, kept, result.object.run_ms, notice.object.prove_ms, answer.seed)
-        await self.jobs.record(job.id, event, partial(_keep, result, notice))
+        # Verified while it is being written; what the verdict is waits for that.
+        checking = asyncio.create_task(self._check(job, result.object, notice.object, answer.output, proof, answer.seed), name="verify")
+        try:
+            output, kept = await asyncio.gather(self.blobs.put(answer.output), self.blobs.put(proof))
+            event = jobs.Delivered(now_ms(), result.id, output, notice.id, kept, result.object.run_ms, notice.object.prove_ms, answer.seed)
+            await self.jobs.record(job.id, event, partial(_keep, result, notice))
+            self.live[job.id].verdict = await checking
+        finally:
+            checking.cancel()
+            await asyncio.gather(checking, return_exceptions=True)
 
-    async def _verify(self, job: Job) -> None:
+    async def _check(
+        self, job: Job, result: Result, notice: ProofNotice, output: bytes, proof: bytes, seed: bytes | None
+    ) -> Verdict:  # fmt: skip
+        started = time.monotonic()
+        refused = ""
+        try:
+            await self._checks.verify(job.model, job.params, job.inc, result, notice, output, proof, seed)
+        except (ProofRejected, OpeningError) as failed:
+            refused = str(failed)
+        return Verdict(refused, started, int(1000 * (time.monotonic() - started)))
+
+    async def _check_stored(self, job: Job) -> Verdict | None:
+        """After a restart; None if the answer is lost."""
         attempt = job.attempt
         if attempt.result is None or attempt.notice is None or attempt.output is None or attempt.proof is None:
             raise LedgerError("the ledger contradicts itself", "a delivered job has no result")
-        result, notice = (await self._kept(attempt.result)).of(Result).object, (await self._kept(attempt.notice)).of(ProofNotice).object
         output, proof = await self.blobs.get(attempt.output), await self.blobs.get(attempt.proof)
         if output is None or proof is None:
+            return None
+        result, notice = (await self._kept(attempt.result)).of(Result).object, (await self._kept(attempt.notice)).of(ProofNotice).object
+        return await self._check(job, result, notice, output, proof, attempt.seed)
+
+    async def _verify(self, job: Job) -> None:
+        """By the verdict the answer is refused, or the payment signed: from here its bytes never change."""
+        attempt = job.attempt
+        live = self.live[job.id]
+        verdict = live.verdict or await self._check_stored(job)
+        live.verdict = None
+        if verdict is None:
             await self._give_up(job, Outcome.FAILED, "its answer was lost here: a file is gone or damaged")
             return
-        started = time.monotonic()
-        try:
-            await self._checks.verify(job.model, job.params, job.inc, result, notice, output, proof, attempt.seed)
-        except (ProofRejected, OpeningError) as refused:
-            await self._refuse(job, str(refused))
+        if verdict.refused:
+            await self._refuse(job, verdict.refused)
             return
-        took = time.monotonic()
-        live = self.live[job.id]
         quote = (await self._kept((await self._kept(attempt.lease)).of(Lease).object.quote)).of(Quote).object
         claimed = quote.run_ms + quote.prove_ms
-        seen = int(1000 * (started - live.accepted)) if live.accepted else 0
-        event = jobs.Verified(now_ms(), int(1000 * (took - started)), claimed, seen)
-        await self.jobs.record(job.id, event, partial(_verified, attempt.worker, attempt.price))
+        seen = int(1000 * (verdict.began - live.accepted)) if live.accepted else 0
+        event = jobs.Verified(now_ms(), verdict.took_ms, claimed, seen)
+
+        def settle(transaction: Transaction) -> tuple[Events, None]:
+            transaction.verified(attempt.worker, attempt.price)
+            paying, _ = _pay(attempt, transaction)
+            return (event, *paying), None
+
+        try:
+            await self.jobs.record_made(job.id, "paying", settle)
+        except Unsynchronised:
+            await self.jobs.record(job.id, event, partial(_verified, attempt.worker, attempt.price))
         self.workers.learn(self.jobs[job.id].attempt, event.at, claimed, seen)
-        log.info("verified", peer=short_id(attempt.worker), verify_ms=event.verify_ms, proof_bytes=len(proof))
+        log.info("verified", peer=short_id(attempt.worker), verify_ms=event.verify_ms)
 
     async def _refuse(self, job: Job, why: str) -> None:
         """A false proof: no debt, no second chance for this worker, and the evidence is kept."""
@@ -309,17 +342,9 @@ class Requester:
         await self._give_up(job, Outcome.INVALID, why, partial(_keep, evidence))
 
     async def _sign(self, job: Job) -> None:
-        """The payment: from here its bytes never change."""
-        attempt = job.attempt
-
-        def pay(transaction: Transaction) -> tuple[AnyEvent, None]:
-            if attempt.result is None:
-                raise LedgerError("the ledger contradicts itself", "a verified job has no result")
-            entry = transaction.pay(attempt.worker, attempt.lease, "job", attempt.price, attempt.result)
-            return jobs.Paying(now_ms(), entry.id, attempt.price), None
-
+        """The payment of a job that was verified while the worker's book was unknown."""
         try:
-            await self.jobs.record_made(job.id, "paying", pay)
+            await self.jobs.record_made(job.id, "paying", partial(_pay, job.attempt))
         except Unsynchronised:
             await asyncio.sleep(RETRY_S)
 
@@ -439,7 +464,7 @@ class Requester:
         return decode_message(InputUpload, stored, INPUT + 64 * KIB)
 
     async def _kept(self, digest: Digest) -> Signed[Any]:
-        return await self.ledger.read(lambda reader: reader.object(digest))
+        return await self.ledger.object(digest)
 
 
 def _reserve(lease: Signed[Lease], quote: Signed[Quote], transaction: Transaction) -> None:
@@ -462,6 +487,13 @@ def _release(lease: Digest, transaction: Transaction) -> None:
     transaction.release(lease)
 
 
-def _pay_fee(attempt: Attempt, fee: MicroCredits, transaction: Transaction) -> tuple[AnyEvent, None]:
+def _pay(attempt: Attempt, transaction: Transaction) -> tuple[Events, None]:
+    if attempt.result is None:
+        raise LedgerError("the ledger contradicts itself", "a verified job has no result")
+    entry = transaction.pay(attempt.worker, attempt.lease, "job", attempt.price, attempt.result)
+    return (jobs.Paying(now_ms(), entry.id, attempt.price),), None
+
+
+def _pay_fee(attempt: Attempt, fee: MicroCredits, transaction: Transaction) -> tuple[Events, None]:
     entry = transaction.pay(attempt.worker, attempt.lease, "fee", fee, attempt.lease)
-    return jobs.Paying(now_ms(), entry.id, fee), None
+    return (jobs.Paying(now_ms(), entry.id, fee),), None

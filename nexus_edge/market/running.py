@@ -103,7 +103,9 @@ class Runner:
     async def _slot(self) -> None:
         while True:
             lease = self._worker.leases[await self._worker.ready.get()]
-            if lease.state is State.QUEUED:
+            work = self._worker.work.get(lease.id)
+            # Once only: an input that could not be written comes again.
+            if work is not None and work.cancel is None and (lease.state is State.QUEUED or (lease.state is State.LEASED and work.upload)):
                 with structlog.contextvars.bound_contextvars(
                     lease=lease.id.hex()[:8], job=lease.job.hex()[:8], peer=lease.requester.hex()[:8]
                 ):
@@ -128,17 +130,15 @@ class Runner:
             return
         finally:
             work.cancel = None
+            work.upload = None
         async with self._worker.leases.lock(lease.id):
             if self._worker.leases[lease.id].state is State.QUEUED:
                 await self._deliver(self._worker.leases[lease.id], answer)
 
     async def _answer(self, lease: LeaseState) -> Answer:
         worker = self._worker
-        order = (await worker.ledger.read(lambda reader: reader.object(lease.id))).of(Lease).object
-        stored = None if lease.input is None else await worker.blobs.get(lease.input)
-        if stored is None:
-            raise NexusEdgeError("the input is lost", "its file is gone or damaged")
-        upload = decode_message(InputUpload, stored, INPUT + 64 * KIB)
+        order = (await worker.ledger.object(lease.id)).of(Lease).object
+        upload = worker.work[lease.id].upload or await self._stored(lease)
         seed = output_seed(worker.key, lease.id, order.inc)
         asked = Order(
             lease.model, order.params, lease.id, upload, order.inc, order.outm == OutputMode.COMMITTED, seed
@@ -153,6 +153,13 @@ class Runner:
                     raise
                 log.warning("the child died, trying again", reason=str(died))
 
+    async def _stored(self, lease: LeaseState) -> InputUpload:
+        """The input of a lease that was taken up after a restart."""
+        stored = None if lease.input is None else await self._worker.blobs.get(lease.input)
+        if stored is None:
+            raise NexusEdgeError("the input is lost", "its file is gone or damaged")
+        return decode_message(InputUpload, stored, INPUT + 64 * KIB)
+
     def _progress(self, lease: Digest, phase: str, ppm: int) -> None:
         """From the prover's own callback: a beat is work that was done, never a timer."""
         work = self._worker.work[lease]
@@ -163,7 +170,7 @@ class Runner:
 
     async def _deliver(self, lease: LeaseState, answer: Answer) -> None:
         worker = self._worker
-        output, proof = await worker.blobs.put(answer.output), await worker.blobs.put(answer.proof)
+        output, proof = await asyncio.gather(worker.blobs.put(answer.output), worker.blobs.put(answer.proof))
         result = sign(
             worker.key,
             Result(

@@ -137,8 +137,7 @@ class Payer:
 
     async def _is_square(self, creditor: NodeId) -> bool:
         """Whether there is nothing to post, and no book to compare."""
-        pending = await self._ledger.read(lambda reader: reader.unacknowledged(creditor))
-        return not pending and not (await self._ledger.read(lambda reader: reader.book(creditor))).unsynchronised
+        return await self._ledger.read(lambda reader: not reader.unacknowledged(creditor, 1) and not reader.book(creditor).unsynchronised)
 
     async def _post(self, creditor: NodeId) -> bool:
         """Post once; whether something came of it. After a refusal the first entry goes alone, so that it is known which one is meant."""
@@ -155,10 +154,11 @@ class Payer:
                 answer = await connection.entries((pending[0],))
             except Refusal as alone:
                 return await self._refused(creditor, pending, alone)
-        for data in answer.acks:
-            await self._acknowledged(creditor, read_signed(data, Ack), pending)
         last = None if answer.last is None else read_signed(answer.last, Entry)
-        await self._ledger.transact("informed", partial(_informed, creditor, last))
+        for number, data in enumerate(answer.acks, 1):
+            await self._acknowledged(creditor, read_signed(data, Ack), pending, last if number == len(answer.acks) else None)
+        if last is None or not answer.acks:
+            await self._ledger.transact("informed", partial(_informed, creditor, last))
         if not pending and not await self._ledger.read(lambda reader: reader.unacknowledged(creditor)):
             await self._collect(creditor, connection)
         return True
@@ -179,11 +179,11 @@ class Payer:
         await self._ledger.transact("synchronised", partial(_synchronised, peer))
         log.info("books are compared", peer=short_id(peer))
 
-    async def _acknowledged(self, creditor: NodeId, ack: Signed[Ack], posted: list[Signed[Entry]]) -> None:
+    async def _acknowledged(self, creditor: NodeId, ack: Signed[Ack], posted: list[Signed[Entry]], last: Signed[Entry] | None) -> None:
         ref = next((entry.object.ref for entry in posted if entry.id == ack.object.entry), None)
         if ref is None or ack.issuer != creditor:
             raise BadObject("the peer acknowledges what we did not post")
-        await self._settle(ref, partial(_acknowledge, ack))
+        await self._settle(ref, partial(_acknowledge, creditor, ack, last))
 
     async def _refused(self, creditor: NodeId, posted: list[Signed[Entry]], refusal: Refusal) -> bool:
         if refusal.code not in QUARRELS or not posted:
@@ -224,8 +224,11 @@ def _synchronised(peer: NodeId, transaction: Transaction) -> None:
     transaction.synchronised(peer)
 
 
-def _acknowledge(ack: Signed[Ack], transaction: Transaction) -> Digest | None:
-    return transaction.acknowledged(ack)
+def _acknowledge(creditor: NodeId, ack: Signed[Ack], last: Signed[Entry] | None, transaction: Transaction) -> None:
+    """`last` comes with the last acknowledgement of an answer."""
+    transaction.acknowledged(ack)
+    if last is not None:
+        transaction.informed(creditor, last)
 
 
 def _come_to_terms(creditor: NodeId, entry: Signed[Entry], refusal: Refusal, transaction: Transaction) -> Digest | None:

@@ -24,6 +24,7 @@ from nexus_edge.wire.limits import (
     CHUNK,
     EVENTS_PER_POLL,
     INPUT,
+    KIB,
     OPEN_LEASES,
     OPEN_LEASES_PER_ACCOUNT,
     RESULT_KEPT_MS,
@@ -38,6 +39,11 @@ RULES: Final = Rules[LeaseState]("lease", leases.EVENTS, leases.begin, leases.ap
 
 BEFORE_PROVING: Final = ("load", "execute")
 """Phases of a child before it proves."""
+QUIET_S: Final = 0.25
+"""A poll is not answered sooner unless the lease has ended: all the polls that a peer may have at once stay below its rate, and most jobs
+are over with the first."""
+HELD_INPUT: Final = 256 * KIB
+"""Inputs up to here stay in memory until they have run: a full queue of them takes 16 MiB."""
 INPUT_GRACE_S: Final = 30.0
 """How long an input may take beyond its size over the slowest line that is served."""
 
@@ -76,6 +82,8 @@ class Work:
     beat: int = 0
     polled: float = field(default_factory=time.monotonic)
     steps: list[LeaseEvent] = field(default_factory=list)
+    upload: InputUpload | None = None
+    """An input that is not large, since it came, until it has run: work begins while it is being written."""
     cancel: Callable[[], object] | None = None
     """Stops it, while it runs."""
 
@@ -191,7 +199,7 @@ class Worker:
                 if state.state.is_open or state.state is State.UNPAID:
                     return
                 raise _ended(state)
-            order = (await self.ledger.read(lambda reader: reader.object(lease))).of(Lease).object
+            order = (await self._kept(lease)).of(Lease).object
             try:
                 found = await self.models.commitments(state.model, upload)
             except Refusal as wrong:
@@ -200,13 +208,20 @@ class Worker:
             if found != order.inc or upload.openings < 1:
                 await self.end(state, leases.Failed(now_ms(), "the input is not the one that the lease commits to"))
                 raise Refusal(Code.BAD_INPUT, "the input is not the one that the lease commits to, or may be opened in no proof")
-            kept = await self.blobs.put(encode_message(upload))
 
             def queued() -> None:
                 self.work[lease].step("queued")
                 self.ready.put_nowait(lease)
 
-            await self.leases.record(lease, leases.Queued(now_ms(), kept), nothing, queued)
+            if len(upload.data) <= HELD_INPUT:
+                # Nothing leaves before the input is on the disk: neither this answer, nor a result, which waits for this lock.
+                self.work[lease].upload = upload
+                queued()
+                kept = await self.blobs.put(encode_message(upload))
+                await self.leases.record(lease, leases.Queued(now_ms(), kept), nothing)
+            else:
+                kept = await self.blobs.put(encode_message(upload))
+                await self.leases.record(lease, leases.Queued(now_ms(), kept), nothing, queued)
 
     async def poll(self, caller: Caller, lease: Digest, after: int, wait_ms: int) -> LeaseStatus:
         """`GET /1/leases/{h}`: waits for an event after the asked one, for progress, or for the time to be up."""
@@ -214,9 +229,11 @@ class Worker:
         work = self.work.get(lease)
         if work is not None:
             work.polled = time.monotonic()
-            if state.state.is_open and wait_ms and len(work.steps) <= after:
-                beat = work.beat
-                await self.leases.changed(lambda: len(work.steps) > after or work.beat != beat, wait_ms / 1000)
+            if state.state.is_open and wait_ms:
+                wait_s, beat = wait_ms / 1000, work.beat
+                quiet_s = min(QUIET_S, wait_s)
+                if not await self.leases.changed(lambda: not self.leases[lease].state.is_open, quiet_s):
+                    await self.leases.changed(lambda: len(work.steps) > after or work.beat != beat, wait_s - quiet_s)
                 work.polled = time.monotonic()
         state = self.leases[lease]
         steps = () if work is None else tuple(step for step in work.steps if step.n > after)[:EVENTS_PER_POLL]
@@ -334,7 +351,7 @@ class Worker:
         return (await self._kept(lease.accept)).of(Accept)
 
     async def _kept(self, digest: Digest) -> Signed[Any]:
-        return await self.ledger.read(lambda reader: reader.object(digest))
+        return await self.ledger.object(digest)
 
 
 def output_seed(key: NodeKey, lease: Digest, inc: Digest) -> bytes:

@@ -7,7 +7,7 @@ from typing import Any, Final, Protocol
 from nexus_edge.errors import NexusEdgeError, PeerError
 from nexus_edge.transport.addresses import Caller, join_address
 from nexus_edge.transport.handlers import PeerHandlers
-from nexus_edge.transport.rates import Rates
+from nexus_edge.transport.rates import Once, Rates
 from nexus_edge.transport.routes import Route
 from nexus_edge.types import Digest, NodeId, UnixMs
 from nexus_edge.wire.errors import BadObject
@@ -34,6 +34,7 @@ class Answering:
         self._dialbacks = Rates(1 / DIALBACK_INTERVAL_S, 2)
         self._quotes = Rates(QUOTES_PER_PEER, 2 * QUOTES_PER_PEER)
         self._quotes_of_prefix = Rates(QUOTES_PER_PREFIX, 2 * QUOTES_PER_PREFIX)
+        self._is_new_lease = Once()
 
     async def __call__(self, route: Route, caller: Caller, captures: Mapping[str, str], body: Any, query: Any) -> bytes | None:
         """Answer one request. Raises `Refusal` and `BadObject`."""
@@ -61,7 +62,11 @@ class Answering:
                 return await handlers.quote(caller, body)
             case "lease":
                 lease = own(caller, read_signed(body.lease, Lease))
-                return await handlers.lease(caller, lease, read_signed(body.quote, Quote))
+                accept = await handlers.lease(caller, lease, read_signed(body.quote, Quote))
+                if self._is_new_lease(lease.id):  # a quote that is taken was not asked for in vain
+                    self._quotes.give(caller.peer, 1)
+                    self._quotes_of_prefix.give(caller.prefix, 1)
+                return accept
             case "put_input":
                 return await handlers.put_input(caller, digest, body)
             case "poll":

@@ -13,7 +13,7 @@ from nexus_edge.wire.refusals import Code, Refusal
 
 WINDOW_S: Final = 10.0
 """Over which the least rate of a transfer is measured: lines stall for seconds, and not for longer."""
-WINDOW_BYTES: Final = int(UPLOAD_BYTES_PER_S * WINDOW_S)
+WINDOW_BYTES: Final = int(UPLOAD_BYTES_PER_S * WINDOW_S)  # what has to move in a window
 PIECE: Final = 64 * KIB
 """As much as is encrypted at once, so that nothing holds the loop for long."""
 SMALL_BODY: Final = 64 * KIB

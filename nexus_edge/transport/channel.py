@@ -28,7 +28,7 @@ CONNECT_S: Final = TLS_HANDSHAKE_S + 2.0
 """Dialling and handshake: a peer that takes longer would not be chosen anyway."""
 SLACK_S: Final = 5.0
 """What an answer may take beyond the peer's own deadline."""
-REFUSAL_LIMIT: Final = 4 * KIB
+REFUSAL_LIMIT: Final = 4 * KIB  # its text, and an entry
 KEPT_S: Final = 4.0
 """Idle connections are kept for less than the peer keeps them, so that no request meets a connection that is being closed."""
 SESSIONS: Final = 256

@@ -22,13 +22,13 @@ from nexus_edge.wire.refusals import Code, Refusal
 
 LINGER_S: Final = 1.0
 """How long a client may go on sending what nobody reads, before it is cut."""
-MOST_HEADERS: Final = 32
-LONGEST_LINE: Final = 1024
+MOST_HEADERS: Final = 32  # five times what our client sends
+LONGEST_LINE: Final = 1024  # the longest path and query have 120
 LONGEST_HEADER: Final = 2048
 """Our client's requests have 6 headers and fit into a quarter of this."""
 ACCEPTS_PER_PREFIX: Final = 32
 """Per second. A handshake costs us one and a half milliseconds of the loop: a prefix gets 5 % of it."""
-ACCEPTS_BURST: Final = 128
+ACCEPTS_BURST: Final = 128  # four busy peers that all come back at once
 
 log = structlog.get_logger("transport")
 

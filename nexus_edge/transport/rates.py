@@ -28,3 +28,26 @@ class Rates:
         if len(self._buckets) > BUCKETS:
             self._buckets.popitem(last=False)
         return wait
+
+    def give(self, key: Hashable, tokens: float) -> None:
+        """Put some back, as far as the bucket holds them."""
+        if key in self._buckets:
+            left, at = self._buckets[key]
+            self._buckets[key] = (min(self._burst, left + tokens), at)
+
+
+class Once:
+    """Which keys are new, among the last so many."""
+
+    def __init__(self, most: int = BUCKETS) -> None:
+        self._most = most
+        self._seen: OrderedDict[Hashable, None] = OrderedDict()
+
+    def __call__(self, key: Hashable) -> bool:
+        """Whether it is; from now on it is not."""
+        if key in self._seen:
+            return False
+        self._seen[key] = None
+        if len(self._seen) > self._most:
+            self._seen.popitem(last=False)
+        return True

@@ -16,11 +16,18 @@ from nexus_edge.transport.addresses import Caller, prefix_of
 from nexus_edge.transport.bodies import BodySpace, BodyTooLarge, pieces, receive
 from nexus_edge.transport.connections import Connection, Connections, refuse
 from nexus_edge.transport.queries import read_query
-from nexus_edge.transport.rates import Rates
+from nexus_edge.transport.rates import Once, Rates
 from nexus_edge.transport.routes import ROUTES, Route
 from nexus_edge.transport.tls import server_context
 from nexus_edge.wire.errors import BadObject
-from nexus_edge.wire.limits import LONG_POLLS_PER_PEER, REQUESTS_BURST, REQUESTS_PER_PEER, TLS_HANDSHAKE_S, UPLOADS_PER_PEER
+from nexus_edge.wire.limits import (
+    LONG_POLLS_PER_PEER,
+    REQUESTS_BURST,
+    REQUESTS_PER_LEASE,
+    REQUESTS_PER_PEER,
+    TLS_HANDSHAKE_S,
+    UPLOADS_PER_PEER,
+)
 from nexus_edge.wire.messages import decode_message
 from nexus_edge.wire.refusals import Code, Refusal
 
@@ -45,6 +52,7 @@ class PeerServer:
         self._context = server_context(key)
         self._rates = Rates(REQUESTS_PER_PEER, REQUESTS_BURST)
         self._prefix_rates = Rates(PEERS_PER_PREFIX * REQUESTS_PER_PEER, PEERS_PER_PREFIX * REQUESTS_BURST)
+        self._is_new_lease = Once()
         self._busy: Counter[tuple[str, bytes]] = Counter()
         self._space = BodySpace()
         self._connections = Connections(self._handle)
@@ -148,9 +156,17 @@ class PeerServer:
                 async with asyncio.timeout(route.deadline_s):
                     body = None if route.body is None else await _body(request, route, route.body)
                     query = None if route.query is None else read_query(route.query, request.query_string)
-                    return await self._answer(route, caller, captures, body, query)
+                    answer = await self._answer(route, caller, captures, body, query)
+                    if route.name == "lease" and self._is_new_lease(answer):
+                        self._allow(caller)
+                    return answer
             except TimeoutError:
                 raise Refusal(Code.TIMEOUT, f"not done within {route.deadline_s:g} s, or too slow", retry_ms=1000) from None
+
+    def _allow(self, caller: Caller) -> None:
+        """The rate is against chatter. Whoever orders work, and has the credit for it, gets the requests that this takes."""
+        self._rates.give(caller.peer, REQUESTS_PER_LEASE)
+        self._prefix_rates.give(caller.prefix, REQUESTS_PER_LEASE)
 
     async def _send(self, request: web.BaseRequest, caller: Caller, answer: bytes | None) -> web.StreamResponse:
         """In pieces, so that little more than what the other side has read is copied; `Connection` ends it if that is too slow."""

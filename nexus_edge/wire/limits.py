@@ -12,49 +12,49 @@ INTEGER: Final = 2**53 - 1  # every language's JSON and double can hold it
 AMOUNT: Final = 2**40  # a million credits: sums of a thousand still fit 2^53
 BLOB: Final = 64 * MIB  # above every single body
 
-# Connections: a node has at most a few dozen neighbours at work
-CONNECTIONS_PER_PEER: Final = 8
-CONNECTIONS_PER_PREFIX: Final = 32
-CONNECTIONS: Final = 512
-TLS_HANDSHAKE_S: Final = 3.0
-HEADER_S: Final = 5.0
-IDLE_S: Final = 20.0
+# Connections
+CONNECTIONS_PER_PEER: Final = 8  # long polls for four leases, and as many requests beside them
+CONNECTIONS_PER_PREFIX: Final = 32  # four busy peers behind one address
+CONNECTIONS: Final = 512  # a node has a few dozen neighbours at work; each connection may hold 64 KiB that nothing else counts
+TLS_HANDSHAKE_S: Final = 3.0  # two round trips on the slowest line that is any use, and a busy machine's patience
+HEADER_S: Final = 5.0  # for the headers of a request, which fit one packet, and between two requests
 
 # Rates
-REQUESTS_PER_PEER: Final = 20  # per second
-REQUESTS_BURST: Final = 60
-QUOTES_PER_PEER: Final = 5  # per second: a quote costs the worker a signature
-QUOTES_PER_PREFIX: Final = 20
+REQUESTS_PER_PEER: Final = 20  # per second: against chatter; work brings its own requests
+REQUESTS_BURST: Final = 60  # a start: records, quotes and open leases are asked for at once
+REQUESTS_PER_LEASE: Final = 16  # given back with each new lease: quote, offer, input, polls, result, a proof in parts, payment
+QUOTES_PER_PEER: Final = 5  # per second: a quote costs the worker a signature; one that becomes a lease is given back
+QUOTES_PER_PREFIX: Final = 20  # per second: as four peers
 DIALBACK_INTERVAL_S: Final = 60.0  # a dialback makes us open a connection
 
 # Work
-OPEN_LEASES_PER_ACCOUNT: Final = 16
-OPEN_LEASES: Final = 64
-LONG_POLLS_PER_PEER: Final = 4
-LONG_POLL_MS: Final = 20_000
-QUEUED_JOBS: Final = 64
-QUEUED_MS: Final = 300_000
+OPEN_LEASES_PER_ACCOUNT: Final = 16  # a quarter of all: no one requester fills the queue
+OPEN_LEASES: Final = 64  # as many as may wait
+LONG_POLLS_PER_PEER: Final = 4  # one for each lease that a requester has at work at once
+LONG_POLL_MS: Final = 20_000  # below what home routers forget a silent connection after
+QUEUED_JOBS: Final = 64  # more would wait longer than their requesters
+QUEUED_MS: Final = 300_000  # five minutes: whoever asks then is better served elsewhere
 
 # Sizes
-INPUT: Final = 16 * MIB
-OUTPUT: Final = 16 * MIB
-PROOF: Final = 8 * MIB
-MODEL: Final = 2 * GIB
-CHUNK: Final = MIB
-CHUNKS: Final = MODEL // CHUNK
-UPLOADS_PER_PEER: Final = 2
+INPUT: Final = 16 * MIB  # the largest tensors of the models that are supported, several times
+OUTPUT: Final = 16 * MIB  # likewise
+PROOF: Final = 8 * MIB  # the largest measured has 1.2 MB
+MODEL: Final = 2 * GIB  # what a `.tflite` file can be
+CHUNK: Final = MIB  # what a slow line loses when it breaks: some seconds
+CHUNKS: Final = MODEL // CHUNK  # of the largest model
+UPLOADS_PER_PEER: Final = 2  # one on its way while the one before is checked
 UPLOAD_BYTES_PER_S: Final = 64 * KIB  # over 10 s: below it an upload only holds a slot
-ENTRIES_PER_POST: Final = 64
+ENTRIES_PER_POST: Final = 64  # what a peer that was away for a day owes; more come in a second post
 TENSORS: Final = 16  # inputs of one model
-NODE_RECORDS: Final = 10_000
-EVENTS_PER_POLL: Final = 32
+NODE_RECORDS: Final = 10_000  # some 10 MB in memory
+EVENTS_PER_POLL: Final = 32  # a lease has some ten; the next poll has the rest
 
 # Clocks
-RECORD_AHEAD_MS: Final = 3_600_000
-RECORD_LIFE_MS: Final = 86_400_000
-SKEW_SHOWN_MS: Final = 5_000
+RECORD_AHEAD_MS: Final = 3_600_000  # an hour, the usual mistake about summer time: such a node is still a neighbour
+RECORD_LIFE_MS: Final = 86_400_000  # a day: addresses of what was switched off do not wander for longer
+SKEW_SHOWN_MS: Final = 5_000  # below it nobody notices; nothing about money or leases compares two clocks
 
 # Keeping
-UPLOAD_KEPT_S: Final = 600.0  # without a lease
+UPLOAD_KEPT_S: Final = 600.0  # without a lease: the time for a line that broke to come back
 RESULT_KEPT_MS: Final = 86_400_000  # a requester that slept comes back and pays
-PROOF_KEPT_MS: Final = 30 * 86_400_000
+PROOF_KEPT_MS: Final = 30 * 86_400_000  # a month to show a proof to somebody else

@@ -32,20 +32,24 @@ def churn(
     nodes: Sequence[Process],
     victims: Sequence[Process],
     *,
-    kills: int,
+    kills: int | None,
     every_s: tuple[float, float],
     jobs: int,
     within_s: float,
     seed: int,
 ) -> Tally:
-    """Keep all nodes busy and kill victims, until there were enough of both or the time is up; then let everything settle, and check it."""
+    """Keep all nodes busy and kill victims, until there were enough of both or the time is up; then let everything settle, and check it.
+
+    `kills` None: for as long as jobs are handed out.
+    """
     chance = random.Random(seed)
     tally = Tally()
     began = time.monotonic()
     next_kill = began + chance.uniform(*every_s)
-    while (tally.kills < kills or tally.submitted < jobs) and time.monotonic() - began < within_s:
+    least = kills or 0
+    while (tally.kills < least or tally.submitted < jobs) and time.monotonic() - began < within_s:
         now = time.monotonic()
-        if tally.kills < kills and now >= next_kill:
+        if (kills is None or tally.kills < kills) and now >= next_kill:
             victim = chance.choice(victims)
             victim.kill()
             victim.start()
@@ -54,7 +58,7 @@ def churn(
         for node in nodes:
             with contextlib.suppress(Died):
                 open_jobs = node.ask("open")["open"]
-                if open_jobs < OUTSTANDING and (tally.submitted < jobs or tally.kills < kills):
+                if open_jobs < OUTSTANDING and (tally.submitted < jobs or tally.kills < least):
                     tally.submitted += len(node.ask("submit", count=OUTSTANDING - open_jobs, deadline_ms=120_000)["jobs"])
             tally.memory.setdefault(node.name, []).append(node.memory())
         time.sleep(0.05)

@@ -20,9 +20,11 @@ from nexus_edge.agent import Agent, Options
 from nexus_edge.data import demo_digits, demo_model
 from nexus_edge.errors import LedgerError
 from nexus_edge.identity import NodeKey
+from nexus_edge.ledger import CreditPolicy
 from nexus_edge.market.jobs import Job
 from nexus_edge.market.ordering import Order
 from nexus_edge.types import JobId, MicroCredits
+from tests.support.timing import Timing
 
 PRICE = MicroCredits(100_000)
 
@@ -41,14 +43,17 @@ class Crash:
                 os.kill(os.getpid(), signal.SIGKILL)
 
 
-class Node:
+class Node(Timing):
     """The agent and its commands."""
 
     def __init__(self, given: dict[str, Any]) -> None:
         self.key = NodeKey.from_seed(bytes.fromhex(given["seed"]))
         self.folder = Path(given["folder"])
         peers = tuple((host, port, NodeKey.from_seed(bytes.fromhex(seed)).id) for host, port, seed in given["peers"])
-        options = Options(self.folder, host="127.0.0.1", port=given["port"], mdns=False, peers=peers)
+        credit = CreditPolicy(*[MicroCredits(limit) for limit in given["credit"]]) if given.get("credit") else CreditPolicy()
+        options = Options(
+            self.folder, host=given.get("host", "127.0.0.1"), port=given["port"], mdns=given.get("mdns", False), peers=peers, credit=credit
+        )
         self.agent = Agent(self.key, options, Crash(*given["crash"]) if given.get("crash") else None)
         self.data = demo_digits()[0][0].astype(np.int8).tobytes()
 
@@ -62,6 +67,7 @@ class Node:
         while line := await reader.readline():
             command = json.loads(line)
             say(await getattr(self, f"do_{command.pop('do')}")(**command))
+        await self.unwatch()
         await self.agent.close()
 
     async def _model(self) -> Any:

@@ -27,7 +27,8 @@ class Died(Exception):
 class Process:
     """One node, over all its lives. Its key and port stay the same."""
 
-    def __init__(self, folder: Path, name: str) -> None:
+    def __init__(self, folder: Path, name: str, **options: Any) -> None:
+        self._options = options
         self.seed = name.encode().ljust(32, b".").hex()
         self.id = NodeKey.from_seed(bytes.fromhex(self.seed)).id.hex()
         self.name = name
@@ -41,7 +42,7 @@ class Process:
     def start(self, crash: tuple[str, str, int] | None = None) -> None:
         """Start it, to die at a commit if one is named. Raises `Died` if it does so before it is ready."""
         peers = [("127.0.0.1", peer.port, peer.seed) for peer in self.peers if peer.port]
-        given = {"folder": str(self._folder), "seed": self.seed, "port": self.port, "peers": peers, "crash": crash}
+        given = {"folder": str(self._folder), "seed": self.seed, "port": self.port, "peers": peers, "crash": crash, **self._options}
         self._life = _zygote().fork(given, self._log.fileno())
         self._rest = b""
         self.port = self.answer(START_S)["port"]
