@@ -9,7 +9,8 @@ from typing import Any, Final
 
 import structlog
 
-from nexus_edge.errors import LedgerError, OpeningError, PeerError, ProofRejected
+from nexus_edge.compute import StoreError
+from nexus_edge.errors import LedgerError, NexusEdgeError, OpeningError, PeerError, ProofRejected
 from nexus_edge.identity import NodeKey, short_id
 from nexus_edge.ledger import BlobStore, Ledger, SpendLimit, Transaction, Unsynchronised
 from nexus_edge.market import jobs
@@ -26,7 +27,7 @@ from nexus_edge.transport import PeerConnection
 from nexus_edge.types import Digest, JobId, MicroCredits, NodeId
 from nexus_edge.wire.digests import audit_commitment
 from nexus_edge.wire.errors import BadObject
-from nexus_edge.wire.limits import INPUT, KIB, LONG_POLL_MS
+from nexus_edge.wire.limits import INPUT, KIB, LONG_POLL_MS, OUTPUT, PROOF, UPLOAD_BYTES_PER_S
 from nexus_edge.wire.messages import InputUpload, decode_message, encode_message
 from nexus_edge.wire.objects import Evidence, Lease, Mode, ProofNotice, Quote, Result
 from nexus_edge.wire.refusals import Code, Refusal
@@ -44,6 +45,13 @@ LOST_S: Final = 30.0
 """Without a beat, a worker is suspect, then lost: beats come every 5 seconds while work progresses."""
 PATIENCE_S: Final = 5.0
 """The longest wait that a worker's `retry_ms` can ask for between two polls."""
+STUCK_S: Final = 5.0
+"""Between tries of a step that this machine cannot do now, because its disk is full or a model is missing."""
+POLLS: Final = 20
+POLL_PAUSE_S: Final = 0.1
+"""After so many polls there is a pause before each: an honest worker answers when something has happened, another could keep us busy."""
+FETCH_S: Final = 60.0
+"""What fetching a result may take beyond the time that the slowest line needs: no answer is waited for without end."""
 OVERTIME: Final = 1.1
 """A worker that is a tenth over its deadline is lost too."""
 
@@ -60,7 +68,7 @@ class Requester:
         self.jobs = Machines(ledger, RULES)
         self.payer = Payer(ledger, self.jobs, peers, till)
         self.live: dict[JobId, Live] = {}
-        self.workers = Workers(self.jobs)
+        self.workers = Workers()
         self._checks = checks
         self._peers = peers
         self._buyer = buyer
@@ -126,9 +134,9 @@ class Requester:
             while not self.jobs[job].phase.is_final:
                 try:
                     await self._step(self.jobs[job])
-                except LedgerError as failed:
+                except NexusEdgeError as failed:
                     log.error("the job cannot go on", reason=str(failed))
-                    await asyncio.sleep(5)
+                    await asyncio.sleep(STUCK_S)
 
     async def _step(self, job: Job) -> None:
         match job.phase:
@@ -158,7 +166,7 @@ class Requester:
             await self.jobs.record(job.id, jobs.Failed(now_ms(), f"{why}; {last}" if last else why), nothing)
             return
         owed = {book.peer: book.owed for book in await self.ledger.read(lambda reader: reader.books())}
-        choice = await self._buyer.choose(job, lambda worker: self.workers.known(worker, owed.get(worker, 0)), left)
+        choice = await self._buyer.choose(job, lambda worker: self.workers.known(worker, owed.get(worker, 0), job), left)
         live.rejected = choice.rejected
         if choice.best is None:
             await asyncio.sleep(RETRY_S)
@@ -187,6 +195,7 @@ class Requester:
             try:
                 accept = await connection.lease(lease, quote)
             except Refusal as refusal:
+                self._buyer.rest(attempt.worker, refusal)
                 await self._declined(job, f"{refusal.code.value}: {refusal.text}")
                 return
             except PeerError as failed:
@@ -213,8 +222,11 @@ class Requester:
         order = (await self._kept(lease)).of(Lease).object
         deadline = live.accepted + OVERTIME * order.deadline_ms / 1000
         heard = beaten = time.monotonic()
-        beat, after, given = -1, 0, False
+        beat, after, given, polls = -1, 0, False, 0
         while True:
+            polls += 1
+            if polls > POLLS:
+                await asyncio.sleep(POLL_PAUSE_S)
             now = time.monotonic()
             live.suspect = now - min(heard, beaten) > SUSPECT_S
             silent = now - min(heard, beaten) > LOST_S and self._someone_answers(job.attempt.worker)
@@ -254,14 +266,15 @@ class Requester:
         """Result, output and proof, as far as they belong together."""
         attempt = job.attempt
         try:
-            answer = await connection.result(attempt.lease)
-            result = read_signed(answer.result, Result)
-            if answer.proof is None:
-                raise BadObject("there is no proof")
-            notice = read_signed(answer.proof, ProofNotice)
-            check_result(order, attempt, result, notice, answer.output)
-            proof = await download(connection, notice.object)
-        except (PeerError, Refusal) as failed:
+            async with asyncio.timeout(FETCH_S + (OUTPUT + PROOF) / UPLOAD_BYTES_PER_S):
+                answer = await connection.result(attempt.lease)
+                result = read_signed(answer.result, Result)
+                if answer.proof is None:
+                    raise BadObject("there is no proof")
+                notice = read_signed(answer.proof, ProofNotice)
+                check_result(order, attempt, result, notice, answer.output)
+                proof = await download(connection, notice.object)
+        except (PeerError, Refusal, TimeoutError) as failed:
             log.info("the result cannot be fetched", reason=str(failed))
             await asyncio.sleep(1)
             return
@@ -286,6 +299,9 @@ class Requester:
             await self._checks.verify(job.model, job.params, job.inc, result, notice, output, proof, attempt.seed)
         except (ProofRejected, OpeningError) as refused:
             await self._refuse(job, str(refused))
+            return
+        except StoreError as gone:  # our own model has left or is damaged: that is no fault of the worker
+            await self._give_up(job, Outcome.FAILED, f"the answer cannot be checked here: {gone}")
             return
         took = time.monotonic()
         live = self.live[job.id]
