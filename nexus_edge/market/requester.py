@@ -24,10 +24,10 @@ from nexus_edge.market.quoting import now_ms
 from nexus_edge.market.settling import Payer, Till
 from nexus_edge.market.workers import Workers
 from nexus_edge.transport import PeerConnection
-from nexus_edge.types import Digest, JobId, MicroCredits, NodeId
+from nexus_edge.types import Digest, JobId, MicroCredits, NodeId, UnixMs
 from nexus_edge.wire.digests import audit_commitment
 from nexus_edge.wire.errors import BadObject
-from nexus_edge.wire.limits import INPUT, KIB, LONG_POLL_MS, OUTPUT, PROOF, UPLOAD_BYTES_PER_S
+from nexus_edge.wire.limits import INPUT, KIB, LONG_POLL_MS, OUTPUT, PROOF, RESULT_KEPT_MS, UPLOAD_BYTES_PER_S
 from nexus_edge.wire.messages import InputUpload, decode_message, encode_message
 from nexus_edge.wire.objects import Evidence, Lease, Mode, ProofNotice, Quote, Result
 from nexus_edge.wire.refusals import Code, Refusal
@@ -116,6 +116,13 @@ class Requester:
                     await asyncio.gather(live.task, return_exceptions=True)
                 self._start(job)
         return self.jobs[job]
+
+    def forget(self, now: UnixMs) -> None:
+        """Leave to the ledger what has ended so long ago that nothing of it is kept but proofs."""
+        for job in self.jobs:
+            if job.ended is not None and job.ended + RESULT_KEPT_MS <= now:
+                self.jobs.forget(job.id)
+                self.live.pop(job.id, None)
 
     async def wait(self, job: JobId, timeout_s: float) -> Job:
         """The job once it has ended, or as it stands when the time is up."""
@@ -362,7 +369,7 @@ class Requester:
         except PeerError as failed:
             if await self._wait_to_cancel(job, failed):
                 return
-        if 0 < owed <= attempt.start_fee:
+        if owed == attempt.start_fee > 0:
             await self.jobs.record_made(job.id, "paying", partial(_pay_fee, attempt, MicroCredits(owed)))
             self.payer.wake(attempt.worker)
             await self.jobs.record(job.id, jobs.Cancelled(now_ms()), nothing)

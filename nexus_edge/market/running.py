@@ -215,6 +215,7 @@ class Runner:
         def delivered() -> None:
             worker.models.unpin(lease.model)
             worker.work[lease.id].step("delivered")
+            worker.delivered(lease.id, proof)
 
         await worker.leases.record(lease.id, event, deliver, delivered)
         log.info("delivered", run_ms=answer.run_ms, prove_ms=answer.prove_ms, proof_bytes=len(answer.proof))
