@@ -122,7 +122,6 @@ class Requester:
         for job in self.jobs:
             if job.ended is not None and job.ended + RESULT_KEPT_MS <= now:
                 self.jobs.forget(job.id)
-                self.live.pop(job.id, None)
 
     async def wait(self, job: JobId, timeout_s: float) -> Job:
         """The job once it has ended, or as it stands when the time is up."""
@@ -144,6 +143,7 @@ class Requester:
                 except NexusEdgeError as failed:
                     log.error("the job cannot go on", reason=str(failed))
                     await asyncio.sleep(STUCK_S)
+        self.live.pop(job, None)  # what is known of a job that has ended is in its state
 
     async def _step(self, job: Job) -> None:
         match job.phase:

@@ -41,5 +41,5 @@ def test_two_hundred_kills_of_a_busy_pair(nodes: list[Process]) -> None:
 def test_a_minute_of_churn_between_three(nodes: list[Process]) -> None:
     tally = churn(nodes, nodes[1:], kills=40, every_s=(1.0, 3.0), jobs=10_000, within_s=60, seed=2)
     assert tally.kills >= 15
-    assert_flat(tally.memory["alder"], growth_kib=8 * 1024)
+    assert_flat(tally.memory["alder"], growth_kib=16 * 1024)
     assert tally.settled >= 100, tally.reasons
