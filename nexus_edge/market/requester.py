@@ -45,6 +45,8 @@ LOST_S: Final = 30.0
 """Without a beat, a worker is suspect, then lost: beats come every 5 seconds while work progresses."""
 PATIENCE_S: Final = 5.0
 """The longest wait that a worker's `retry_ms` can ask for between two polls."""
+QUEUE_PATIENCE: Final = 4
+"""A job that waits so many times longer than its quote said, and then as long as a silent worker may be silent, waits for nothing."""
 STUCK_S: Final = 5.0
 """Between tries of a step that this machine cannot do now, because its disk is full or a model is missing."""
 POLLS: Final = 20
@@ -228,6 +230,8 @@ class Requester:
         lease = job.attempt.lease
         order = (await self._kept(lease)).of(Lease).object
         deadline = live.accepted + OVERTIME * order.deadline_ms / 1000
+        quote = (await self._kept(order.quote)).of(Quote).object
+        begins = live.accepted + LOST_S + QUEUE_PATIENCE * quote.queue_ms / 1000
         heard = beaten = time.monotonic()
         beat, after, given, polls = -1, 0, False, 0
         while True:
@@ -259,7 +263,7 @@ class Requester:
             live.status = status
             after = max([after, *(event.n for event in status.events)])
             # Who waits in a queue has no beat; who works has.
-            if status.beat != beat or status.state not in ("executing", "proving"):
+            if status.beat != beat or (status.state not in ("executing", "proving") and heard < begins):
                 beat, beaten = status.beat, heard
             await self.jobs.touched()
             if status.state in ("unpaid", "settled"):

@@ -32,7 +32,7 @@ from nexus_edge.wire.limits import (
 )
 from nexus_edge.wire.messages import InputUpload, LeaseEvent, LeaseStatus, ObjectPart, QuoteRequest, ResultAnswer, encode_message
 from nexus_edge.wire.objects import Accept, Lease, OutputMode, Quote
-from nexus_edge.wire.refusals import Code, Refusal
+from nexus_edge.wire.refusals import Code, Refusal, clipped
 from nexus_edge.wire.signing import Signed, sign
 
 RULES: Final = Rules[LeaseState]("lease", leases.EVENTS, leases.begin, leases.apply)
@@ -91,7 +91,7 @@ class Work:
 
     def step(self, kind: str, detail: str = "") -> None:
         """Note an event for those who poll."""
-        self.steps.append(LeaseEvent(len(self.steps) + 1, int(1000 * (time.monotonic() - self.accepted)), kind, detail))
+        self.steps.append(LeaseEvent(len(self.steps) + 1, int(1000 * (time.monotonic() - self.accepted)), kind, clipped(detail, 200)))
 
 
 class Worker:
@@ -254,7 +254,7 @@ class Worker:
             done_ppm=0 if work is None else work.done_ppm,
             eta_ms=None,
             beat=0 if work is None else work.beat,
-            reason=state.reason[:200],
+            reason=clipped(state.reason, 200),
             owed=state.owed if state.entry is None else NOTHING,
             events=steps,
         )
@@ -315,7 +315,7 @@ class Worker:
             self._note_ended(state)
             work = self.work.get(lease.id)
             if work is not None:
-                work.step(state.state.value, state.reason[:200])
+                work.step(state.state.value, state.reason)
 
         await self.leases.record(lease.id, event, release, ended)
 

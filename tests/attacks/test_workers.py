@@ -15,6 +15,8 @@ from nexus_edge.market.running import Died
 from nexus_edge.market.settling import Till
 from nexus_edge.types import Digest, MicroCredits, UnixMs
 from nexus_edge.wire.digests import blob_digest
+from nexus_edge.wire.errors import BadObject
+from nexus_edge.wire.fields import Text
 from nexus_edge.wire.messages import EntriesAnswer, Manifest, ObjectPart, UploadAnswer
 from nexus_edge.wire.objects import Evidence
 from nexus_edge.wire.refusals import Code, Refusal
@@ -238,3 +240,42 @@ async def test_clocks_that_are_set_in_the_middle_of_a_job(tmp_path: Path, monkey
         assert len(again.attempts) == 1
         for trader in (alder, birch):
             assert (await trader.ledger.verify()).faults == ()
+
+
+async def test_a_queue_that_does_not_move_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that accepts and never begins has no beat to lose; it said how long its queue is."""
+    monkeypatch.setattr("nexus_edge.market.requester.LOST_S", 0.5)
+    async with traders(tmp_path, "alder", "birch", "cedar") as (alder, birch, cedar):
+        prefer(monkeypatch, birch)
+        honest = birch.worker.poll
+
+        async def poll(caller: Any, lease: Digest, after: int, _: int) -> Any:
+            return replace(await honest(caller, lease, after, 0), state="queued", beat=0)
+
+        monkeypatch.setattr(birch.worker, "poll", poll)
+        birch.local.gate.clear()
+        job = await ended(alder, await alder.requester.submit(order(deadline_ms=60_000)))
+        assert job.phase is Phase.SETTLED
+        assert [(one.worker, one.outcome) for one in job.attempts] == [(birch.key.id, Outcome.LOST), (cedar.key.id, Outcome.VERIFIED)]
+        birch.local.gate.set()
+
+
+async def test_why_a_worker_failed_is_said_whatever_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a child wrote before it died may be of any length and hold anything."""
+
+    async def dies_loudly(*_: Any) -> Any:
+        raise Died("the child died", "\x1b[2J\n" + 300 * "\u00e9", again=False)
+
+    async with traders(tmp_path, "alder", "birch") as (alder, birch):
+        monkeypatch.setattr(birch.local, "prove", dies_loudly)
+        job = await alder.requester.submit(order(deadline_ms=5000))
+        assert await alder.requester.jobs.changed(lambda: bool(alder.requester.jobs[job.id].attempts), 5)
+        assert await alder.requester.jobs.changed(lambda: alder.requester.jobs[job.id].attempts[0].outcome is Outcome.FAILED, 3)
+        assert "the child died" in alder.requester.jobs[job.id].attempts[0].reason
+        await alder.requester.cancel(job.id)
+
+
+@pytest.mark.parametrize("text", ["\x1b[2J", "\x9b2J", "a\u202eb", "a\u2028b", "\x7f"])
+async def test_texts_that_terminals_obey_are_no_texts(text: str) -> None:
+    with pytest.raises(BadObject, match="control characters"):
+        Text(24).read(text)
