@@ -18,6 +18,7 @@ from nexus_edge.compute import Child, Device, ModelLibrary, ModelStore, Pool, de
 from nexus_edge.config import Settings
 from nexus_edge.discovery import Mdns, PeerDirectory, Prober, Source, State
 from nexus_edge.discovery.interfaces import interfaces
+from nexus_edge.errors import LedgerError
 from nexus_edge.identity import NodeKey, load_node_key, parse_node_id, short_id
 from nexus_edge.ledger import BlobStore, CreditPolicy, Ledger
 from nexus_edge.ledger.database import CommitHook
@@ -236,18 +237,27 @@ class Agent:
         """What the clock asks for: new chains after a suspend, when this machine may have been copied or set back, and write-offs."""
         asleep, swept = _asleep_s(), 0.0
         while True:
-            if time.monotonic() - swept > SWEEP_S or not swept:
-                swept = time.monotonic()
-                await sweep(self.blobs, self.requester.jobs, self.worker.leases, now_ms())
-            await asyncio.sleep(UPKEEP_S)
-            now_asleep = _asleep_s()
-            if now_asleep - asleep > SUSPENDED_S:
-                log.info("the machine was suspended", seconds=round(now_asleep - asleep))
-                await self.ledger.begin_chains()
-                self.directory.stir()
-            asleep = now_asleep
-            for peer, amount in (await self.ledger.transact("write-off", lambda transaction: transaction.write_off_overflow())).items():
-                log.warning("written off: the owner's gift", peer=short_id(peer), amount=amount)
+            try:
+                if time.monotonic() - swept > SWEEP_S or not swept:
+                    swept = time.monotonic()
+                    await self._sweep()
+                await asyncio.sleep(UPKEEP_S)
+                now_asleep = _asleep_s()
+                if now_asleep - asleep > SUSPENDED_S:
+                    log.info("the machine was suspended", seconds=round(now_asleep - asleep))
+                    await self.ledger.begin_chains()
+                    self.directory.stir()
+                asleep = now_asleep
+                for peer, amount in (await self.ledger.transact("write-off", lambda transaction: transaction.write_off_overflow())).items():
+                    log.warning("written off: the owner's gift", peer=short_id(peer), amount=amount)
+            except LedgerError as failed:  # a full disk is no reason never to look again
+                log.error("upkeep is put off", reason=str(failed))
+                await asyncio.sleep(UPKEEP_S)
+
+    async def _sweep(self) -> None:
+        await sweep(self.blobs, self.requester.jobs, self.worker.leases, now_ms())
+        self.requester.forget(now_ms())
+        self.worker.forget(now_ms())
 
     # What the market asks of the other parts
 
@@ -279,11 +289,12 @@ class Agent:
         """The owner's terms and the machine as it stands."""
         waiting: list[Demand] = []
         running: list[Demand] = []
-        for lease in self.worker.leases:
-            if not lease.state.is_open or lease.id not in self.worker.work:
+        for lease_id, work in self.worker.work.items():
+            lease = self.worker.leases[lease_id]
+            if not lease.state.is_open:
                 continue
             forecast = self.workshop.demand(lease.model)
-            is_running = lease.state is leases.State.QUEUED and bool(self.worker.work[lease.id].phase)
+            is_running = lease.state is leases.State.QUEUED and bool(work.phase)
             (running if is_running else waiting).append(forecast)
         available = memory_available()
         return Offer(

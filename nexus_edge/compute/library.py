@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 from weakref import WeakValueDictionary
 
-from nexus_edge.compute.errors import BadUpload, ChildFailed, Failure, ModelDamaged, ModelMissing, StoreError
+from nexus_edge.compute.errors import BadUpload, ChildFailed, Failure, ModelDamaged, ModelMissing, StoreError, StoreFull
+from nexus_edge.compute.machine import memory_available
 from nexus_edge.compute.pool import Pool
 from nexus_edge.compute.process import Progress, Task
 from nexus_edge.compute.record import RECORD_LIMIT, SHARE, Forecast, Measured, ModelRecord
@@ -209,6 +210,10 @@ class ModelLibrary:
         if invitation is None or invitation.until < time.monotonic():
             raise ModelMissing("the upload is refused", "no quote to you named this model", "ask for a quote first")
         if upload.manifest is not None:
+            needed, available = _prepare_memory(upload.manifest.size), memory_available()
+            if needed > available:
+                why = f"preparing it may take {needed // MIB} MiB of memory, {available // MIB} MiB are available"
+                raise StoreFull("the upload is refused", why, "import it here, or wait until jobs have ended")
             invitation.program = await asyncio.to_thread(self.store.begin, upload.manifest)
         if invitation.program is None:
             raise BadUpload("the upload is refused", "chunks come after their manifest")
@@ -238,7 +243,7 @@ class ModelLibrary:
 
     async def _prepare(self, source: Path, target: str, params: str, name: str, size: int) -> dict[str, Any]:
         arguments: dict[str, Value] = {"source": str(source), "target": target, "params": params, "name": name}
-        memory = Bytes(PREPARE_BYTES + PREPARE_PER_BYTE * size)
+        memory = _prepare_memory(size)
         task = Task("nexus_edge.proofs.tasks:prepare", arguments, PREPARE_S, forecast=memory, limit=memory)
         made = dict((await self._pool.run(task)).result)
         if len(_typed(made, "digest", bytes)) != 32:
@@ -386,6 +391,10 @@ class ModelLibrary:
                     self._measured[record.model] = Measured.from_bytes(measured)
             except BadObject:
                 self._shelved_measured.drop(name)
+
+
+def _prepare_memory(size: int) -> Bytes:
+    return Bytes(PREPARE_BYTES + PREPARE_PER_BYTE * size)
 
 
 def _typed(made: Mapping[str, Any], name: str, kind: type[T]) -> T:

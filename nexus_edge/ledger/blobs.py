@@ -6,6 +6,7 @@ import errno
 import os
 import secrets
 import threading
+import time
 from pathlib import Path
 from typing import Final
 
@@ -52,9 +53,13 @@ class BlobStore:
         """Bytes of its file; None if it is not here."""
         return await asyncio.to_thread(self._size, digest)
 
-    async def drop(self, digest: Digest) -> None:
-        """Forget it."""
-        await asyncio.to_thread(self._drop, digest)
+    async def drop(self, digest: Digest, *, unused_s: float = 0.0) -> None:
+        """Forget it, unless it was kept, or kept again, within so many seconds. Raises `LedgerError`."""
+        await asyncio.to_thread(self._drop, digest, unused_s)
+
+    async def unused(self, seconds: float) -> list[Digest]:
+        """What was last kept longer ago than that."""
+        return await asyncio.to_thread(self._unused, seconds)
 
     def _size(self, digest: Digest) -> int | None:
         try:
@@ -68,7 +73,7 @@ class BlobStore:
     def _put(self, content: bytes) -> Digest:
         digest = blob_digest(content)
         path = self._path(digest)
-        if self._get(digest) is not None:
+        if self._get(digest) is not None and self._renewed(path):
             return digest
         with self._lock:  # room is taken before it is filled, or many at once would pass the limit
             if self._held + len(content) > self._limit:
@@ -107,11 +112,35 @@ class BlobStore:
             raise LedgerError("a file cannot be written", str(failed)) from failed
         return replaced
 
-    def _drop(self, digest: Digest) -> None:
+    def _drop(self, digest: Digest, unused_s: float) -> None:
         path = self._path(digest)
         with self._lock:
-            path.unlink(missing_ok=True)
+            try:
+                if unused_s and time.time() - path.stat().st_mtime < unused_s:
+                    return
+                path.unlink(missing_ok=True)
+            except FileNotFoundError:
+                pass
+            except OSError as failed:
+                raise LedgerError("a file cannot be deleted", str(failed)) from failed
             self._held -= self._sizes.pop(path.name, 0)
+
+    def _unused(self, seconds: float) -> list[Digest]:
+        found, before = [], time.time() - seconds
+        for file in self._folder.iterdir():
+            with contextlib.suppress(OSError, ValueError):
+                if file.stat().st_mtime < before:
+                    found.append(Digest(bytes.fromhex(file.name)))
+        return found
+
+    def _renewed(self, path: Path) -> bool:
+        """Whether it is still here, and stays for those who keep it now."""
+        with self._lock:
+            try:
+                os.utime(path)
+            except OSError:
+                return False
+        return True
 
     def _free(self, size: int) -> None:
         with self._lock:

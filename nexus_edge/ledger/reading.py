@@ -152,6 +152,15 @@ class Reader:
         rows = self._connection.execute(f"SELECT seq, stream, subject, kind, body FROM events WHERE {where} ORDER BY seq", values)
         return [Event(seq, stream, subject, kind, event_map(body)) for seq, stream, subject, kind, body in rows]
 
+    def has_events(self, stream: str, subject: bytes) -> bool:
+        """Whether anything happened to a subject of a stream."""
+        return self._one("SELECT 1 FROM events WHERE stream = ? AND subject = ? LIMIT 1", stream, subject) is not None
+
+    def owed_for(self, peer: NodeId, ref: Digest) -> Digest | None:
+        """The lease for which a peer owes us something under a reference."""
+        row = self._one("SELECT lease FROM obligations WHERE peer = ? AND role = 'worker' AND ref = ? AND state = 'owed'", peer, ref)
+        return None if row is None else Digest(row[0])
+
     def movements(
         self,
         limit: int = 1000,

@@ -2,12 +2,14 @@
 
 import asyncio
 import secrets
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 import structlog
 
+from nexus_edge.compute import StoreError
 from nexus_edge.errors import PeerError
 from nexus_edge.identity import short_id
 from nexus_edge.market.experience import Experience
@@ -29,6 +31,12 @@ BYTES_PER_S: Final = 10_000_000
 """Taken for a line whose speed is not known."""
 UPLOAD_TRIES: Final = 600
 """Of a manifest while the worker still checks the model, one every tenth of a second: a minute."""
+UPLOAD_SPARE: Final = 64
+"""Chunks that are sent again at most, beyond once each: a worker may find some damaged, one that always wants more wants something else."""
+UPLOAD_AGAIN_S: Final = 600.0
+"""After an upload that came to nothing, others who lack the model are served first for so long."""
+REST_S: Final = 5.0
+"""The longest that a worker's `retry_ms` keeps us from asking it again: it says when half of its queue is done, and things change."""
 
 log = structlog.get_logger("market")
 
@@ -74,6 +82,8 @@ class Known:
     experience: Experience
     owed: MicroCredits
     excluded: bool
+    tried: bool = False
+    """Whether it had this job before, or refused a lease for it."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +102,15 @@ class Buyer:
         self._time_value = time_value
         self._peers = peers
         self._content = content
+        self._rests: dict[NodeId, float] = {}
+        self._in_vain: dict[tuple[NodeId, ModelDigest], float] = {}
+
+    def rest(self, peer: NodeId, refusal: Refusal) -> None:
+        """Ask a peer nothing before the time that its refusal names."""
+        now = time.monotonic()
+        self._rests = {one: until for one, until in self._rests.items() if until > now}
+        if refusal.retry_ms is not None:
+            self._rests[peer] = now + min(REST_S, refusal.retry_ms / 1000)
 
     async def choose(self, job: Job, known: Callable[[NodeId], Known], left_ms: int) -> Choice:
         """The best worker now. Sends the model to one worker if nobody who fits has it."""
@@ -102,6 +121,8 @@ class Buyer:
         for peer in asked:
             if known(peer.id).excluded:
                 rejected.append(Rejected(peer.id, Unfit.EXCLUDED, "it sent a false proof"))
+            elif self._rests.get(peer.id, 0.0) > time.monotonic():
+                rejected.append(Rejected(peer.id, Unfit.RESTING, "it asked not to be asked yet"))
             else:
                 fresh.append(peer)
         quotes = await asyncio.gather(*(self._quote(peer, job, left_ms) for peer in fresh))
@@ -113,27 +134,44 @@ class Buyer:
                 lacking.append(peer)
             else:
                 candidates.append(self._candidate(peer, quote, known(peer.id)))
-        best, unfit = choose(candidates, wanted)
+        # Whoever had the job and did not do it gets it again only if nobody else can.
+        new = [candidate for candidate in candidates if not known(candidate.worker).tried]
+        best, unfit = choose(new, wanted)
         if best is None and lacking:
             return await self._after_sending(job, known, left_ms, lacking, [*rejected, *unfit])
         rejected += [Rejected(peer.id, Unfit.MODEL, "it lacks the model") for peer in lacking]
-        return Choice(best, (*rejected, *unfit))
+        tried = [candidate for candidate in candidates if known(candidate.worker).tried]
+        if best is None:
+            best, still = choose(tried, wanted)
+            return Choice(best, (*rejected, *unfit, *still))
+        again = [Rejected(one.worker, Unfit.TRIED, "it had the job before, another is tried") for one in tried]
+        return Choice(best, (*rejected, *unfit, *again))
 
     async def _after_sending(
         self, job: Job, known: Callable[[NodeId], Known], left_ms: int, lacking: list[Reachable], rejected: list[Rejected]
     ) -> Choice:
         """Send the model to the nearest of those who lack it, and ask that one again."""
-        peer = min(lacking, key=lambda one: (not known(one.id).experience.is_proven, not one.near, one.rtt_ms))
+        now = time.monotonic()
+        self._in_vain = {pair: until for pair, until in self._in_vain.items() if until > now}
+
+        def order(one: Reachable) -> tuple[bool, bool, bool, int]:
+            return (one.id, job.model) in self._in_vain, not known(one.id).experience.is_proven, not one.near, one.rtt_ms
+
+        peer = min(lacking, key=order)
         others = [Rejected(one.id, Unfit.MODEL, "it lacks the model") for one in lacking if one is not peer]
+        quote: Signed[Quote] | Rejected
         try:
-            await self.send_model(peer.connection, job.model)
-        except (PeerError, Refusal) as failed:
-            return Choice(None, (*rejected, *others, Rejected(peer.id, Unfit.MODEL, f"the model could not be sent: {failed}")))
-        quote = await self._quote(peer, job, left_ms)
+            async with asyncio.timeout(left_ms / 1000):
+                await self.send_model(peer.connection, job.model)
+            quote = await self._quote(peer, job, left_ms)
+        except (PeerError, Refusal, StoreError, TimeoutError) as failed:
+            why = str(failed) or "it takes longer than the job may"
+            quote = Rejected(peer.id, Unfit.MODEL, f"the model could not be sent: {why}")
+        if isinstance(quote, Signed) and quote.object.missing:
+            quote = Rejected(peer.id, Unfit.MODEL, "it still lacks the model")
         if isinstance(quote, Rejected):
+            self._in_vain[(peer.id, job.model)] = now + UPLOAD_AGAIN_S
             return Choice(None, (*rejected, *others, quote))
-        if quote.object.missing:
-            return Choice(None, (*rejected, *others, Rejected(peer.id, Unfit.MODEL, "it still lacks the model")))
         best, unfit = choose(
             [self._candidate(peer, quote, known(peer.id))], Wanted(job.id, job.max_price, left_ms, job.input_bytes, self._time_value)
         )  # fmt: skip
@@ -144,13 +182,16 @@ class Buyer:
         manifest = await self._content.manifest(model)
         digest = Digest(model)
         answer = await connection.put_object(digest, Upload(manifest, None))
-        tries = 0
+        tries, left = 0, len(manifest.chunks) + UPLOAD_SPARE
         while not answer.complete:
             if not answer.missing:
                 tries += 1
                 if tries > UPLOAD_TRIES:
                     raise PeerError("the worker does not finish checking the model")
                 await asyncio.sleep(0.1)
+            left -= len(answer.missing)
+            if left < 0 or any(index >= len(manifest.chunks) for index in answer.missing):
+                raise PeerError("the upload is given up", "the worker asks for more than the model has")
             async for index, data in self._content.chunks(model, answer.missing):
                 if len(data) > CHUNK:
                     raise PeerError("a chunk is too large")
@@ -166,6 +207,7 @@ class Buyer:
             async with asyncio.timeout(QUOTES_S):
                 quote = await peer.connection.quote(request)
         except Refusal as refusal:
+            self.rest(peer.id, refusal)
             return Rejected(peer.id, unfit_of(refusal.code), refusal.text)
         except (PeerError, TimeoutError) as failed:
             log.debug("no quote", peer=short_id(peer.id), reason=str(failed))

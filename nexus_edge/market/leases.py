@@ -54,6 +54,7 @@ class LeaseState:
     run_ms: int = 0
     prove_ms: int = 0
     reason: str = ""
+    delivered: UnixMs | None = None
     owed: MicroCredits = NOTHING
     """What the requester owes for it now."""
     entry: Digest | None = None
@@ -188,6 +189,7 @@ def apply(event: Event, lease: LeaseState) -> LeaseState:
                 proof=event.proof,
                 run_ms=event.run_ms,
                 prove_ms=event.prove_ms,
+                delivered=event.at,
                 owed=lease.price,
             )
         case Settled():

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 from weakref import WeakValueDictionary
 
+from nexus_edge.errors import LedgerError
 from nexus_edge.ledger import Ledger, Transaction
 from nexus_edge.market.events import event_body, event_from
 
@@ -44,6 +45,7 @@ class Machines(Generic[State]):
         self._states: dict[bytes, State] = {}
         self._versions: dict[bytes, int] = defaultdict(int)
         self._locks: WeakValueDictionary[bytes, asyncio.Lock] = WeakValueDictionary()
+        self._writing: WeakValueDictionary[bytes, asyncio.Lock] = WeakValueDictionary()
         self._changed = asyncio.Condition()
 
     async def load(self) -> None:
@@ -70,10 +72,12 @@ class Machines(Generic[State]):
 
     def lock(self, subject: bytes) -> asyncio.Lock:
         """Whoever decides by a state and then records an event holds this meanwhile."""
-        lock = self._locks.get(subject)
-        if lock is None:
-            lock = self._locks[subject] = asyncio.Lock()
-        return lock
+        return _lock(self._locks, subject)
+
+    def forget(self, subject: bytes) -> None:
+        """Nothing more will happen to it, and nobody will ask: its events stay in the ledger."""
+        self._states.pop(subject, None)
+        self._versions.pop(subject, None)
 
     async def begin(self, subject: bytes, event: AnyEvent, work: Callable[[Transaction], T], then: Callable[[], None] = lambda: None) -> T:
         """Write the first event, and in the same transaction what belongs to it. The machine exists once both are on the disk.
@@ -81,7 +85,13 @@ class Machines(Generic[State]):
         `then` is called as soon as it does, whatever becomes of the caller: a request may be over its deadline by then.
         """
         state = self._rules.begin(subject, event)
-        return await self._write(subject, event.kind, lambda transaction: ((event,), state, work(transaction)), then)
+
+        def step(transaction: Transaction) -> tuple[Events, State, T]:
+            if transaction.has_events(self._rules.stream, subject):
+                raise LedgerError(f"the {self._rules.stream} has begun before", subject.hex())
+            return (event,), state, work(transaction)
+
+        return await self._write(subject, event.kind, step, then)
 
     async def record(self, subject: bytes, event: AnyEvent, work: Callable[[Transaction], T], then: Callable[[], None] = lambda: None) -> T:
         """Write an event, and in the same transaction what belongs to it; the state changes once both are on the disk.
@@ -119,10 +129,12 @@ class Machines(Generic[State]):
                 transaction.event(self._rules.stream, subject, event.kind, event_body(event))
             return len(events), state, made
 
-        steps, state, made = await self._ledger.transact(f"{self._rules.stream}:{kind}", transition)
-        self._states[subject] = state
-        self._versions[subject] += steps
-        then()
+        # A caller that was cancelled has let go of `lock` while this goes on: two events must not follow one state.
+        async with _lock(self._writing, subject):
+            steps, state, made = await self._ledger.transact(f"{self._rules.stream}:{kind}", transition)
+            self._states[subject] = state
+            self._versions[subject] += steps
+            then()
         await self.touched()
         return made
 
@@ -139,6 +151,13 @@ class Machines(Generic[State]):
         except TimeoutError:
             return False
         return True
+
+
+def _lock(locks: WeakValueDictionary[bytes, asyncio.Lock], subject: bytes) -> asyncio.Lock:
+    lock = locks.get(subject)
+    if lock is None:
+        lock = locks[subject] = asyncio.Lock()
+    return lock
 
 
 def nothing(_: Transaction) -> None:

@@ -56,6 +56,8 @@ class Verdict:
 
     refused: str
     """Why it is refused; empty if it holds."""
+    unable: str
+    """Why nobody here can tell; empty if one can."""
     began: float
     """On the monotonic clock."""
     took_ms: int

@@ -36,6 +36,8 @@ class Unfit(StrEnum):
     BUSY = "busy"
     EXCLUDED = "excluded"
     UNPROVEN = "lane-closed"
+    TRIED = "tried"
+    RESTING = "resting"
     REFUSED = "refused"
 
 
@@ -127,6 +129,10 @@ def tie(job: JobId, worker: NodeId) -> Digest:
 
 def _unfit(candidate: Candidate, wanted: Wanted) -> tuple[Unfit, str] | None:
     quote = candidate.quote.object
+    if (quote.stake, quote.p_ppm) != (0, 0):
+        return Unfit.REFUSED, "it wants something at stake for a job that is proved"
+    if quote.start_fee > quote.price:
+        return Unfit.PRICE, f"it wants {quote.start_fee} for having begun"
     if quote.price > wanted.max_price:
         return Unfit.PRICE, f"over your limit {wanted.max_price}"
     if quote.room < quote.price:

@@ -98,7 +98,7 @@ def check_terms(key: NodeKey, lease: Lease, offered: Signed[Quote], now: UnixMs,
     if changed:
         raise Refusal(Code.BAD_OBJECT, f"the lease changes {', '.join(changed)} of the quote")
     # Before this process a lease may have been made of the quote and lost with a restored backup.
-    if not max(since, now - terms.ttl_ms) <= terms.at <= now:
+    if not max(since, now - TTL_MS) <= terms.at <= now:
         raise Refusal(Code.QUOTE_EXPIRED, f"a quote holds for {terms.ttl_ms} ms: ask again")
 
 
@@ -116,7 +116,7 @@ def _signed(
         key,
         Quote(
             iss=key.id,
-            at=now_ms(),
+            at=ticking_ms(),
             to=asker,
             rid=request.rid,
             model=request.model,
@@ -138,6 +138,18 @@ def _signed(
             missing=missing,
         ),
     )
+
+
+def ticking_ms() -> UnixMs:
+    """The wall clock as it was when this process started, and how long that is ago: nobody sets it, so quotes age as they should."""
+    return UnixMs((_STARTED + _elapsed()) // 1_000_000)
+
+
+def _elapsed() -> int:
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic_ns()
+
+
+_STARTED: Final = time.time_ns() - _elapsed()
 
 
 def now_ms() -> UnixMs:

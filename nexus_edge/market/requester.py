@@ -9,7 +9,8 @@ from typing import Any, Final
 
 import structlog
 
-from nexus_edge.errors import LedgerError, OpeningError, PeerError, ProofRejected
+from nexus_edge.compute import StoreError
+from nexus_edge.errors import LedgerError, NexusEdgeError, OpeningError, PeerError, ProofRejected
 from nexus_edge.identity import NodeKey, short_id
 from nexus_edge.ledger import BlobStore, Ledger, SpendLimit, Transaction, Unsynchronised
 from nexus_edge.market import jobs
@@ -23,10 +24,10 @@ from nexus_edge.market.quoting import now_ms
 from nexus_edge.market.settling import Payer, Till
 from nexus_edge.market.workers import Workers
 from nexus_edge.transport import PeerConnection
-from nexus_edge.types import Digest, JobId, MicroCredits, NodeId
+from nexus_edge.types import Digest, JobId, MicroCredits, NodeId, UnixMs
 from nexus_edge.wire.digests import audit_commitment
 from nexus_edge.wire.errors import BadObject
-from nexus_edge.wire.limits import INPUT, KIB, LONG_POLL_MS
+from nexus_edge.wire.limits import INPUT, KIB, LONG_POLL_MS, OUTPUT, PROOF, RESULT_KEPT_MS, UPLOAD_BYTES_PER_S
 from nexus_edge.wire.messages import InputUpload, decode_message, encode_message
 from nexus_edge.wire.objects import Evidence, Lease, Mode, ProofNotice, Quote, Result
 from nexus_edge.wire.refusals import Code, Refusal
@@ -44,6 +45,15 @@ LOST_S: Final = 30.0
 """Without a beat, a worker is suspect, then lost: beats come every 5 seconds while work progresses."""
 PATIENCE_S: Final = 5.0
 """The longest wait that a worker's `retry_ms` can ask for between two polls."""
+QUEUE_PATIENCE: Final = 4
+"""A job that waits so many times longer than its quote said, and then as long as a silent worker may be silent, waits for nothing."""
+STUCK_S: Final = 5.0
+"""Between tries of a step that this machine cannot do now, because its disk is full or a model is missing."""
+POLLS: Final = 20
+POLL_PAUSE_S: Final = 0.1
+"""After so many polls there is a pause before each: an honest worker answers when something has happened, another could keep us busy."""
+FETCH_S: Final = 60.0
+"""What fetching a result may take beyond the time that the slowest line needs: no answer is waited for without end."""
 OVERTIME: Final = 1.1
 """A worker that is a tenth over its deadline is lost too."""
 
@@ -60,7 +70,7 @@ class Requester:
         self.jobs = Machines(ledger, RULES)
         self.payer = Payer(ledger, self.jobs, peers, till)
         self.live: dict[JobId, Live] = {}
-        self.workers = Workers(self.jobs)
+        self.workers = Workers()
         self._checks = checks
         self._peers = peers
         self._buyer = buyer
@@ -109,6 +119,12 @@ class Requester:
                 self._start(job)
         return self.jobs[job]
 
+    def forget(self, now: UnixMs) -> None:
+        """Leave to the ledger what has ended so long ago that nothing of it is kept but proofs."""
+        for job in self.jobs:
+            if job.ended is not None and job.ended + RESULT_KEPT_MS <= now:
+                self.jobs.forget(job.id)
+
     async def wait(self, job: JobId, timeout_s: float) -> Job:
         """The job once it has ended, or as it stands when the time is up."""
         await self.jobs.changed(lambda: self.jobs[job].phase.is_final, timeout_s)
@@ -126,9 +142,9 @@ class Requester:
             while not self.jobs[job].phase.is_final:
                 try:
                     await self._step(self.jobs[job])
-                except LedgerError as failed:
+                except NexusEdgeError as failed:
                     log.error("the job cannot go on", reason=str(failed))
-                    await asyncio.sleep(5)
+                    await asyncio.sleep(STUCK_S)
         self.live.pop(job, None)  # what is known of a job that has ended is in its state
 
     async def _step(self, job: Job) -> None:
@@ -159,7 +175,7 @@ class Requester:
             await self.jobs.record(job.id, jobs.Failed(now_ms(), f"{why}; {last}" if last else why), nothing)
             return
         owed = {book.peer: book.owed for book in await self.ledger.read(lambda reader: reader.books())}
-        choice = await self._buyer.choose(job, lambda worker: self.workers.known(worker, owed.get(worker, 0)), left)
+        choice = await self._buyer.choose(job, lambda worker: self.workers.known(worker, owed.get(worker, 0), job), left)
         live.rejected = choice.rejected
         if choice.best is None:
             await asyncio.sleep(RETRY_S)
@@ -188,6 +204,7 @@ class Requester:
             try:
                 accept = await connection.lease(lease, quote)
             except Refusal as refusal:
+                self._buyer.rest(attempt.worker, refusal)
                 await self._declined(job, f"{refusal.code.value}: {refusal.text}")
                 return
             except PeerError as failed:
@@ -213,9 +230,14 @@ class Requester:
         lease = job.attempt.lease
         order = (await self._kept(lease)).of(Lease).object
         deadline = live.accepted + OVERTIME * order.deadline_ms / 1000
+        quote = (await self._kept(order.quote)).of(Quote).object
+        begins = live.accepted + LOST_S + QUEUE_PATIENCE * quote.queue_ms / 1000
         heard = beaten = time.monotonic()
-        beat, after, given = -1, 0, False
+        beat, after, given, polls = -1, 0, False, 0
         while True:
+            polls += 1
+            if polls > POLLS:
+                await asyncio.sleep(POLL_PAUSE_S)
             now = time.monotonic()
             live.suspect = now - min(heard, beaten) > SUSPECT_S
             silent = now - min(heard, beaten) > LOST_S and self._someone_answers(job.attempt.worker)
@@ -241,7 +263,7 @@ class Requester:
             live.status = status
             after = max([after, *(event.n for event in status.events)])
             # Who waits in a queue has no beat; who works has.
-            if status.beat != beat or status.state not in ("executing", "proving"):
+            if status.beat != beat or (status.state not in ("executing", "proving") and heard < begins):
                 beat, beaten = status.beat, heard
             await self.jobs.touched()
             if status.state in ("unpaid", "settled"):
@@ -255,14 +277,15 @@ class Requester:
         """Result, output and proof, as far as they belong together."""
         attempt = job.attempt
         try:
-            answer = await connection.result(attempt.lease)
-            result = read_signed(answer.result, Result)
-            if answer.proof is None:
-                raise BadObject("there is no proof")
-            notice = read_signed(answer.proof, ProofNotice)
-            check_result(order, attempt, result, notice, answer.output)
-            proof = await download(connection, notice.object)
-        except (PeerError, Refusal) as failed:
+            async with asyncio.timeout(FETCH_S + (OUTPUT + PROOF) / UPLOAD_BYTES_PER_S):
+                answer = await connection.result(attempt.lease)
+                result = read_signed(answer.result, Result)
+                if answer.proof is None:
+                    raise BadObject("there is no proof")
+                notice = read_signed(answer.proof, ProofNotice)
+                check_result(order, attempt, result, notice, answer.output)
+                proof = await download(connection, notice.object)
+        except (PeerError, Refusal, TimeoutError) as failed:
             log.info("the result cannot be fetched", reason=str(failed))
             await asyncio.sleep(1)
             return
@@ -284,21 +307,23 @@ class Requester:
         self, job: Job, result: Result, notice: ProofNotice, output: bytes, proof: bytes, seed: bytes | None
     ) -> Verdict:  # fmt: skip
         started = time.monotonic()
-        refused = ""
+        refused = unable = ""
         try:
             await self._checks.verify(job.model, job.params, job.inc, result, notice, output, proof, seed)
         except (ProofRejected, OpeningError) as failed:
             refused = str(failed)
-        return Verdict(refused, started, int(1000 * (time.monotonic() - started)))
+        except StoreError as gone:  # our own model has left or is damaged: that is no fault of the worker
+            unable = f"the answer cannot be checked here: {gone}"
+        return Verdict(refused, unable, started, int(1000 * (time.monotonic() - started)))
 
-    async def _check_stored(self, job: Job) -> Verdict | None:
-        """After a restart; None if the answer is lost."""
+    async def _check_stored(self, job: Job) -> Verdict:
+        """After a restart."""
         attempt = job.attempt
         if attempt.result is None or attempt.notice is None or attempt.output is None or attempt.proof is None:
             raise LedgerError("the ledger contradicts itself", "a delivered job has no result")
         output, proof = await self.blobs.get(attempt.output), await self.blobs.get(attempt.proof)
         if output is None or proof is None:
-            return None
+            return Verdict("", "its answer was lost here: a file is gone or damaged", time.monotonic(), 0)
         result, notice = (await self._kept(attempt.result)).of(Result).object, (await self._kept(attempt.notice)).of(ProofNotice).object
         return await self._check(job, result, notice, output, proof, attempt.seed)
 
@@ -308,8 +333,8 @@ class Requester:
         live = self.live[job.id]
         verdict = live.verdict or await self._check_stored(job)
         live.verdict = None
-        if verdict is None:
-            await self._give_up(job, Outcome.FAILED, "its answer was lost here: a file is gone or damaged")
+        if verdict.unable:
+            await self._give_up(job, Outcome.FAILED, verdict.unable)
             return
         if verdict.refused:
             await self._refuse(job, verdict.refused)
@@ -372,7 +397,7 @@ class Requester:
         except PeerError as failed:
             if await self._wait_to_cancel(job, failed):
                 return
-        if 0 < owed <= attempt.start_fee:
+        if owed == attempt.start_fee > 0:
             await self.jobs.record_made(job.id, "paying", partial(_pay_fee, attempt, MicroCredits(owed)))
             self.payer.wake(attempt.worker)
             await self.jobs.record(job.id, jobs.Cancelled(now_ms()), nothing)

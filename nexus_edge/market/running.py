@@ -7,7 +7,7 @@ from typing import Final, Protocol
 
 import structlog
 
-from nexus_edge.errors import NexusEdgeError
+from nexus_edge.errors import LedgerError, NexusEdgeError
 from nexus_edge.ledger import Transaction
 from nexus_edge.market import leases
 from nexus_edge.market.leases import LeaseState, State
@@ -22,6 +22,9 @@ from nexus_edge.wire.signing import sign
 
 TRIES: Final = 2
 """A child that dies is given one more chance: the machine may have been short of something for a moment."""
+
+STUCK_S: Final = 5.0
+"""Between tries to write down what has been made."""
 
 log = structlog.get_logger("market")
 
@@ -90,7 +93,10 @@ class Runner:
     async def _expiry(self) -> None:
         while True:
             await asyncio.sleep(1)
-            await self._worker.expire()
+            try:
+                await self._worker.expire()
+            except LedgerError as failed:
+                log.error("leases cannot be ended", reason=str(failed))
 
     async def _announce(self) -> None:
         """Wake those who poll when work has moved, at most ten times a second."""
@@ -109,7 +115,12 @@ class Runner:
                 with structlog.contextvars.bound_contextvars(
                     lease=lease.id.hex()[:8], job=lease.job.hex()[:8], peer=lease.requester.hex()[:8]
                 ):
-                    await self._serve(lease)
+                    try:
+                        await self._serve(lease)
+                    except LedgerError as failed:  # a full disk: it is run again, and gives the same answer
+                        log.error("a lease cannot go on", reason=str(failed))
+                        await asyncio.sleep(STUCK_S)
+                        self._worker.ready.put_nowait(lease.id)
 
     async def _serve(self, lease: LeaseState) -> None:
         """One lease to its end. Whatever happens to it, the slot goes on."""
@@ -124,6 +135,8 @@ class Runner:
                 task.cancel()
                 raise
             return  # the lease was cancelled or expired: its end is written by whoever did that
+        except LedgerError:
+            raise
         except NexusEdgeError as failed:
             log.warning("job failed", reason=str(failed))
             await self._fail(lease, str(failed))
@@ -209,6 +222,7 @@ class Runner:
         def delivered() -> None:
             worker.models.unpin(lease.model)
             worker.work[lease.id].step("delivered")
+            worker.delivered(lease.id, proof)
 
         await worker.leases.record(lease.id, event, deliver, delivered)
         log.info("delivered", run_ms=answer.run_ms, prove_ms=answer.prove_ms, proof_bytes=len(answer.proof))

@@ -12,7 +12,7 @@ from nexus_edge.identity import short_id
 from nexus_edge.ledger import EntryRefused, Ledger, Transaction
 from nexus_edge.market import jobs, leases
 from nexus_edge.market.jobs import Job, Phase
-from nexus_edge.market.leases import LeaseState, State
+from nexus_edge.market.leases import LeaseState
 from nexus_edge.market.machines import Machines
 from nexus_edge.market.quoting import now_ms
 from nexus_edge.transport import Caller, PeerConnection
@@ -57,7 +57,7 @@ class Till:
     async def take(self, debtor: NodeId, entry: Signed[Entry]) -> Signed[Ack]:
         """Take one entry, and with it settle the lease that it pays. Raises a refusal with the last entry that we hold."""
         try:
-            lease = self._paid_by(debtor, entry)
+            lease = await self._paid_by(debtor, entry)
             if lease is None:
                 return await self._ledger.transact("take", partial(_take, entry))
             async with self._leases.lock(lease.id):
@@ -70,14 +70,10 @@ class Till:
                 await self._ledger.transact("contradicted", partial(_contradicted, entry))
             raise Refusal(refused.code, refused.why, last=refused.last) from None
 
-    def _paid_by(self, debtor: NodeId, entry: Signed[Entry]) -> LeaseState | None:
-        """The lease that waits for this entry."""
-        ref = entry.object.ref
-        for lease in self._leases:
-            is_owed = lease.entry is None and (lease.result == ref if lease.state is State.UNPAID else lease.owed and lease.id == ref)
-            if is_owed and lease.requester == debtor:
-                return lease
-        return None
+    async def _paid_by(self, debtor: NodeId, entry: Signed[Entry]) -> LeaseState | None:
+        """The lease that waits for this entry, unless it was so long ago that only the book knows."""
+        lease = await self._ledger.read(lambda reader: reader.owed_for(debtor, entry.object.ref))
+        return None if lease is None else self._leases.get(lease)
 
 
 class Connections(Protocol):
@@ -127,7 +123,11 @@ class Payer:
                     if await self._post(creditor):
                         wait = FIRST_WAIT_S
                         continue
-                except (PeerError, LedgerError, BadObject, Refusal) as failed:
+                except Refusal as refusal:
+                    asked = min(LAST_WAIT_S, (refusal.retry_ms or 0) / 1000)
+                    log.info("not paid yet", reason=str(refusal), again_s=max(wait, asked))
+                    await asyncio.sleep(asked)
+                except (PeerError, LedgerError, BadObject) as failed:
                     log.info("not paid yet", reason=str(failed), again_s=wait)
                 try:
                     async with asyncio.timeout(wait):
@@ -140,7 +140,10 @@ class Payer:
         return await self._ledger.read(lambda reader: not reader.unacknowledged(creditor, 1) and not reader.book(creditor).unsynchronised)
 
     async def _post(self, creditor: NodeId) -> bool:
-        """Post once; whether something came of it. After a refusal the first entry goes alone, so that it is known which one is meant."""
+        """Post once; whether something came of it, so that it is worth while to go on at once.
+
+        After a refusal the first entry goes alone, so that it is known which one is meant.
+        """
         connection = self._peers.connection(creditor)
         if connection is None:
             return False
@@ -161,7 +164,8 @@ class Payer:
             await self._ledger.transact("informed", partial(_informed, creditor, last))
         if not pending and not await self._ledger.read(lambda reader: reader.unacknowledged(creditor)):
             await self._collect(creditor, connection)
-        return True
+            return True
+        return bool(answer.acks)
 
     async def _collect(self, peer: NodeId, connection: PeerConnection) -> None:
         """After a restore: take what the peer signed for us since, then the book is compared."""

@@ -5,6 +5,7 @@
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
@@ -18,21 +19,21 @@ from nexus_edge.market.leases import LeaseState, State
 from nexus_edge.market.machines import Machines, Rules, nothing
 from nexus_edge.market.quoting import Forecast, Offer, now_ms
 from nexus_edge.transport import Caller
-from nexus_edge.types import NOTHING, Digest, JobId, ModelDigest, NodeId
+from nexus_edge.types import NOTHING, Digest, JobId, ModelDigest, NodeId, UnixMs
 from nexus_edge.wire.digests import audit_commitment
 from nexus_edge.wire.limits import (
     CHUNK,
     EVENTS_PER_POLL,
-    INPUT,
     KIB,
     OPEN_LEASES,
     OPEN_LEASES_PER_ACCOUNT,
+    PROOF_KEPT_MS,
     RESULT_KEPT_MS,
     UPLOAD_BYTES_PER_S,
 )
 from nexus_edge.wire.messages import InputUpload, LeaseEvent, LeaseStatus, ObjectPart, QuoteRequest, ResultAnswer, encode_message
 from nexus_edge.wire.objects import Accept, Lease, OutputMode, Quote
-from nexus_edge.wire.refusals import Code, Refusal
+from nexus_edge.wire.refusals import Code, Refusal, clipped
 from nexus_edge.wire.signing import Signed, sign
 
 RULES: Final = Rules[LeaseState]("lease", leases.EVENTS, leases.begin, leases.apply)
@@ -46,8 +47,13 @@ HELD_INPUT: Final = 256 * KIB
 """Inputs up to here stay in memory until they have run: a full queue of them takes 16 MiB."""
 INPUT_GRACE_S: Final = 30.0
 """How long an input may take beyond its size over the slowest line that is served."""
+ENDED_KEPT: Final = 1024
+"""Leases that ended with nothing done and are remembered: they cost their requester nothing, so there may be many."""
+ENDED_KEPT_S: Final = 60.0
+"""How long they are remembered at least, so that a late request learns why: longer than any quote holds."""
 
-
+OPEN_RETRY_MS: Final = 1000
+"""Leases end all the time."""
 WORK_KEPT_S: Final = 300.0
 """How long after its last poll the steps of a lease that has ended are shown: its state is kept for ever."""
 
@@ -77,6 +83,10 @@ class Work:
 
     accepted: float
     """On the monotonic clock."""
+    account: bytes | str
+    """On whose account it is open: the requester's, or for one without a line of its own that of all at its prefix."""
+    patience_s: float = INPUT_GRACE_S
+    """How long its input may take."""
     phase: str = ""
     done_ppm: int = 0
     beat: int = 0
@@ -89,7 +99,7 @@ class Work:
 
     def step(self, kind: str, detail: str = "") -> None:
         """Note an event for those who poll."""
-        self.steps.append(LeaseEvent(len(self.steps) + 1, int(1000 * (time.monotonic() - self.accepted)), kind, detail))
+        self.steps.append(LeaseEvent(len(self.steps) + 1, int(1000 * (time.monotonic() - self.accepted)), kind, clipped(detail, 200)))
 
 
 class Worker:
@@ -107,9 +117,12 @@ class Worker:
         self.moved = asyncio.Event()
         """Set when work has progressed."""
         self._offer = offer
-        self._since = now_ms()
+        self._since = quoting.ticking_ms()
         self._by_number: dict[tuple[bytes, JobId, int], Digest] = {}
+        self._by_proof: dict[Digest, Digest] = {}
         self._quotes: dict[Digest, Digest] = {}
+        """Those that were taken, by this process: it takes none that another signed."""
+        self._ended: deque[tuple[float, Digest]] = deque()
         self._admission = asyncio.Lock()
 
     async def load(self) -> None:
@@ -117,9 +130,12 @@ class Worker:
         await self.leases.load()
         for lease in self.leases:
             self._by_number[(lease.requester, lease.job, lease.attempt)] = lease.id
+            if lease.proof is not None:
+                self._by_proof[lease.proof] = lease.id
             if not lease.state.is_open:
+                self._note_ended(lease)
                 continue
-            self.work[lease.id] = Work(time.monotonic())
+            self.work[lease.id] = Work(time.monotonic(), lease.requester)
             if lease.input is not None and await self.blobs.has(lease.input):
                 self.models.pin(lease.model)
                 self.ready.put_nowait(lease.id)
@@ -131,7 +147,10 @@ class Worker:
     async def quote(self, caller: Caller, request: QuoteRequest) -> Signed[Quote]:
         """`POST /1/quotes`."""
         self._refuse_draining()
-        room = await self.ledger.read(lambda reader: reader.room(caller.peer, caller.prefix, private=caller.private))
+        room, line = await self.ledger.read(
+            lambda reader: (reader.room(caller.peer, caller.prefix, private=caller.private), reader.book(caller.peer).line)
+        )
+        self._check_open(caller, line)
         forecast = self.models.forecast(ModelDigest(request.model), request.params, request.sem)
         if forecast is None:
             self.models.invite(caller.peer, ModelDigest(request.model), request.params)
@@ -143,6 +162,10 @@ class Worker:
         known = self.leases.get(lease.id)
         if known is not None:
             return await self._accept_of(known)
+        # Once begun it is gone through with, or a second copy could be let in while the first is being written.
+        return await asyncio.shield(asyncio.create_task(self._decide(caller, lease, offered), name=f"lease {lease.id.hex()[:8]}"))
+
+    async def _decide(self, caller: Caller, lease: Signed[Lease], offered: Signed[Quote]) -> Signed[Accept]:
         order = lease.object
         number = (order.iss, order.job, order.att)
         async with self._admission:
@@ -151,17 +174,19 @@ class Worker:
                     return await self._accept_of(self.leases[lease.id])
                 raise Refusal(Code.CONFLICT, "another lease has this job and attempt, or takes this quote")
             self._refuse_draining()
-            quoting.check_terms(self.key, order, offered, now_ms(), self._since)
-            self._check_open(order)
+            quoting.check_terms(self.key, order, offered, quoting.ticking_ms(), self._since)
+            line = await self.ledger.read(lambda reader: reader.book(caller.peer).line)
+            account = self._check_open(caller, line)
             if order.outm not in (OutputMode.CLEAR, OutputMode.COMMITTED):
                 raise Refusal(Code.BAD_OBJECT, f"no output is of kind {order.outm}")
             forecast = self.models.forecast(ModelDigest(order.model), order.params, order.sem)
             if forecast is None:
                 raise Refusal(Code.MODEL_MISSING, "the model has left since the quote: ask again")
             quoting.check_room(forecast, self._offer())
-            return await self._admit(caller, lease, offered)
+            work = Work(time.monotonic(), account, INPUT_GRACE_S + forecast.input_bytes / UPLOAD_BYTES_PER_S)
+            return await self._admit(caller, lease, offered, work)
 
-    async def _admit(self, caller: Caller, lease: Signed[Lease], offered: Signed[Quote]) -> Signed[Accept]:
+    async def _admit(self, caller: Caller, lease: Signed[Lease], offered: Signed[Quote], work: Work) -> Signed[Accept]:
         order = lease.object
         commit = audit_commitment(order.job, order.att, self.key.id, bytes(32))
         accept = sign(self.key, Accept(iss=self.key.id, at=now_ms(), to=order.iss, lease=lease.id, commit=commit))
@@ -177,8 +202,8 @@ class Worker:
         def leased() -> None:
             self._by_number[(order.iss, order.job, order.att)] = lease.id
             self._quotes[offered.id] = lease.id
-            self.work[lease.id] = Work(time.monotonic())
-            self.work[lease.id].step("leased")
+            self.work[lease.id] = work
+            work.step("leased")
 
         try:
             await self.leases.begin(lease.id, leases.Leased.of(now_ms(), lease, accept.id), admit, leased)
@@ -246,7 +271,7 @@ class Worker:
             done_ppm=0 if work is None else work.done_ppm,
             eta_ms=None,
             beat=0 if work is None else work.beat,
-            reason=state.reason[:200],
+            reason=clipped(state.reason, 200),
             owed=state.owed if state.entry is None else NOTHING,
             events=steps,
         )
@@ -268,7 +293,8 @@ class Worker:
 
     async def get_object(self, caller: Caller, digest: Digest, start: int, length: int) -> ObjectPart:
         """`GET /1/objects/{h}`: the proofs of the caller's own leases."""
-        if not any(lease.proof == digest and lease.requester == caller.peer for lease in self.leases):
+        lease = self.leases.get(self._by_proof.get(digest, Digest(b"")))
+        if lease is None or lease.requester != caller.peer:
             raise Refusal(Code.NOT_FOUND, "no proof for you has this digest")
         content = await self.blobs.get(digest)
         if content is None:
@@ -302,9 +328,11 @@ class Worker:
 
         def ended() -> None:
             self.models.unpin(lease.model)
+            state = self.leases[lease.id]
+            self._note_ended(state)
             work = self.work.get(lease.id)
             if work is not None:
-                work.step(self.leases[lease.id].state.value, self.leases[lease.id].reason[:200])
+                work.step(state.state.value, state.reason)
 
         await self.leases.record(lease.id, event, release, ended)
 
@@ -319,24 +347,65 @@ class Worker:
                         del self.work[lease_id]
                     continue
                 age = now - work.accepted
-                patience = INPUT_GRACE_S + INPUT / UPLOAD_BYTES_PER_S if lease.state is State.LEASED else lease.deadline_ms / 1000
+                patience = work.patience_s if lease.state is State.LEASED else lease.deadline_ms / 1000
                 if age <= patience:
                     continue
                 if work.cancel is not None:
                     work.cancel()
                 why = "no input came" if lease.state is State.LEASED else "the deadline passed"
                 await self.end(lease, leases.Expired(now_ms(), why))
+        await self._forget_many()
+
+    def delivered(self, lease: Digest, proof: Digest) -> None:
+        """Its proof can be fetched."""
+        self._by_proof[proof] = lease
+
+    def forget(self, now: UnixMs) -> None:
+        """Leave to the ledger what has ended so long ago, or waits so long for its payment, that nobody will ask for it any more."""
+        for lease in self.leases:
+            settled = lease.ended is not None and lease.ended + RESULT_KEPT_MS <= now
+            given_up = lease.delivered is not None and lease.delivered + PROOF_KEPT_MS <= now
+            if settled or given_up:
+                self._forget(lease)
+
+    async def _forget_many(self) -> None:
+        """Those that ended with nothing done, beyond a number: each was free, and there may be any number of them."""
+        while len(self._ended) > ENDED_KEPT and time.monotonic() - self._ended[0][0] > ENDED_KEPT_S:
+            lease = self.leases.get(self._ended.popleft()[1])
+            if lease is not None:
+                if lease.input is not None:
+                    await self.blobs.drop(lease.input)
+                self._forget(lease)
+
+    def _forget(self, lease: LeaseState) -> None:
+        self.leases.forget(lease.id)
+        self.work.pop(lease.id, None)
+        self._by_number.pop((lease.requester, lease.job, lease.attempt), None)
+        if lease.proof is not None:
+            self._by_proof.pop(lease.proof, None)
+
+    def _note_ended(self, lease: LeaseState) -> None:
+        """A lease ended: its quote is out of date before it is forgotten."""
+        if lease.result is None:
+            self._ended.append((time.monotonic(), lease.id))
 
     def _refuse_draining(self) -> None:
         if self.draining:
             raise Refusal(Code.DRAINING, "this node takes no new work", retry_ms=60_000)
 
-    def _check_open(self, order: Lease) -> None:
-        open_leases = [lease for lease in self.leases if lease.state.is_open]
-        if len(open_leases) >= OPEN_LEASES:
-            raise Refusal(Code.BUSY, f"{len(open_leases)} leases are open", retry_ms=5000)
-        if sum(lease.requester == order.iss for lease in open_leases) >= OPEN_LEASES_PER_ACCOUNT:
-            raise Refusal(Code.BUSY, f"you have {OPEN_LEASES_PER_ACCOUNT} leases open", retry_ms=5000)
+    def _check_open(self, caller: Caller, line: int) -> bytes | str:
+        """The account that one more lease would be on. Raises a `busy` refusal if there are too many.
+
+        Names cost nothing: those who have no line of their own share one account at each prefix.
+        """
+        account = caller.peer if line else caller.prefix
+        accounts = [work.account for lease, work in self.work.items() if self.leases[lease].state.is_open]
+        if len(accounts) >= OPEN_LEASES:
+            raise Refusal(Code.BUSY, f"{len(accounts)} leases are open", retry_ms=OPEN_RETRY_MS)
+        if accounts.count(account) >= OPEN_LEASES_PER_ACCOUNT:
+            whose = "you have" if line else "you and others at your address who are new here have"
+            raise Refusal(Code.BUSY, f"{whose} {OPEN_LEASES_PER_ACCOUNT} leases open", retry_ms=OPEN_RETRY_MS)
+        return account
 
     def _mine(self, caller: Caller, lease: Digest) -> LeaseState:
         """The caller's lease. One of others is as unknown to it as none."""

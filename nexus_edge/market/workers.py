@@ -5,7 +5,6 @@ from typing import Final
 from nexus_edge.market.buying import Known
 from nexus_edge.market.experience import Experience
 from nexus_edge.market.jobs import Attempt, Job, Outcome
-from nexus_edge.market.machines import Machines
 from nexus_edge.market.quoting import now_ms
 from nexus_edge.types import MicroCredits, NodeId, UnixMs
 
@@ -16,9 +15,10 @@ EXCLUDED_MS: Final = 90 * 86_400_000
 class Workers:
     """The memory of one requester."""
 
-    def __init__(self, jobs: Machines[Job]) -> None:
+    def __init__(self) -> None:
         self.experience: dict[NodeId, Experience] = {}
-        self._jobs = jobs
+        self._false: dict[NodeId, UnixMs] = {}
+        """When each was last seen with a false proof."""
 
     def learn(self, attempt: Attempt, at: UnixMs, claimed_ms: int, took_ms: int) -> None:
         """An attempt has ended. What was declined says nothing about the worker."""
@@ -28,17 +28,15 @@ class Workers:
                 self.experience[attempt.worker] = before.succeeded(at, claimed_ms, took_ms or claimed_ms)
             case Outcome.LOST | Outcome.FAILED | Outcome.INVALID:
                 self.experience[attempt.worker] = before.failed(at)
+        if attempt.outcome is Outcome.INVALID:
+            self._false[attempt.worker] = max(at, self._false.get(attempt.worker, at))
 
     def excludes(self, peer: NodeId) -> bool:
         """Whether a peer has sent us a false proof within 90 days."""
-        now = now_ms()
-        return any(
-            attempt.outcome is Outcome.INVALID and attempt.worker == peer and now - job.at < EXCLUDED_MS
-            for job in self._jobs
-            for attempt in job.attempts
-        )
+        return peer in self._false and now_ms() - self._false[peer] < EXCLUDED_MS
 
-    def known(self, worker: NodeId, owed: int) -> Known:
-        """For placement; `owed` is what the worker owes us."""
+    def known(self, worker: NodeId, owed: int, job: Job) -> Known:
+        """For the placement of a job; `owed` is what the worker owes us."""
         experience = self.experience.get(worker, Experience()).seen(now_ms())
-        return Known(experience, MicroCredits(owed), self.excludes(worker))
+        tried = any(attempt.worker == worker for attempt in job.attempts)
+        return Known(experience, MicroCredits(owed), self.excludes(worker), tried)

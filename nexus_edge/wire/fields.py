@@ -3,10 +3,11 @@
 A dataclass says its fields' kinds by `Annotated`; that one table drives encoder, decoder, limits and docs/mesh-protocol.md.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cache
-from typing import Annotated, Any, Protocol, TypeVar, get_type_hints
+from typing import Annotated, Any, Final, Protocol, TypeVar, get_type_hints
 
 from nexus_edge.errors import IdentityError
 from nexus_edge.identity import check_node_id
@@ -14,6 +15,9 @@ from nexus_edge.types import Digest, JobId, MicroCredits, NodeId, UnixMs
 from nexus_edge.wire.cbor import Value
 from nexus_edge.wire.errors import BadObject
 from nexus_edge.wire.limits import AMOUNT, INTEGER
+
+_UNSEEN: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+"""Control characters of both sets, which terminals obey, and those that turn the direction of what is around them."""
 
 
 class Kind(Protocol):
@@ -100,7 +104,7 @@ class Text:
             raise BadObject(f"expected text, got {type(value).__name__}")
         if len(value.encode()) > self.limit:
             raise BadObject(f"expected text of at most {self.limit} bytes")
-        if any(ord(character) < 32 or ord(character) == 127 for character in value):
+        if _UNSEEN.search(value):
             raise BadObject("a text holds control characters")
         return value
 

@@ -76,10 +76,10 @@ class Refusal(NexusEdgeError):
     def body(self) -> RefusalBody:
         """What is sent."""
         last = None if self.last is None else self.last.to_bytes()
-        return RefusalBody(self.code.value, _cut(self.text, 200), self.retry_ms, last, self.room)
+        return RefusalBody(self.code.value, clipped(self.text, 200), self.retry_ms, last, self.room)
 
 
-def _cut(text: str, limit: int) -> str:
+def clipped(text: str, limit: int) -> str:
     """The longest beginning within so many bytes, in the form that texts on the wire have."""
     shown = "".join(character if character.isprintable() else " " for character in text)
     return shown.encode(errors="replace")[:limit].decode(errors="ignore")

@@ -340,8 +340,8 @@ async def test_an_account_has_a_bound_of_open_leases(tmp_path: Path) -> None:
         birch.local.gate.clear()
         refused = None
         for _ in range(20):
-            quote = await quoted(alder, birch)
             try:
+                quote = await quoted(alder, birch)
                 await birch_for(alder, birch).lease(lease_of(alder, quote, Digest(secrets.token_bytes(32))), quote)
             except Refusal as refusal:
                 refused = refusal

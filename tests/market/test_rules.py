@@ -119,11 +119,11 @@ def candidate(
 ) -> Candidate:
     key = NodeKey.from_seed(name.ljust(32, b"."))
     values = {
-        "price": 2000, "start_fee": 500, "queue_ms": 0, "run_ms": 100, "prove_ms": 900, "deadline_ms": 10_000, "room": 10_000, **(terms or {}), **more
+        "price": 2000, "start_fee": 500, "queue_ms": 0, "run_ms": 100, "prove_ms": 900, "deadline_ms": 10_000, "room": 10_000, "stake": 0, **(terms or {}), **more
     }  # fmt: skip
     quote = Quote(
         iss=key.id, at=UnixMs(0), to=ME.id, rid=bytes(16), model=Digest(bytes(32)), sem="tflm", params="zk-100", mode=1, in_max=0, p_ppm=0,
-        stake=MicroCredits(0), audit_ms=0, ttl_ms=10_000, missing=(), **values,  # type: ignore[arg-type]
+        audit_ms=0, ttl_ms=10_000, missing=(), **values,  # type: ignore[arg-type]
     )  # fmt: skip
     return Candidate(
         key.id, sign(key, quote), experience or Experience().succeeded(UnixMs(0), 1, 1), 20, 10_000_000, MicroCredits(owed), near
@@ -154,6 +154,8 @@ def test_the_cheapest_proven_worker_gets_the_job() -> None:
     ("terms", "why"),
     [
         ({"price": 10_001, "room": 20_000}, Unfit.PRICE),
+        ({"start_fee": 2001}, Unfit.PRICE),
+        ({"stake": 1}, Unfit.REFUSED),
         ({"room": 1999}, Unfit.CREDIT),
         ({"queue_ms": 60_000}, Unfit.DEADLINE),
         ({"deadline_ms": 60_001}, Unfit.DEADLINE),
@@ -167,7 +169,7 @@ def test_hard_filters(terms: dict[str, int], why: Unfit) -> None:
 
 
 def test_unproven_workers_wait_while_there_is_a_proven_one() -> None:
-    proven, unknown = candidate(b"proven", price=9000), candidate(b"unknown", price=1, experience=Experience())
+    proven, unknown = candidate(b"proven", price=9000), candidate(b"unknown", price=1, start_fee=0, experience=Experience())
     best, rejected = choose([unknown, proven], WANTED)
     assert best is proven
     assert rejected[0].why is Unfit.UNPROVEN
@@ -176,7 +178,7 @@ def test_unproven_workers_wait_while_there_is_a_proven_one() -> None:
 def test_without_a_proven_worker_neither_price_nor_claims_count() -> None:
     names = [bytes([letter]) for letter in range(65, 85)]
     fair = [candidate(name, experience=Experience()) for name in names]
-    lures = [candidate(name, experience=Experience(), price=1, prove_ms=0) for name in names]
+    lures = [candidate(name, experience=Experience(), price=1, start_fee=0, prove_ms=0) for name in names]
     first, second = choose(fair, WANTED)[0], choose(lures, WANTED)[0]
     assert first is not None
     assert second is not None
