@@ -40,6 +40,8 @@ RETRY_S: Final = 1.0
 SENDS: Final = 3
 SENDS_S: Final = 15.0
 """A lease is sent three times in 15 seconds before the worker is asked whether it has it."""
+UNHEARD: Final = (Code.RATE, Code.TIMEOUT, Code.INTERNAL)
+"""Refusals that say nothing about the lease: an earlier copy of it may have been accepted."""
 SUSPECT_S: Final = 15.0
 LOST_S: Final = 30.0
 """Without a beat, a worker is suspect, then lost: beats come every 5 seconds while work progresses."""
@@ -204,6 +206,10 @@ class Requester:
             try:
                 accept = await connection.lease(lease, quote)
             except Refusal as refusal:
+                if refusal.code in UNHEARD:
+                    log.info("the lease is not heard", peer=short_id(attempt.worker), reason=refusal.text)
+                    await asyncio.sleep(min(PATIENCE_S, (refusal.retry_ms or 1000) / 1000))
+                    continue
                 self._buyer.rest(attempt.worker, refusal)
                 await self._declined(job, f"{refusal.code.value}: {refusal.text}")
                 return

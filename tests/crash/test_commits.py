@@ -53,14 +53,14 @@ def cancelled_until_it_dies(alder: Process, dying: Process) -> str:
 
 def check_books(alder: Process, birch: Process) -> None:
     """All has ended, both books say the same, and what was paid is what the jobs say."""
-    ours = alder.ask("settle")
-    assert ours["debts"] == 0
+    assert alder.ask("settle", within_s=150) == {"open": 0, "debts": 0}
+    birch.ask("settle", within_s=150)
     ours, theirs = alder.ask("state"), birch.ask("state")
     assert ours["faults"] == theirs["faults"] == []
     paid = sum(job["paid"] for job in ours["jobs"])
     book, mirror = ours["books"].get(birch.id, {"out": 0, "reserved": 0}), theirs["books"].get(alder.id, {"in": 0, "reserved": 0})
     assert book["out"] == mirror["in"] == paid
-    assert book["reserved"] == mirror["reserved"] == 0
+    assert book["reserved"] == mirror["reserved"] == 0, (ours["jobs"], theirs["leases"])
     assert all(job["phase"] in ("settled", "cancelled") or job["reason"] for job in ours["jobs"]), ours["jobs"]
     assert sum(lease["price"] for lease in theirs["leases"] if lease["state"] == "settled") <= paid
 

@@ -98,14 +98,16 @@ class Node(Timing):
         return {"open": sum(not job.phase.is_final for job in self.agent.requester.jobs)}
 
     async def do_settle(self, timeout_s: float = 60) -> Any:
-        """Wait until every job has ended and every entry is acknowledged."""
-        requester = self.agent.requester
+        """Wait until every job has ended, ours and others', and every entry is acknowledged."""
+        requester, worker = self.agent.requester, self.agent.worker
         await requester.jobs.changed(lambda: all(job.phase.is_final for job in requester.jobs), timeout_s)
+        # One that was sent twice, or whose requester died meanwhile, may have been left here: it ends when no input comes.
+        await worker.leases.changed(lambda: not any(lease.state.is_open for lease in worker.leases), timeout_s)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 while await self.agent.ledger.read(lambda reader: reader.debts()):
                     await asyncio.sleep(0.02)
-        return {"jobs": [show(job) for job in requester.jobs], "debts": len(await self.agent.ledger.read(lambda reader: reader.debts()))}
+        return {"open": sum(not job.phase.is_final for job in requester.jobs), "debts": len(await self.agent.ledger.read(lambda reader: reader.debts()))}
 
     async def do_state(self) -> Any:
         """Books, leases and soundness."""
