@@ -232,8 +232,10 @@ async def _work(
     file = alder.folder / "digits.tflite"
     write_whole(file, demo_model(), "model")
     model = Model.from_tflite(demo_model(), name="digits")
+    with file.open("rb") as content:
+        brought = await asks.import_model(content, "digits")
     request = RunRequest(
-        model=str(file), input=format_tensors(model.inputs, [image]), max_price_ucr=MAX_PRICE, deadline_ms=int(1000 * JOB_S)
+        model=brought.digest, input=format_tensors(model.inputs, [image]), max_price_ucr=MAX_PRICE, deadline_ms=int(1000 * JOB_S)
     )
     job = await _settled(asks, (await asks.submit(request)).id, bars)
     theirs = await _settled_at_worker(works, job.id)

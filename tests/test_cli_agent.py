@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import contextlib
+import hashlib
 import json
 import logging as standard_logging
 import os
@@ -222,7 +223,7 @@ def test_a_job_is_run_and_its_answer_kept(run: Callable[..., Outcome], socket: P
     assert (seen.status, seen.data["verified"], seen.data["output"]) == (0, True, str(home / "y.npy"))
     assert (home / "y.npy").read_bytes() == b"\x93NUMPY of " + JOB.encode()
     (request,) = agent.requests
-    assert request.model == str(home / "m.tflite")
+    assert request.model == hashlib.sha256((home / "m.tflite").read_bytes()).hexdigest()
     assert request.input == (home / "x.npy").read_bytes()
     assert (request.max_price_ucr, request.deadline_ms) == (50_000, 30_000)
 

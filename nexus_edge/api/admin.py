@@ -43,7 +43,14 @@ BODY_BYTES: Final = 2 * INPUT_BYTES
 LARGE_BODY: Final = 256 * 1024
 """Reading a larger body takes milliseconds: it is done in a thread."""
 REQUEST_S: Final = 30.0
-"""Of every request but streams: nothing here waits for peers."""
+"""Of every request but streams and files: nothing here waits for peers."""
+FILE_S: Final = 420.0
+"""To read a model and to commit to its weights: longer than the child has that does it."""
+FILES: Final = 2
+"""Models that are brought at once: each takes a child's memory."""
+PIECE: Final = 1 << 20
+NAME: Final = 64
+"""Characters of a model's name."""
 KEEPALIVE_S: Final = 15.0
 LINGERING_S: Final = 1.0
 """What is left of a body that was refused is read and dropped for so long, so that the refusal arrives."""
@@ -76,6 +83,7 @@ class AdminServer:
         self._slow_reader_s = slow_reader_s
         self._snapshots = Snapshots(view.snapshot, interval_s)
         self._streams: set[asyncio.Task[Any]] = set()
+        self._files = 0
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -122,6 +130,7 @@ class AdminServer:
             Routes.PEERS: self._peers,
             Routes.PROOFS: self._proofs,
             Routes.LEDGER: lambda _: self._view.ledger(),
+            Routes.IMPORT: self._import,
             Routes.SUBMIT: self._submit,
             Routes.CANCEL: self._cancel,
             Routes.GRANT: self._grant,
@@ -133,7 +142,7 @@ class AdminServer:
         self, route: Route, handle: Callable[[web.Request], Awaitable["View | _Changed | web.StreamResponse"]]
     ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         async def answer(request: web.Request) -> web.StreamResponse:
-            async with asyncio.timeout(None if route.stream else self._request_s):
+            async with asyncio.timeout(None if route.stream else FILE_S if route.file else self._request_s):
                 given = await handle(request)
             if isinstance(given, web.StreamResponse):
                 return given
@@ -201,9 +210,22 @@ class AdminServer:
 
     # What is changed
 
+    async def _import(self, request: web.Request) -> "_Changed":
+        name = request.query.get("name", "model")[:NAME]
+        if not name.isprintable():
+            raise UsageError("the model cannot be named so", "its name holds control characters")
+        if self._files >= FILES:
+            raise Busy("the agent is busy", f"{FILES} models are being imported", "try again")
+        self._files += 1
+        try:
+            audit = await self._audit(request, "import", f"model {name}")
+            return _Changed(audit, await self._view.import_model(request.content.iter_chunked(PIECE), name))
+        finally:
+            self._files -= 1
+
     async def _submit(self, request: web.Request) -> "_Changed":
         wanted = await _read(request, RunRequest)
-        audit = await self._audit(request, "run", f"model {wanted.model[-64:]}, input of {len(wanted.input)} bytes")
+        audit = await self._audit(request, "run", f"model {wanted.model}, input of {len(wanted.input)} bytes")
         return _Changed(audit, await self._view.submit(wanted))
 
     async def _cancel(self, request: web.Request) -> "_Changed":

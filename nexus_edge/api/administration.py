@@ -3,7 +3,7 @@
 import asyncio
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -23,6 +23,7 @@ from nexus_edge.api.models import (
     IntegrityView,
     JobView,
     LedgerView,
+    ModelView,
     NodeState,
     NodeView,
     PeerView,
@@ -89,7 +90,6 @@ class Administration:
     _started: UnixMs = field(default_factory=now_ms)
     _seq: int = 0
     _checked: IntegrityView | None = None
-    _imported: dict[tuple[str, int, int], ModelDigest] = field(default_factory=dict)
     _draining: "asyncio.Task[None] | None" = None
 
     # What is shown
@@ -178,12 +178,17 @@ class Administration:
 
     # What is changed
 
+    async def import_model(self, content: AsyncIterator[bytes], name: str) -> ModelView:
+        """Bring a model, to stay."""
+        record = await self.library.import_content(content, PARAMS, name)
+        return ModelView(digest=record.model.hex(), name=record.name, semantics=record.semantics, params=record.params)
+
     async def submit(self, request: RunRequest) -> JobView:
         """Begin a job."""
-        model = await self._model(request.model)
+        model = ModelDigest(bytes.fromhex(request.model))
         record = self.workshop.record(model)
         if record is None:
-            raise UsageError("the model is not here", f"no model has the digest {model.hex()}", "name its file, or import it")
+            raise UsageError("the model is not here", f"no model has the digest {model.hex()}", "bring its file")
         key = await self.workshop.key(model)
         arrays = await asyncio.to_thread(parse_tensors, request.input, Path("the input"), key.inputs, "input")
         data = b"".join(np.ascontiguousarray(array).tobytes() for array in to_integers(key.inputs, arrays))
@@ -287,21 +292,6 @@ class Administration:
 
     def _names(self) -> shown.Names:
         return shown.Names(self.directory.snapshot(), self.node.name)
-
-    async def _model(self, text: str) -> ModelDigest:
-        """By digest, or the file's, which is imported once for each change."""
-        if len(text) == 64 and all(digit in "0123456789abcdef" for digit in text):
-            return ModelDigest(bytes.fromhex(text))
-        path = Path(text)
-        if not path.is_absolute():
-            raise UsageError("the model cannot be found", f"{text!r} is neither a digest nor an absolute path")
-        state = await asyncio.to_thread(_stat, path)
-        known = None if state is None else self._imported.get(state)
-        if known is None or self.library.get(known) is None:
-            known = (await self.library.import_file(path, PARAMS)).model
-            if state is not None:
-                self._imported[state] = known
-        return known
 
     async def _bits(self, model: ModelDigest) -> float | None:
         if self.workshop.record(model) is None:
@@ -417,11 +407,3 @@ def _work(jobs: Sequence[JobView]) -> WorkView:
         due=sum(job.state == "due" for job in jobs),
         done=sum(job.state in ENDED for job in jobs),
     )
-
-
-def _stat(path: Path) -> tuple[str, int, int] | None:
-    try:
-        state = path.stat()
-    except OSError:
-        return None
-    return str(path), state.st_mtime_ns, state.st_size

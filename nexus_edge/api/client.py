@@ -4,7 +4,8 @@ import asyncio
 import io
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Any, Final, Self, TypeVar
+from typing import Any, BinaryIO, Final, Self, TypeVar
+from urllib.parse import urlencode
 
 import aiohttp
 from pydantic import ValidationError
@@ -17,6 +18,7 @@ from nexus_edge.api.models import (
     Jobs,
     JobView,
     LedgerView,
+    ModelView,
     Peers,
     PeerView,
     Problem,
@@ -27,12 +29,14 @@ from nexus_edge.api.models import (
     Snapshot,
     View,
 )
-from nexus_edge.api.routes import JSON, Route, Routes
+from nexus_edge.api.routes import BYTES, JSON, Route, Routes
 from nexus_edge.errors import AgentUnavailable, NexusEdgeError
 
 CONNECT_S: Final = 2.0
 ANSWER_S: Final = 35.0
 """Longer than the agent gives itself, so that its own words arrive."""
+FILE_S: Final = 440.0
+"""Likewise for a model."""
 SILENCE_S: Final = 10.0
 """Between two lines of a stream of snapshots."""
 LINE_BYTES: Final = 4 << 20
@@ -109,6 +113,10 @@ class AdminClient:
         """The books."""
         return await self._get(Routes.LEDGER, LedgerView)
 
+    async def import_model(self, file: BinaryIO, name: str) -> ModelView:
+        """Bring a model, whose file the agent need not be able to read."""
+        return _view(ModelView, await self._bytes(Routes.IMPORT.value, file, query="?" + urlencode({"name": name})))
+
     async def submit(self, request: RunRequest) -> JobView:
         """Begin a job."""
         return await self._get(Routes.SUBMIT, JobView, request)
@@ -130,15 +138,17 @@ class AdminClient:
         return await self._get(Routes.SHUTDOWN, Done)
 
     async def _get(self, route: Routes, model: type[V], request: Request | None = None, **parts: str) -> V:
-        return _view(model, await self._bytes(route.value, request, **parts))
+        body = None if request is None else io.BytesIO(request.model_dump_json().encode())
+        return _view(model, await self._bytes(route.value, body, **parts))
 
-    async def _bytes(self, route: Route, request: Request | None, **parts: str) -> bytes:
-        body = None if request is None else request.model_dump_json().encode()
+    async def _bytes(self, route: Route, body: BinaryIO | None, query: str = "", **parts: str) -> bytes:
+        path = route.at(**parts) + query
+        answer_s = FILE_S if route.file else ANSWER_S
         try:
-            async with asyncio.timeout(ANSWER_S), self._open(route.method, route.at(**parts), body) as response:
+            async with asyncio.timeout(answer_s), self._open(route.method, path, body, BYTES if route.file else JSON) as response:
                 answer: bytes = await response.read()
         except TimeoutError:
-            raise self._silent(ANSWER_S) from None
+            raise self._silent(answer_s) from None
         except (aiohttp.ClientError, OSError) as lost:
             raise self._lost(lost) from lost
         if response.status >= 400:
@@ -165,12 +175,10 @@ class AdminClient:
         except (aiohttp.ClientError, OSError) as lost:
             raise self._lost(lost) from lost
 
-    def _open(self, method: str, path: str, body: bytes | None) -> Any:
+    def _open(self, method: str, path: str, body: BinaryIO | None, kind: str = JSON) -> Any:
         if self._session is None:
             raise AgentUnavailable("the connection to the agent is closed")
-        return self._session.request(
-            method, path, data=None if body is None else io.BytesIO(body), headers={"Content-Type": JSON} if body else None
-        )
+        return self._session.request(method, path, data=body, headers={"Content-Type": kind} if body else None)
 
     def _silent(self, seconds: float) -> AgentUnavailable:
         return AgentUnavailable("the agent does not answer", f"nothing for {seconds:.0f} s on {self._path}", "its log may say why")

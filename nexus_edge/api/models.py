@@ -117,6 +117,17 @@ class StepView(View):
     who: str = ""
 
 
+class ModelView(View):
+    """A model that is here."""
+
+    digest: str
+    """64 hexadecimal digits: of the program, its weights and the parameter set."""
+    name: str
+    semantics: str
+    """Whose kernels it computes as, bit for bit."""
+    params: str
+
+
 class JobView(View):
     """A job."""
 
@@ -365,8 +376,8 @@ HEADERS: Final = 1 << 20
 class RunRequest(Request):
     """Run a model on an input somewhere in the mesh, and prove it."""
 
-    model: str = Field(min_length=1, max_length=4096)
-    """The digest of a model (64 hexadecimal digits), or the absolute path of a file that the agent can read."""
+    model: str = Field(pattern="^[0-9a-f]{64}$")
+    """The digest of a model that is here: `POST /v1/models` brings one."""
     input: bytes = Field(max_length=INPUT_BYTES + HEADERS, repr=False)
     """A `.npy` file, or a `.npz` by tensor name."""
     max_price_ucr: Amount | None = Field(default=None, ge=1, le=1 << 40)

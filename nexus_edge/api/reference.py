@@ -37,7 +37,7 @@ def page() -> str:
     """The whole page."""
     parts = [_INTRODUCTION, "## Requests\n\n| request | takes | gives | |\n|---|---|---|---|"]
     for route in ROUTES:
-        takes = f"[{route.takes.__name__}](#{route.takes.__name__.lower()})" if route.takes else ""
+        takes = f"[{route.takes.__name__}](#{route.takes.__name__.lower()})" if route.takes else "a file" if route.file else ""
         gives = f"[{route.gives.__name__}](#{route.gives.__name__.lower()})" if route.gives else "bytes"
         parts.append(f"| `{route.method} {route.path}` | {takes} | {gives}{', a stream' if route.stream else ''} | {route.text} |")
     parts += [

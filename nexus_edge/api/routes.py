@@ -11,6 +11,7 @@ from nexus_edge.api.models import (
     Jobs,
     JobView,
     LedgerView,
+    ModelView,
     Peers,
     Proofs,
     Request,
@@ -39,6 +40,8 @@ class Route:
     takes: type[Request] | None = None
     stream: bool = False
     """One object a line, for as long as it is read."""
+    file: bool = False
+    """Takes a file as its body, and its name as `?name=`."""
 
     @property
     def changes(self) -> bool:
@@ -62,6 +65,9 @@ class Routes(Enum):
     PEERS = Route("GET", "/v1/peers", "all peers", Peers)
     PROOFS = Route("GET", "/v1/proofs", "all proofs that are kept, newest first", Proofs)
     LEDGER = Route("GET", "/v1/ledger", "the books and the newest entries", LedgerView)
+    IMPORT = Route(
+        "POST", "/v1/models", "bring a model: the body is a `.tflite` file or a program, `?name=` its name", ModelView, file=True
+    )
     SUBMIT = Route("POST", "/v1/jobs", "run a model on an input somewhere in the mesh, and prove it", JobView, RunRequest)
     CANCEL = Route("POST", "/v1/jobs/{job}/cancel", "stop a job", JobView)
     GRANT = Route("POST", "/v1/grants", "lend a peer more, or nothing any longer", Done, GrantRequest)

@@ -1,5 +1,6 @@
 """What the admin API needs of an agent."""
 
+from collections.abc import AsyncIterator
 from typing import Protocol
 
 from nexus_edge.api.models import (
@@ -8,6 +9,7 @@ from nexus_edge.api.models import (
     GrantRequest,
     JobView,
     LedgerView,
+    ModelView,
     PeerView,
     ProofView,
     RunRequest,
@@ -41,6 +43,9 @@ class AgentView(Protocol):
 
     async def ledger(self) -> LedgerView:
         """The books and the newest entries."""
+
+    async def import_model(self, content: AsyncIterator[bytes], name: str) -> ModelView:
+        """Bring a model, whose file comes in pieces, to stay."""
 
     async def submit(self, request: RunRequest) -> JobView:
         """Begin a job. What it costs is reserved when a worker is chosen."""

@@ -17,7 +17,7 @@ from nexus_edge.commands.asking import sockets_of
 from nexus_edge.commands.result import Result
 from nexus_edge.commands.views import peer_name
 from nexus_edge.config.quantities import CREDITS, DURATIONS, parse
-from nexus_edge.errors import BadInput, JobFailed, NexusEdgeError, UsageError
+from nexus_edge.errors import BadInput, FileError, JobFailed, NexusEdgeError, UsageError
 from nexus_edge.files import read_bounded, write_whole
 from nexus_edge.progress import ProgressBars
 from nexus_edge.types import MicroCredits
@@ -28,14 +28,17 @@ CANCEL_S: Final = 3.0
 SETTLE_S: Final = 2.0
 """For the worker's signature on the payment, which takes one round trip."""
 LOOK_S: Final = 0.05
+UNKNOWN: Final = 64 * "0"
+"""For the digest of a model that the agent has yet to see."""
 SHOWN: Final = 16
 """Elements of an answer that are printed: more are a matter for a file."""
 
 
 def run(arguments: argparse.Namespace) -> Result:
     """`nexus-edge run`: returns when the answer is verified here, or will not come."""
+    is_digest = _is_digest(arguments.model)
     request = RunRequest(
-        model=_model(arguments.model),
+        model=arguments.model.lower() if is_digest else UNKNOWN,
         input=_input(arguments.input),
         max_price_ucr=_quantity(arguments.max_price, CREDITS, "--max-price", MicroCredits),
         deadline_ms=_quantity(arguments.deadline, DURATIONS, "--deadline", int),
@@ -44,7 +47,7 @@ def run(arguments: argparse.Namespace) -> Result:
     sockets = sockets_of(arguments)
     started = time.monotonic()
     with ProgressBars() as bars:
-        job, answer = asyncio.run(_run(sockets, request, bars))
+        job, answer = asyncio.run(_run(sockets, None if is_digest else Path(arguments.model), request, bars))
     took_ms = 1000 * (time.monotonic() - started)
     verified = job.state == "verified"
     data = {**job.model_dump(mode="json"), "verified": verified, "output": None, "took_ms": took_ms}
@@ -84,8 +87,11 @@ def stop(arguments: argparse.Namespace) -> Result:
     return Result(done.model_dump(mode="json"), [done.text])
 
 
-async def _run(sockets: Any, request: RunRequest, bars: ProgressBars) -> tuple[JobView, bytes]:
+async def _run(sockets: Any, model: Path | None, request: RunRequest, bars: ProgressBars) -> tuple[JobView, bytes]:
     async with AdminClient(sockets) as agent:
+        if model is not None:
+            bars("import", 0.0)
+            request = request.model_copy(update={"model": await _brought(agent, model)})
         job = await agent.submit(request)
         try:
             async with contextlib.aclosing(agent.watch(job.id)) as states:
@@ -125,13 +131,21 @@ def _show(job: JobView, bars: ProgressBars) -> None:
         bars(job.state, 0.0)
 
 
-def _model(text: str) -> str:
-    """A digest stays one; a file is named so that the agent finds it from wherever it is."""
-    path = Path(text)
-    if path.is_file():
-        return str(path.absolute())
+async def _brought(agent: AdminClient, path: Path) -> str:
+    """The digest of a file's model. The agent may be another user's, so it is given what is in the file, not its name."""
+    try:
+        with path.open("rb") as file:
+            return (await agent.import_model(file, path.stem)).digest
+    except OSError as failed:
+        raise FileError("the model cannot be read", f"{path}: {failed.strerror or failed}") from failed
+
+
+def _is_digest(text: str) -> bool:
+    """Whether a model is named by its digest, not by a file."""
+    if Path(text).is_file():
+        return False
     if re.fullmatch(r"[0-9a-fA-F]{64}", text):
-        return text.lower()
+        return True
     raise UsageError("there is no such model", f"{text} is neither a file nor a digest of 64 hexadecimal digits")
 
 

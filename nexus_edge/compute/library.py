@@ -7,11 +7,13 @@ import asyncio
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeVar
 from weakref import WeakValueDictionary
+
+from blake3 import blake3
 
 from nexus_edge.compute.errors import BadUpload, ChildFailed, Failure, ModelDamaged, ModelMissing, StoreError, StoreFull
 from nexus_edge.compute.machine import memory_available
@@ -36,6 +38,7 @@ LIMIT_PERCENT: Final = 150
 LIMIT_BYTES: Final = 64 * MIB
 """Of a forecast, and beyond: what a job may take. Above admission's margin of 125 %, so that it ends what runs away and nothing else."""
 SAVED_EVERY: Final = 16  # jobs: averages that a restart sets back by so many say nearly the same, and no answer waits for a file
+FILE_LIMIT: Final = CHUNK * CHUNKS  # as for a program that a peer brings
 KEEP: Final = Bytes(256 * MIB)
 """Of committed models in each child between jobs, unless it is set otherwise."""
 INVITED: Final = 256  # peers that may upload a model now; the oldest invitation goes first
@@ -97,6 +100,8 @@ class ModelLibrary:
         self._pinned: set[ModelDigest] = set()
         self._learned = 1000
         self._invited: dict[tuple[bytes, ModelDigest], _Invitation] = {}
+        self._files: dict[tuple[bytes, str], ModelDigest] = {}
+        """Models of files that were brought, by the files' digests and the parameters."""
         self._locks: WeakValueDictionary[bytes, asyncio.Lock] = WeakValueDictionary()
 
     async def open(self) -> None:
@@ -169,6 +174,22 @@ class ModelLibrary:
         async with self._lock(model):
             record = await self._admit(made, program, params, kept=True)
             self._pin_kept(record)
+        return record
+
+    async def import_content(self, content: AsyncIterator[bytes], params: str, name: str) -> ModelRecord:
+        """Likewise for a file that comes in pieces. One that came before is known again, and costs its reading."""
+        place = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix=_IMPORT, dir=self._folder))
+        try:
+            file = (await _received(content, place / "model"), params)
+            known = self.get(self._files[file]) if file in self._files else None
+            if known is not None:
+                return known
+            record = await self.import_file(place / "model", params, name)
+        finally:
+            await asyncio.to_thread(shutil.rmtree, place, ignore_errors=True)
+        while len(self._files) >= RECORDS:
+            self._files.pop(next(iter(self._files)))
+        self._files[file] = record.model
         return record
 
     async def drop(self, model: ModelDigest) -> None:
@@ -410,6 +431,22 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except OSError as failed:
         raise FileError("the model cannot be read", f"{path}: {failed.strerror or failed}") from failed
+
+
+async def _received(content: AsyncIterator[bytes], path: Path) -> bytes:
+    """Write what comes, as far as a model may be large; its BLAKE3 digest."""
+    digest, size = blake3(), 0
+    try:
+        with await asyncio.to_thread(path.open, "wb", 0) as file:
+            async for piece in content:
+                size += len(piece)
+                if size > FILE_LIMIT:
+                    raise FileError("the model is too large", f"a file has at most {FILE_LIMIT // MIB} MiB")
+                digest.update(piece)
+                await asyncio.to_thread(file.write, piece)
+    except OSError as failed:
+        raise StoreFull("the model cannot be kept", failed.strerror or str(failed), "make room on the disk") from failed
+    return digest.digest()
 
 
 def _nonsense(name: str) -> ChildFailed:

@@ -1,6 +1,8 @@
 """The admin API on real sockets: what is shown, streamed, changed and recorded, and what a reader that does not read gets."""
 
 import asyncio
+import hashlib
+import io
 import json
 import os
 from collections.abc import AsyncGenerator
@@ -10,8 +12,9 @@ from typing import TypeVar
 
 import pytest
 
-from nexus_edge.api.admin import BODY_BYTES
+from nexus_edge.api.admin import BODY_BYTES, FILES
 from nexus_edge.api.client import AdminClient, ask
+from nexus_edge.api.errors import Busy
 from nexus_edge.api.models import DrainRequest, GrantRequest, RunRequest
 from nexus_edge.api.routes import AUDIT_HEADER
 from nexus_edge.errors import AgentUnavailable, JobFailed, LedgerError, ProofRejected, RejectReason, UsageError
@@ -75,11 +78,56 @@ async def test_code_that_is_not_asynchronous_can_ask(path: Path) -> None:
 
 
 async def test_a_job_is_run(path: Path) -> None:
-    request = RunRequest(model="/m.tflite", input=b"\x00\xffnpy", max_price_ucr=ucr(5), deadline_ms=1000, worker="rack-2")
+    request = RunRequest(model=64 * "a", input=b"\x00\xffnpy", max_price_ucr=ucr(5), deadline_ms=1000, worker="rack-2")
     async with serving(path) as agent, AdminClient([path]) as client:
         job = await client.submit(request)
     assert job.state == "waiting"
     assert agent.requests == [request]
+
+
+async def test_a_model_is_brought(path: Path) -> None:
+    content = os.urandom(3 << 20)
+    async with serving(path) as agent, AdminClient([path]) as client:
+        model = await client.import_model(io.BytesIO(content), "kws & more")
+        assert model.name == "kws & more"
+        assert model.digest == hashlib.sha256(content).hexdigest()
+        assert [(audit.action, audit.subject) for audit in agent.audits] == [("import", "model kws & more")]
+        with pytest.raises(UsageError, match="control characters"):
+            await client.import_model(io.BytesIO(content), "\x1b[2J")
+
+
+async def test_no_more_than_two_models_are_brought_at_once(path: Path) -> None:
+    async with serving(path), AdminClient([path]) as client:
+        writers = []
+        for _ in range(FILES):
+            _, writer = await asyncio.open_unix_connection(path)
+            writer.write(b"POST /v1/models HTTP/1.1\r\nHost: agent\r\nContent-Length: 100\r\n\r\nhalf of it")
+            await writer.drain()
+            writers.append(writer)
+        await client.jobs()
+        with pytest.raises(Busy):
+            await client.import_model(io.BytesIO(b"model"), "m")
+        for writer in writers:
+            writer.close()
+            await writer.wait_closed()
+        async with asyncio.timeout(5):
+            while True:
+                try:
+                    await client.import_model(io.BytesIO(b"model"), "m")
+                    break
+                except Busy:
+                    await asyncio.sleep(0.01)
+
+
+async def test_a_job_names_its_model_by_digest(path: Path) -> None:
+    """The agent reads no file on anybody's behalf."""
+    body = json.dumps({"model": "/etc/passwd", "input": ""}).encode()
+    async with serving(path) as agent:
+        _, answer = await raw(
+            path, b"POST /v1/jobs HTTP/1.1\r\nHost: agent\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+        )
+    assert json.loads(answer)["error"]["kind"] == "usage"
+    assert agent.requests == []
 
 
 async def test_a_change_is_on_record_with_who_asked(path: Path) -> None:
@@ -186,7 +234,7 @@ async def test_a_body_that_is_too_large_is_not_read(path: Path) -> None:
 
 
 async def test_a_large_input_arrives(path: Path) -> None:
-    request = RunRequest(model="m", input=os.urandom(16 << 20))
+    request = RunRequest(model=64 * "a", input=os.urandom(16 << 20))
     async with serving(path) as agent, AdminClient([path]) as client:
         await client.submit(request)
     assert agent.requests[0].input == request.input

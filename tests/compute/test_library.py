@@ -94,6 +94,34 @@ async def test_an_imported_model_is_proved_and_verified(tmp_path: Path, source: 
     assert seen[-1] == ("verify", 1_000_000)
 
 
+async def pieces(content: bytes, size: int = 1000) -> AsyncIterator[bytes]:
+    for start in range(0, len(content), size):
+        yield content[start : start + size]
+
+
+@pytest.mark.asyncio
+async def test_a_model_that_comes_in_pieces_is_imported_once(tmp_path: Path, source: Path) -> None:
+    async with library_in(tmp_path / "library") as library:
+        same = await library.import_file(source, "zk-100")
+        record = await library.import_content(pieces(demo_model()), "zk-100", "digits")
+        assert (record.model, record.program) == (same.model, same.program)
+        library._pool.run = None  # type: ignore[method-assign, assignment]  # no child is needed for what is known
+        assert await library.import_content(pieces(demo_model(), 77), "zk-100", "digits") == record
+    assert not list((tmp_path / "library").glob(".import-*"))
+
+
+@pytest.mark.asyncio
+async def test_of_a_model_that_cannot_be_kept_nothing_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nexus_edge.compute.library.FILE_LIMIT", 4000)
+    async with library_in(tmp_path / "library") as library:
+        with pytest.raises(FileError, match="too large"):
+            await library.import_content(pieces(bytes(4001)), "zk-100", "zeros")
+        with pytest.raises(MalformedModel):
+            await library.import_content(pieces(bytes(4000)), "zk-100", "zeros")
+        assert library.records() == []
+    assert not list((tmp_path / "library").glob(".import-*"))
+
+
 @pytest.mark.asyncio
 async def test_nothing_of_it_blocks_the_loop(tmp_path: Path, source: Path) -> None:
     async with library_in(tmp_path / "library") as library:

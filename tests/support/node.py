@@ -107,7 +107,10 @@ class Node(Timing):
             async with asyncio.timeout(timeout_s):
                 while await self.agent.ledger.read(lambda reader: reader.debts()):
                     await asyncio.sleep(0.02)
-        return {"open": sum(not job.phase.is_final for job in requester.jobs), "debts": len(await self.agent.ledger.read(lambda reader: reader.debts()))}
+        return {
+            "open": sum(not job.phase.is_final for job in requester.jobs),
+            "debts": len(await self.agent.ledger.read(lambda reader: reader.debts())),
+        }
 
     async def do_state(self) -> Any:
         """Books, leases and soundness."""
