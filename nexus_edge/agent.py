@@ -46,6 +46,8 @@ NO_LIMIT: Final = Bytes(0)
 KEYS_LIMIT: Final = Bytes(256 << 20)
 UPKEEP_S: Final = 5.0
 SWEEP_S: Final = 3600.0
+MEMORY_S: Final = 0.1
+"""What was available so lately still holds: what was promised meanwhile is counted by itself, and to ask takes a dozen files."""
 SUSPENDED_S: Final = 1.0
 """A suspend that is shorter is none."""
 MAX_PRICE: Final = MicroCredits(1_000_000)
@@ -140,6 +142,7 @@ class Agent:
         self.key = key
         self.options = options
         self._hook = hook
+        self._memory = (-MEMORY_S, Bytes(0))
         self._stack = contextlib.AsyncExitStack()
         self.version = importlib.metadata.version("nexus-edge")
         self.stopping = asyncio.Event()
@@ -296,7 +299,9 @@ class Agent:
             forecast = self.workshop.demand(lease.model)
             is_running = lease.state is leases.State.QUEUED and bool(work.phase)
             (running if is_running else waiting).append(forecast)
-        available = memory_available()
+        if time.monotonic() > self._memory[0] + MEMORY_S:
+            self._memory = time.monotonic(), memory_available()
+        available = self._memory[1]
         return Offer(
             rate=self.options.rate,
             slots=self.slots,

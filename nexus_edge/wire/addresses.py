@@ -1,8 +1,14 @@
 """Addresses as limits see them: whose neighbourhood they are in, and whether that is a network of our own."""
 
 import ipaddress
+from functools import lru_cache
+from typing import Final
+
+SEEN: Final = 4096
+"""Addresses that need not be parsed again: each request asks for its caller's several times."""
 
 
+@lru_cache(SEEN)
 def prefix_of(address: str) -> str:
     """/24 of IPv4 and /48 of IPv6: what one customer of a provider has. On private networks, link-local and loopback the address itself."""
     found = _parse(address)
@@ -12,6 +18,7 @@ def prefix_of(address: str) -> str:
     return str(ipaddress.ip_network((found, width), strict=False))
 
 
+@lru_cache(SEEN)
 def is_private(address: str) -> bool:
     """RFC 1918, unique local, link-local and loopback addresses. A shared hosting segment with public addresses is not private."""
     found = _parse(address)

@@ -50,8 +50,8 @@ def _check(value: object, depth: int) -> None:
             raise BadObject("an integer is outside 64 bits")
     elif isinstance(value, str):
         _check_text(value)
-    elif isinstance(value, Mapping):
-        for key, item in value.items():
+    elif kind is dict or isinstance(value, Mapping):
+        for key, item in value.items():  # type: ignore[attr-defined]
             if not isinstance(key, str):
                 raise BadObject("a key of a map is not text")
             _check_text(key)
@@ -64,6 +64,8 @@ def _check(value: object, depth: int) -> None:
 
 
 def _check_text(text: str) -> None:
+    if text.isascii():
+        return
     if not unicodedata.is_normalized("NFC", text):
         raise BadObject("a text is not in Unicode normal form C")
     try:
