@@ -35,7 +35,7 @@ from nexus_edge.market.serving import Serving
 from nexus_edge.market.settling import Till
 from nexus_edge.market.worker import Worker
 from nexus_edge.market.workshop import Workshop
-from nexus_edge.transport import Answering, PeerClient, PeerConnection, PeerServer
+from nexus_edge.transport import Answering, Caller, PeerClient, PeerConnection, PeerServer
 from nexus_edge.types import Bytes, Digest, MicroCredits, NodeId
 from nexus_edge.wire.addresses import is_private, join_address
 from nexus_edge.wire.limits import QUEUED_JOBS, QUEUED_MS
@@ -193,7 +193,7 @@ class Agent:
         self._run(stack, "runner", Runner(self.worker, self.workshop).run())
         self.presence = Presence(self.key, self.directory, self.describe)
         serving = Serving(self.worker, till, self.presence, self.workshop, self._is_excluded)
-        self.server = PeerServer(self.key, Answering(serving, self.probing))
+        self.server = PeerServer(self.key, Answering(serving, self.probing, self._reached))
         await self.server.start(self.options.host, self.options.port)
         stack.push_async_callback(self.server.close)
 
@@ -287,6 +287,13 @@ class Agent:
         """Whether another peer answers, or there is no other to tell by."""
         others = [peer for peer in self.directory.snapshot() if peer.id != besides]
         return not others or any(peer.state is State.UP for peer in others)
+
+    def _reached(self, caller: Caller, port: int) -> None:
+        """Who dials us and can be dialled back is a peer like any other, even if no source names it."""
+        peer = self.directory.get(caller.peer)
+        if peer is None or peer.state is not State.UP:
+            self.directory.add_hint(Source.CALLER, caller.address, port, caller.peer)
+        self.directory.report_mutual(caller.peer, reached=True)
 
     def offer(self) -> Offer:
         """The owner's terms and the machine as it stands."""

@@ -42,7 +42,7 @@ JOB_STATES: Final = {
 PROOF_STATES: Final = {"proving": "▸ proving", "proved": "◆ proved", "verified": "✓ verified", "refused": "✗ refused"}
 PEER_STATES: Final = {"new": "○", "up": "●", "suspect": "▲", "down": "○", "excluded": "✗"}
 REACH: Final = {"both": "⇄ both", "out": "→ out", "in": "← in", "none": "none"}
-FOUND: Final = {"mdns": "mDNS", "dht": "DHT", "static": "hand", "exchange": "peers"}
+FOUND: Final = {"mdns": "mDNS", "dht": "DHT", "static": "hand", "caller": "itself", "exchange": "peers"}
 
 
 def status(arguments: argparse.Namespace) -> Result:

@@ -23,6 +23,8 @@ class Source(StrEnum):
 
     STATIC = "static"
     MDNS = "mdns"
+    CALLER = "caller"
+    """It dialled us, asked to be dialled back, and was there."""
     EXCHANGE = "exchange"
     DHT = "dht"
 

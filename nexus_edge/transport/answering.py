@@ -1,7 +1,7 @@
 """From requests on the wire to handlers: decodes signed objects, and refuses those that are submitted by others than their signers."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
 from nexus_edge.errors import NexusEdgeError, PeerError
@@ -28,9 +28,11 @@ class Dialler(Protocol):
 class Answering:
     """Calls handlers by the name of the route."""
 
-    def __init__(self, handlers: PeerHandlers, dialler: Dialler) -> None:
+    def __init__(self, handlers: PeerHandlers, dialler: Dialler, reached: Callable[[Caller, int], None] = lambda *_: None) -> None:
+        """`reached` is told of callers who were there when they were dialled back, and at which port."""
         self._handlers = handlers
         self._dialler = dialler
+        self._reached = reached
         self._dialbacks = Rates(1 / DIALBACK_INTERVAL_S, 2)
         self._quotes = Rates(QUOTES_PER_PEER, 2 * QUOTES_PER_PEER)
         self._quotes_of_prefix = Rates(QUOTES_PER_PREFIX, 2 * QUOTES_PER_PREFIX)
@@ -94,7 +96,10 @@ class Answering:
             found = await self._dialler.identify(caller.address, port)
         except PeerError as failed:
             return DialbackAnswer(False, str(failed).encode("ascii", "replace")[:200].decode())
-        return DialbackAnswer(True, "") if found == caller.peer else DialbackAnswer(False, "another node answers there")
+        if found != caller.peer:
+            return DialbackAnswer(False, "another node answers there")
+        self._reached(caller, port)
+        return DialbackAnswer(True, "")
 
 
 FOREIGN: Final = "objects are submitted by their signer"
