@@ -14,6 +14,7 @@ import structlog
 
 from nexus_edge.api.admin import AdminServer
 from nexus_edge.api.administration import Administration, Node
+from nexus_edge.clock import now_ms
 from nexus_edge.compute import Child, Device, ModelLibrary, ModelStore, Pool, devices, memory_available
 from nexus_edge.config import Settings
 from nexus_edge.discovery import Mdns, PeerDirectory, Prober, Source, State
@@ -28,7 +29,7 @@ from nexus_edge.market.buying import Buyer, Reachable
 from nexus_edge.market.keeping import sweep
 from nexus_edge.market.placement import TIME_VALUE
 from nexus_edge.market.presence import Presence, Self
-from nexus_edge.market.quoting import Offer, now_ms
+from nexus_edge.market.quoting import Offer
 from nexus_edge.market.requester import Requester
 from nexus_edge.market.running import Runner
 from nexus_edge.market.serving import Serving

@@ -36,6 +36,7 @@ from nexus_edge.api.models import (
     Today,
     WorkView,
 )
+from nexus_edge.clock import now_ms
 from nexus_edge.compute import ModelLibrary, Pool, memory_available
 from nexus_edge.compute.machine import memory_total
 from nexus_edge.discovery import Peer, PeerDirectory
@@ -46,7 +47,6 @@ from nexus_edge.ledger.deeds import Deed, What, carry_out
 from nexus_edge.market.jobs import Outcome
 from nexus_edge.market.leases import State
 from nexus_edge.market.ordering import Order
-from nexus_edge.market.quoting import now_ms
 from nexus_edge.market.requester import Requester
 from nexus_edge.market.worker import Worker
 from nexus_edge.market.workshop import Workshop

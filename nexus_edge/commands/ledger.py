@@ -8,6 +8,7 @@ import os
 from datetime import datetime
 from typing import Any, Final
 
+from nexus_edge.clock import now_ms
 from nexus_edge.commands.asking import settings_of
 from nexus_edge.commands.result import Result, Stopwatch
 from nexus_edge.config import Settings
@@ -17,7 +18,7 @@ from nexus_edge.identity import NodeKey, format_node_id, load_node_key, parse_no
 from nexus_edge.ledger import CreditPolicy, Damaged, Movement, Reader, restore_backup
 from nexus_edge.ledger.export import FORMATS, write_lines
 from nexus_edge.ledger.integrity import Report
-from nexus_edge.ledger.ledger import FILE, now, take_lock
+from nexus_edge.ledger.ledger import FILE, take_lock
 from nexus_edge.ledger.looking import backup, look, verify
 from nexus_edge.ledger.reading import Book
 from nexus_edge.types import NodeId
@@ -86,7 +87,7 @@ def ledger_restore(arguments: argparse.Namespace) -> Result:
     folder = settings.paths.ledger
     lock = take_lock(folder)
     try:
-        restored = restore_backup(arguments.file, folder / FILE, key.id, now())
+        restored = restore_backup(arguments.file, folder / FILE, key.id, now_ms())
     finally:
         os.close(lock)
     data = {

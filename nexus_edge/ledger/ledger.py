@@ -5,12 +5,12 @@ import contextlib
 import fcntl
 import os
 import sqlite3
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from nexus_edge.clock import now_ms
 from nexus_edge.errors import LedgerError
 from nexus_edge.identity import NodeKey
 from nexus_edge.ledger import integrity
@@ -77,7 +77,7 @@ class Ledger:
         except BaseException:
             os.close(lock)
             raise
-        return cls(key, policy or CreditPolicy(), writer, lock, clock or now)
+        return cls(key, policy or CreditPolicy(), writer, lock, clock or now_ms)
 
     @property
     def path(self) -> Path:
@@ -137,11 +137,6 @@ class Ledger:
         """Finish what is queued."""
         await asyncio.to_thread(self._writer.close)
         os.close(self._lock)
-
-
-def now() -> UnixMs:
-    """The wall clock of this machine."""
-    return UnixMs(time.time_ns() // 1_000_000)
 
 
 def take_lock(folder: Path) -> int:

@@ -7,11 +7,11 @@ from typing import Final, Protocol
 
 import structlog
 
+from nexus_edge.clock import now_ms
 from nexus_edge.errors import LedgerError, NexusEdgeError
 from nexus_edge.ledger import Transaction
 from nexus_edge.market import leases
 from nexus_edge.market.leases import LeaseState, State
-from nexus_edge.market.quoting import now_ms
 from nexus_edge.market.worker import BEFORE_PROVING, Worker, output_seed
 from nexus_edge.types import Bytes, Digest, ModelDigest
 from nexus_edge.wire.digests import output_digest, statement_digest

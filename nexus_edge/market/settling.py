@@ -8,6 +8,7 @@ from typing import Final, Protocol
 
 import structlog
 
+from nexus_edge.clock import now_ms
 from nexus_edge.errors import LedgerError, PeerError
 from nexus_edge.identity import short_id
 from nexus_edge.ledger import EntryRefused, Ledger, Transaction
@@ -15,7 +16,6 @@ from nexus_edge.market import jobs, leases
 from nexus_edge.market.jobs import Job, Phase
 from nexus_edge.market.leases import LeaseState
 from nexus_edge.market.machines import Machines
-from nexus_edge.market.quoting import now_ms
 from nexus_edge.transport import Caller, PeerConnection
 from nexus_edge.types import Digest, NodeId
 from nexus_edge.wire.errors import BadObject

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
+from nexus_edge.clock import now_ms, ticking_ms
 from nexus_edge.errors import LedgerError
 from nexus_edge.identity import NodeKey
 from nexus_edge.ledger import BlobStore, Ledger, NoCredit, Transaction
@@ -17,7 +18,7 @@ from nexus_edge.market import leases, quoting
 from nexus_edge.market.events import Event
 from nexus_edge.market.leases import LeaseState, State
 from nexus_edge.market.machines import Machines, Rules, nothing
-from nexus_edge.market.quoting import Forecast, Offer, now_ms
+from nexus_edge.market.quoting import Forecast, Offer
 from nexus_edge.transport import Caller
 from nexus_edge.types import NOTHING, Digest, JobId, ModelDigest, NodeId, UnixMs
 from nexus_edge.wire.digests import audit_commitment
@@ -117,7 +118,7 @@ class Worker:
         self.moved = asyncio.Event()
         """Set when work has progressed."""
         self._offer = offer
-        self._since = quoting.ticking_ms()
+        self._since = ticking_ms()
         self._by_number: dict[tuple[bytes, JobId, int], Digest] = {}
         self._by_proof: dict[Digest, Digest] = {}
         self._quotes: dict[Digest, Digest] = {}
@@ -174,7 +175,7 @@ class Worker:
                     return await self._accept_of(self.leases[lease.id])
                 raise Refusal(Code.CONFLICT, "another lease has this job and attempt, or takes this quote")
             self._refuse_draining()
-            quoting.check_terms(self.key, order, offered, quoting.ticking_ms(), self._since)
+            quoting.check_terms(self.key, order, offered, ticking_ms(), self._since)
             line = await self.ledger.read(lambda reader: reader.book(caller.peer).line)
             account = self._check_open(caller, line)
             if order.outm not in (OutputMode.CLEAR, OutputMode.COMMITTED):

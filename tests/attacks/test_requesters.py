@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
+from nexus_edge.clock import now_ms
 from nexus_edge.errors import LedgerError
 from nexus_edge.identity import NodeKey
 from nexus_edge.ledger.errors import DiskFull
 from nexus_edge.market import worker as workers
 from nexus_edge.market.leases import State
-from nexus_edge.market.quoting import now_ms
 from nexus_edge.transport import Caller
 from nexus_edge.types import Digest, JobId, MicroCredits, UnixMs
 from nexus_edge.wire.limits import OPEN_LEASES, OPEN_LEASES_PER_ACCOUNT, PROOF_KEPT_MS, RESULT_KEPT_MS

@@ -1,0 +1,23 @@
+"""What time it is: for what is signed and shown. How long something takes is asked of `time.monotonic`."""
+
+import time
+from typing import Final
+
+from nexus_edge.types import UnixMs
+
+
+def now_ms() -> UnixMs:
+    """Milliseconds since 1970, as this machine's clock has it: it may be wrong, and may be set while we run."""
+    return UnixMs(time.time_ns() // 1_000_000)
+
+
+def ticking_ms() -> UnixMs:
+    """The same as it was when this process started, and how long that is ago: nobody sets it, so quotes age as they should."""
+    return UnixMs((_STARTED + _elapsed()) // 1_000_000)
+
+
+def _elapsed() -> int:
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic_ns()
+
+
+_STARTED: Final = time.time_ns() - _elapsed()
