@@ -1,5 +1,6 @@
 """Reading files under a size limit, and writing them whole or not at all; secrets for their owner alone, and synced."""
 
+import errno
 import fcntl
 import os
 import stat
@@ -49,6 +50,29 @@ def write_whole(path: Path, data: bytes, noun: str) -> None:
                 raise
     except OSError as failed:
         raise FileError(f"the {noun} cannot be written", _why(failed, path)) from failed
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """A file of mode 0600 to fill, which at the end is on the disk and gets its name; never in the place of another. Raises `OSError`.
+
+    Its name until then is nobody's guess: in a folder where others may write, a link could lie at one that can be foreseen.
+    """
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    os.close(handle)
+    part = Path(name)
+    try:
+        yield part
+        _sync(part)
+        try:
+            os.link(part, path)  # unlike a rename it never replaces what another wrote meanwhile
+        except PermissionError:  # a file system without links, of a memory stick
+            if path.exists():
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
+            part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+    _sync(path.parent)
 
 
 class SecretFile:
@@ -143,6 +167,14 @@ class SecretFile:
             yield
         finally:
             os.close(handle)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _same_file(handle: int, path: Path) -> bool:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from nexus_edge.errors import FileError, LedgerError
+from nexus_edge.files import new_file
 from nexus_edge.ledger import integrity
 from nexus_edge.ledger.database import connect, explained, explaining, snapshot
 from nexus_edge.ledger.errors import Damaged, DiskFull
@@ -37,26 +38,15 @@ def copy_to(connection: sqlite3.Connection, path: Path) -> None:
     """Copy a whole ledger to a new file, which is complete and on the disk when it has its name."""
     if path.exists():
         raise FileError("the backup cannot be written", f"{path} exists already", "name another file")
-    part = path.with_name(f".{path.name}.part")
     try:
-        part.unlink(missing_ok=True)
-        part.touch(mode=0o600)
-        with closing(sqlite3.connect(part, isolation_level=None)) as copy:
+        with new_file(path) as part, closing(sqlite3.connect(part, isolation_level=None)) as copy:
             connection.backup(copy, pages=PAGES)
             # One file, which needs no others beside it to be read.
             copy.execute("PRAGMA journal_mode = DELETE")
-        _sync(part)
-        os.link(part, path)  # unlike a rename it never replaces what another wrote meanwhile
-        part.unlink()
-        _sync(path.parent)
-    except BaseException as failed:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
-        if isinstance(failed, sqlite3.Error):
-            raise _unwritten(explained(failed), path) from failed
-        if isinstance(failed, OSError):
-            raise _unwritten(failed, path) from failed
-        raise
+    except sqlite3.Error as failed:
+        raise _unwritten(explained(failed), path) from failed
+    except OSError as failed:
+        raise _unwritten(failed, path) from failed
 
 
 def restore(backup: Path, file: Path, own: NodeId, now: UnixMs) -> Restored:
@@ -108,15 +98,31 @@ def mark_restored(connection: sqlite3.Connection, own: NodeId, now: UnixMs) -> i
     return int(connection.execute("SELECT count(*) FROM accounts").fetchone()[0])
 
 
+def check_restored(file: Path) -> None:
+    """Raise `Damaged` if a restore ended in the middle: a new ledger in the place of the former one would have forgotten all."""
+    former = _former(file)
+    if not file.exists() and former:
+        raise Damaged(
+            "a restore was interrupted", f"{former[-1]} was put aside and {file} is not there", "run `nexus-edge ledger restore` again"
+        )
+
+
+def _former(file: Path) -> list[Path]:
+    """Ledgers that were put aside, the latest last."""
+    return sorted(path for path in file.parent.glob(f"{file.name}.before-*") if not path.name.endswith(BESIDE))
+
+
 def _put_aside(file: Path, now: UnixMs) -> Path | None:
-    """The former ledger may be damaged, and may still hold what no backup has."""
-    if not file.exists():
-        return None
-    aside = file.with_name(f"{file.name}.before-{now}")
+    """The former ledger may be damaged, and may still hold what no backup has.
+
+    What lies beside it goes too, also if a restore was interrupted before: a log of the one must not be read into the other.
+    """
+    former = [] if file.exists() else _former(file)
+    aside = former[-1] if former else file.with_name(f"{file.name}.before-{now}")
     for end in ("", *BESIDE):
         if file.with_name(file.name + end).exists():
             file.with_name(file.name + end).replace(aside.with_name(aside.name + end))
-    return aside
+    return aside if aside.exists() else None
 
 
 def _remove(file: Path) -> None:

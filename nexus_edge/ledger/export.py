@@ -4,13 +4,13 @@ import csv
 import errno
 import io
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 from nexus_edge.errors import FileError
+from nexus_edge.files import new_file
 from nexus_edge.identity import format_node_id
 from nexus_edge.ledger.errors import DiskFull
 from nexus_edge.ledger.history import Movement
@@ -48,20 +48,13 @@ def write_lines(path: Path, lines: Iterable[str]) -> int:
     """Write lines to a new file, which is complete when it has its name; returns how many. Raises `FileError` and `DiskFull`."""
     if path.exists():
         raise FileError("the export cannot be written", f"{path} exists already", "name another file")
-    part = path.with_name(f".{path.name}.part")
     count = 0
     try:
-        part.unlink(missing_ok=True)
-        part.touch(mode=0o600)
-        with part.open("w", encoding="utf-8") as file:
+        with new_file(path) as part, part.open("w", encoding="utf-8") as file:
             for line in lines:
                 file.write(line + "\n")
                 count += 1
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
     except OSError as failed:
-        part.unlink(missing_ok=True)
         if failed.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DiskFull("the export cannot be written", f"{path}: {failed.strerror}", "make space") from failed
         raise FileError("the export cannot be written", f"{path}: {failed.strerror or failed}") from failed

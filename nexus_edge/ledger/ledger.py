@@ -14,7 +14,7 @@ from nexus_edge.clock import now_ms
 from nexus_edge.errors import LedgerError
 from nexus_edge.identity import NodeKey
 from nexus_edge.ledger import integrity
-from nexus_edge.ledger.backup import copy_to
+from nexus_edge.ledger.backup import check_restored, copy_to
 from nexus_edge.ledger.credit import CreditPolicy
 from nexus_edge.ledger.database import CommitHook, Writer
 from nexus_edge.ledger.errors import Damaged, DiskFull, InUse
@@ -59,6 +59,7 @@ class Ledger:
         """
         lock = await asyncio.to_thread(take_lock, folder)
         try:
+            await asyncio.to_thread(check_restored, folder / FILE)
             writer = await asyncio.to_thread(Writer, folder / FILE, hook)
             try:
                 report = await writer.inspect(lambda connection: integrity.check(connection, key.id, integrity.read_seal(connection)))

@@ -13,6 +13,8 @@ from nexus_edge.wire.signing import Signed, sign
 
 OPENINGS: Final = 32
 """Chains that a debtor may open in a day without paying anything: one for each start of its process, and each is a row for ever."""
+STRANGERS: Final = 1024
+"""Debtors who may open an account while nothing is owed by them and none has paid before: ids cost nothing, and each is rows for ever."""
 WRITE_OFF_AFTER_MS: Final = 14 * DAY_MS
 
 
@@ -92,11 +94,15 @@ class Creditor(Recorder):
         row = self._one("SELECT ack FROM entries WHERE id = ?", entry.id)
         if row is not None and what.to == self._own:
             return self.object(Digest(row[0])).of(Ack), None
-        lease = self._check_entry(entry)
+        lease, is_known = self._check_entry(entry)
         ack = sign(self._key, Ack(iss=self._own, at=self._now, to=what.iss, entry=entry.id))
         self.keep(entry)
         self.keep(ack)
+        beyond = 0 if is_known else self._beyond(what)
         self._money(what.iss, "taken", entry=entry.id, ack=ack.id, balance=what.total - self.book(what.iss).out)
+        if beyond > 0:
+            # A debt that we would not have admitted is the debtor's word and no loan of ours: it must not take what others may draw.
+            self._money(what.iss, "written-off", amount=MicroCredits(beyond), automatic=False)
         return ack, lease
 
     def contradicted(self, entry: Signed[Entry]) -> None:
@@ -112,8 +118,8 @@ class Creditor(Recorder):
             self.keep(entry)
             self._money(what.iss, "contradicted", entry=entry.id, held=row[0])
 
-    def _check_entry(self, entry: Signed[Entry]) -> Digest | None:
-        """The rules, in order. Returns the lease that the entry pays."""
+    def _check_entry(self, entry: Signed[Entry]) -> tuple[Digest | None, bool]:
+        """The rules, in order. Returns the lease that the entry pays, and whether it is known here what it is for."""
         what = entry.object
         if what.to != self._own or what.iss == self._own:
             raise EntryRefused(Code.BAD_OBJECT, "the entry is for another node", None)
@@ -139,11 +145,32 @@ class Creditor(Recorder):
             code = Code.GAP if what.total > before or last is None else Code.REGRESS
             raise EntryRefused(code, f"the opening follows another entry; its total is {what.total}, we hold {before}", last)
         row = self._one("SELECT openings, opened_at FROM accounts WHERE peer = ?", what.iss)
-        if row is not None and row[0] >= OPENINGS and self._now - row[1] < DAY_MS:
+        # A clock that was set back does not close the account until it has caught up.
+        if row is not None and row[0] >= OPENINGS and 0 <= self._now - row[1] < DAY_MS:
             raise EntryRefused(Code.RATE, f"{row[0]} chains were opened and nothing was paid", last)
-        return None
+        if last is None and not self._deals_with(what.iss) and self._strangers() >= STRANGERS:
+            raise EntryRefused(Code.RATE, "nothing is owed by you, and too many others opened accounts for nothing", last)
+        return None, True
 
-    def _check_next(self, what: Entry, last: Signed[Entry]) -> Digest | None:
+    def _beyond(self, what: Entry) -> int:
+        """How much of an entry is more than the debtor could have drawn."""
+        known = self.standing(what.iss)
+        return what.amt - self.room(what.iss, known.prefix, private=known.private)
+
+    def _deals_with(self, debtor: NodeId) -> bool:
+        """Whether there is something that the debtor could pay."""
+        query = (
+            "SELECT 1 FROM obligations WHERE peer = ? AND role = 'worker' AND state IN ('open', 'owed') "
+            "UNION ALL SELECT 1 FROM refs WHERE peer = ? AND state = 'expected' "
+            "UNION ALL SELECT 1 FROM accounts WHERE peer = ? AND (out > 0 OR inn > 0) LIMIT 1"
+        )
+        return self._one(query, debtor, debtor, debtor) is not None
+
+    def _strangers(self) -> int:
+        """Debtors who opened accounts with us and never paid anything."""
+        return self._sum("SELECT count(*) FROM accounts WHERE openings > 0 AND inn = 0")
+
+    def _check_next(self, what: Entry, last: Signed[Entry]) -> tuple[Digest | None, bool]:
         before = last.object
         if what.seq != before.seq + 1 or what.prev != last.id:
             raise EntryRefused(Code.GAP, f"number {what.seq} does not follow the one that we hold, {before.seq}", last)
@@ -154,8 +181,8 @@ class Creditor(Recorder):
             raise EntryRefused(Code.PAID, "this reference is paid", last)
         return self._settles(what, last)
 
-    def _settles(self, what: Entry, last: Signed[Entry]) -> Digest | None:
-        """The lease that an entry pays. Whatever it is for must be known here, or any peer could fill our disk and its account."""
+    def _settles(self, what: Entry, last: Signed[Entry]) -> tuple[Digest | None, bool]:
+        """The lease that an entry pays, and whether we know what it is for. Whatever it is for must be known here, or any peer could fill our disk and its account."""
         lease: Digest | None = None
         match what.what:
             case "job" | "fee":
@@ -181,9 +208,9 @@ class Creditor(Recorder):
                 fits = row is not None and row[0] == what.amt
             case _:
                 raise EntryRefused(Code.BAD_OBJECT, f"no entry that follows is of kind {what.what!r}", last)
-        if row is None and self._trusts(what.iss):
-            return None  # we forgot what it is for; the debtor has not
+        if row is None and self.owed_for(what.iss, what.ref) is None and self._trusts(what.iss):
+            return None, False  # we forgot what it is for; the debtor has not
         if not fits:
             why = "nothing is owed under this reference" if row is None else f"{row[0]} is owed under this reference, as something else"
             raise EntryRefused(Code.BAD_OBJECT, why, last)
-        return lease
+        return lease, True

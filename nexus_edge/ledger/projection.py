@@ -161,6 +161,8 @@ class Projection:
             self._run("UPDATE accounts SET opened_at = ? WHERE peer = ?", at, peer)
             return
         self._run("UPDATE accounts SET openings = 0 WHERE peer = ?", peer)
+        if what.what not in ("job", "fee"):
+            return
         row = self._one(
             "SELECT lease FROM obligations WHERE peer = ? AND role = 'worker' AND ref = ? AND state = 'owed'", peer, what.ref
         )  # fmt: skip

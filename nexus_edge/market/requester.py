@@ -105,12 +105,16 @@ class Requester:
             now_ms(), order.model, order.sem, order.params, Mode.PROVED.value, order.outm.value, inc, kept, len(order.data), order.max_price,
             order.deadline_ms, order.worker,
         )  # fmt: skip
-        await self.jobs.begin(job, created, nothing)
-        self._start(job)
+        # Once it is written it is driven, whatever becomes of the caller: nobody else would before the next start.
+        await self.jobs.begin(job, created, nothing, lambda: self._start(job))
         return self.jobs[job]
 
     async def cancel(self, job: JobId) -> Job:
         """The user does not want it any more. What has been delivered is paid all the same."""
+        # Gone through with, whatever becomes of the caller: a job that is stopped and not taken up again would keep what it reserved.
+        return await asyncio.shield(asyncio.create_task(self._stop(job), name=f"cancel {job.hex()[:8]}"))
+
+    async def _stop(self, job: JobId) -> Job:
         async with self.jobs.lock(job):
             if self.jobs[job].phase in (Phase.NEW, Phase.OFFERED, Phase.ACCEPTED):
                 await self.jobs.record(job, jobs.CancelWanted(now_ms()), nothing)

@@ -108,10 +108,12 @@ class Runner:
 
     async def _slot(self) -> None:
         while True:
-            lease = self._worker.leases[await self._worker.ready.get()]
-            work = self._worker.work.get(lease.id)
+            digest = await self._worker.ready.get()
+            lease, work = self._worker.leases.get(digest), self._worker.work.get(digest)
+            if lease is None or work is None:
+                continue  # it ended while it waited, so long ago that it is forgotten
             # Once only: an input that could not be written comes again.
-            if work is not None and work.cancel is None and (lease.state is State.QUEUED or (lease.state is State.LEASED and work.upload)):
+            if work.cancel is None and (lease.state is State.QUEUED or (lease.state is State.LEASED and work.upload)):
                 with structlog.contextvars.bound_contextvars(
                     lease=lease.id.hex()[:8], job=lease.job.hex()[:8], peer=lease.requester.hex()[:8]
                 ):
@@ -175,7 +177,9 @@ class Runner:
 
     def _progress(self, lease: Digest, phase: str, ppm: int) -> None:
         """From the prover's own callback: a beat is work that was done, never a timer."""
-        work = self._worker.work[lease]
+        work = self._worker.work.get(lease)
+        if work is None:
+            return  # it ended, and the child has not heard yet
         if phase != work.phase:
             work.step("executing" if phase in BEFORE_PROVING else "proving", phase)
         work.phase, work.done_ppm, work.beat = phase, ppm, work.beat + 1

@@ -121,8 +121,8 @@ class Worker:
         self._since = ticking_ms()
         self._by_number: dict[tuple[bytes, JobId, int], Digest] = {}
         self._by_proof: dict[Digest, Digest] = {}
-        self._quotes: dict[Digest, Digest] = {}
-        """Those that were taken, by this process: it takes none that another signed."""
+        self._quotes: dict[Digest, float] = {}
+        """Those that were taken, by this process, since it takes none that another signed; and when, until they are out of date."""
         self._ended: deque[tuple[float, Digest]] = deque()
         self._admission = asyncio.Lock()
 
@@ -137,8 +137,12 @@ class Worker:
                 self._note_ended(lease)
                 continue
             self.work[lease.id] = Work(time.monotonic(), lease.requester)
-            if lease.input is not None and await self.blobs.has(lease.input):
+            try:
                 self.models.pin(lease.model)
+            except Refusal as gone:
+                await self._close(lease, leases.Failed(now_ms(), gone.text))
+                continue
+            if lease.input is not None and await self.blobs.has(lease.input):
                 self.ready.put_nowait(lease.id)
             else:
                 await self.end(lease, leases.Failed(now_ms(), "restarted"))
@@ -170,6 +174,7 @@ class Worker:
         order = lease.object
         number = (order.iss, order.job, order.att)
         async with self._admission:
+            self._forget_quotes()
             if number in self._by_number or offered.id in self._quotes:
                 if self._by_number.get(number) == lease.id:  # the same bytes, sent twice at once
                     return await self._accept_of(self.leases[lease.id])
@@ -202,7 +207,7 @@ class Worker:
 
         def leased() -> None:
             self._by_number[(order.iss, order.job, order.att)] = lease.id
-            self._quotes[offered.id] = lease.id
+            self._quotes[offered.id] = work.accepted
             self.work[lease.id] = work
             work.step("leased")
 
@@ -319,6 +324,10 @@ class Worker:
 
     async def end(self, lease: LeaseState, event: Event) -> None:
         """Write how an open lease ended, and release what it held: all but a fee that is owed."""
+        await self._close(lease, event, lambda: self.models.unpin(lease.model))
+
+    async def _close(self, lease: LeaseState, event: Event, then: Callable[[], None] = lambda: None) -> None:
+        """Likewise, for a lease that may not hold its model."""
         owed = event.owed if isinstance(event, leases.Cancelled) else NOTHING
 
         def release(transaction: Transaction) -> None:
@@ -328,7 +337,7 @@ class Worker:
                 transaction.settle_nothing(lease.id)
 
         def ended() -> None:
-            self.models.unpin(lease.model)
+            then()
             state = self.leases[lease.id]
             self._note_ended(state)
             work = self.work.get(lease.id)
@@ -342,7 +351,9 @@ class Worker:
         now = time.monotonic()
         for lease_id, work in list(self.work.items()):
             async with self.leases.lock(lease_id):
-                lease = self.leases[lease_id]
+                lease = self.leases.get(lease_id)
+                if lease is None:
+                    continue  # forgotten while others were looked at
                 if not lease.state.is_open:
                     if now - work.polled > WORK_KEPT_S:
                         del self.work[lease_id]
@@ -368,6 +379,12 @@ class Worker:
             given_up = lease.delivered is not None and lease.delivered + PROOF_KEPT_MS <= now
             if settled or given_up:
                 self._forget(lease)
+
+    def _forget_quotes(self) -> None:
+        """Those that hold no more: they are refused by their age."""
+        before = time.monotonic() - 2 * quoting.TTL_MS / 1000
+        while self._quotes and next(iter(self._quotes.values())) < before:
+            del self._quotes[next(iter(self._quotes))]
 
     async def _forget_many(self) -> None:
         """Those that ended with nothing done, beyond a number: each was free, and there may be any number of them."""

@@ -12,7 +12,7 @@ import pytest_asyncio
 
 from nexus_edge.errors import LedgerError
 from nexus_edge.identity import NodeKey
-from nexus_edge.ledger import CreditPolicy, EntryRefused, Ledger, NoCredit, SpendLimit, Transaction
+from nexus_edge.ledger import CreditPolicy, EntryRefused, Ledger, NoCredit, SpendLimit, Transaction, lending, restore_backup
 from nexus_edge.ledger.credit import DAY_MS
 from nexus_edge.ledger.lending import OPENINGS
 from nexus_edge.ledger.owing import PATIENCE
@@ -82,6 +82,14 @@ async def owed_to(b: Ledger, number: int, price: int = 1000) -> Signed[Any]:
     await b.transact("admit", lambda tx: tx.admit(order, "127.0.0.1", private=True))
     await b.transact("owe", lambda tx: tx.owe(order.id, ref(number)))
     return order
+
+
+async def restored(pair: Pair, folder: Path) -> None:
+    """B goes back to a backup of this moment, and so may have forgotten what it is paid for."""
+    await pair.b.backup(folder / "copy")
+    await pair.b.close()
+    restore_backup(folder / "copy", folder / "b" / "ledger.sqlite", B.id, pair.clock())
+    pair.b = await Ledger.open(folder / "b", B, clock=pair.clock)
 
 
 async def test_two_entries_under_one_number_are_evidence(pair: Pair) -> None:
@@ -155,6 +163,54 @@ async def test_chains_without_payments_do_not_fill_the_disk(pair: Pair) -> None:
     assert await take(pair.b, more) is Code.RATE
     pair.clock.wait(DAY_MS)
     assert await take(pair.b, more) is None
+
+
+async def test_accounts_that_are_opened_for_nothing_do_not_fill_the_disk(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lending, "STRANGERS", 3)
+    strangers = [NodeKey.from_seed(bytes([number]) * 32) for number in range(1, 5)]
+    codes = [await take(pair.b, entry(None, one, iss=one.id)) for one in strangers]
+    assert codes == [None, None, None, Code.RATE]
+    await owed_to(pair.b, 1)
+    opening = entry(None)
+    assert await take(pair.b, opening) is None  # whoever owes something may always pay it
+    assert await take(pair.b, entry(opening)) is None
+
+
+async def test_a_clock_that_was_set_back_closes_no_account(pair: Pair) -> None:
+    last: Signed[Entry] | None = None
+    pair.clock.wait(365 * DAY_MS)
+    for number in range(OPENINGS):
+        last = entry(None, chain=number.to_bytes(8, "big"), prev=ZERO if last is None else last.id)
+        assert await take(pair.b, last) is None
+    assert last is not None
+    pair.clock.wait(-365 * DAY_MS)
+    assert await take(pair.b, entry(None, chain=b"another!", prev=last.id)) is None
+
+
+@pytest.mark.parametrize("what", ["prepaid", "refund"])
+async def test_after_a_restore_too_a_job_costs_its_price(pair: Pair, tmp_path: Path, what: str) -> None:
+    await restored(pair, tmp_path)
+    await owed_to(pair.b, 1)
+    opening = entry(None)
+    assert await take(pair.b, opening) is None
+    assert await take(pair.b, entry(opening, what=what, amt=MicroCredits(1))) is Code.BAD_OBJECT
+    assert (await pair.b.read(lambda reader: reader.book(A.id))).exposure == 1000
+    assert await take(pair.b, entry(opening)) is None
+
+
+async def test_after_a_restore_nobody_closes_the_node_with_a_debt_that_it_never_had(pair: Pair, tmp_path: Path) -> None:
+    """An exposure that nobody admitted must not pass for one that somebody did: no room would be left for others."""
+    await restored(pair, tmp_path)
+    other = NodeKey.from_seed(b"o" * 32)
+    room = await pair.b.read(lambda reader: reader.room(other.id, "203.0.113.0/24", private=False))
+    opening = entry(None)
+    assert await take(pair.b, opening) is None
+    assert await take(pair.b, entry(opening, ref=ref(77), amt=MicroCredits(1 << 40))) is None
+    book = await pair.b.read(lambda reader: reader.book(A.id))
+    assert (book.owed, book.exposure) == (1 << 40, 250_000)
+    assert await pair.b.read(lambda reader: reader.room(A.id, "", private=False)) == 0
+    assert await pair.b.read(lambda reader: reader.room(other.id, "203.0.113.0/24", private=False)) == room == 250_000
+    assert await pair.b.read(lambda reader: reader.room(other.id, "127.0.0.1", private=True)) == 2_500_000
 
 
 async def test_a_creditor_that_refuses_everything_wears_out_nobody(pair: Pair) -> None:

@@ -13,7 +13,9 @@ from nexus_edge.clock import now_ms
 from nexus_edge.errors import LedgerError
 from nexus_edge.identity import NodeKey
 from nexus_edge.ledger.errors import DiskFull
+from nexus_edge.market import quoting
 from nexus_edge.market import worker as workers
+from nexus_edge.market.jobs import Phase
 from nexus_edge.market.leases import State
 from nexus_edge.transport import Caller
 from nexus_edge.types import Digest, JobId, MicroCredits, UnixMs
@@ -262,3 +264,95 @@ async def test_inputs_larger_than_any(tmp_path: Path) -> None:
         assert refused.value.code is Code.BAD_INPUT
         assert birch.worker.leases[lease.id].state is State.FAILED
         assert birch.blobs.held == 0
+
+
+async def given(alder: Trader, birch: Trader) -> Digest:
+    """A lease with its input, whose work has not begun."""
+    inc, upload = await alder.local.commit(DIGEST, DATA)
+    quote = await quoted(alder, birch)
+    lease = lease_of(alder, quote, inc)
+    await birch_for(alder, birch).lease(lease, quote)
+    await birch_for(alder, birch).put_input(lease.id, upload)
+    return lease.id
+
+
+async def test_what_is_forgotten_while_it_waits_stops_no_slot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "ENDED_KEPT", 0)
+    monkeypatch.setattr(workers, "ENDED_KEPT_S", 0.0)
+    async with traders(tmp_path, "alder", "birch") as (alder, birch):
+        birch.local.gate.clear()
+        first = await given(alder, birch)
+        await birch.worker.leases.changed(lambda: bool(birch.worker.work[first].phase), 5)
+        second = await given(alder, birch)
+        await birch_for(alder, birch).cancel(second)
+        await birch.worker.expire()
+        assert birch.worker.leases.get(second) is None
+        birch.local.gate.set()
+        third = await given(alder, birch)
+        assert await birch.worker.leases.changed(lambda: birch.worker.leases[third].state is State.UNPAID, 20)
+        assert not birch.running.done()
+
+
+async def test_quotes_that_were_taken_do_not_pile_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quoting, "TTL_MS", 100)
+    async with traders(tmp_path, "birch") as (birch,):
+        asker, who = caller("spammer", "192.168.1.7")
+        for _ in range(3):
+            await birch.worker.cancel(who, await take(birch, asker, who))
+        assert len(birch.worker._quotes) == 3
+        await asyncio.sleep(0.25)
+        await birch.worker.cancel(who, await take(birch, asker, who))
+        assert len(birch.worker._quotes) == 1
+
+
+@pytest.mark.parametrize("left", ["model", "input"])
+async def test_a_lease_whose_model_or_input_is_gone_ends_at_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left: str
+) -> None:
+    async with traders(tmp_path, "alder", "birch") as (alder, birch):
+        birch.local.gate.clear()
+        lease = await given(alder, birch)
+        assert await birch.worker.leases.changed(lambda: birch.worker.leases[lease].input is not None, 5)
+        port = birch.server.port
+        await birch.stop()
+        birch.local.pins = 0
+        if left == "model":
+            (birch.folder / "blobs" / (birch.worker.leases[lease].input or b"").hex()).unlink()
+        else:
+
+            def gone(_: object) -> None:
+                raise Refusal(Code.MODEL_MISSING, "the model has left")
+
+            monkeypatch.setattr(birch.local, "pin", gone)
+        await birch.start(port)
+        assert birch.worker.leases[lease].state is State.FAILED
+        assert birch.local.pins == 0
+        assert (await birch.ledger.read(lambda reader: reader.book(alder.key.id))).exposure == 0
+
+
+async def test_whoever_hangs_up_while_a_job_is_written_leaves_it_driven(tmp_path: Path) -> None:
+    async with traders(tmp_path, "alder", "birch") as (alder, _):
+        asking = asyncio.create_task(alder.requester.submit(order()))
+        while not list(alder.requester.jobs):
+            await asyncio.sleep(0)
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+        (job,) = alder.requester.jobs
+        assert (await ended(alder, job)).phase is Phase.SETTLED
+
+
+async def test_whoever_hangs_up_while_a_job_is_cancelled_leaves_nothing_reserved(tmp_path: Path) -> None:
+    async with traders(tmp_path, "alder", "birch") as (alder, birch):
+        birch.local.gate.clear()
+        job = await alder.requester.submit(order())
+        assert await alder.requester.jobs.changed(lambda: alder.requester.jobs[job.id].phase is Phase.ACCEPTED, 5)
+        asking = asyncio.create_task(alder.requester.cancel(job.id))
+        while alder.requester.jobs[job.id].phase is Phase.ACCEPTED:
+            await asyncio.sleep(0)
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+        assert (await alder.requester.wait(job.id, 5)).phase is Phase.CANCELLED
+        async with asyncio.timeout(5):  # the fee ends it, once it is acknowledged
+            while (await alder.ledger.read(lambda reader: reader.book(birch.key.id))).reserved_out:
+                await asyncio.sleep(0.05)
+        birch.local.gate.set()

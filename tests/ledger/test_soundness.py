@@ -1,5 +1,7 @@
 """A ledger that was changed behind its back is found out; nothing is changed, and a backup brings it back."""
 
+import errno
+import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -172,6 +174,65 @@ async def test_a_damaged_ledger_is_restored(tmp_path: Path) -> None:
     worker = await Ledger.open(tmp_path / "b", B)
     assert (await worker.read(lambda reader: reader.book(A.id))).inn == 2000
     await worker.close()
+
+
+async def test_a_restore_that_was_interrupted_is_no_new_beginning(tmp_path: Path) -> None:
+    """The process is killed when the former ledger has been put aside, and its log has not."""
+    folder = await traded(tmp_path)
+    backup(folder, tmp_path / "copy")
+    former = folder / f"{FILE}.before-1"
+    (folder / FILE).rename(former)
+    (folder / f"{FILE}-wal").write_bytes(b"what the former ledger wrote last")
+    with pytest.raises(Damaged, match="restore was interrupted"):
+        await Ledger.open(folder, B)
+    assert not (folder / FILE).exists()
+    assert restore_backup(tmp_path / "copy", folder / FILE, B.id, NOW).aside == former
+    assert former.with_name(f"{former.name}-wal").read_bytes() == b"what the former ledger wrote last"
+    worker = await Ledger.open(folder, B)
+    assert (await worker.read(lambda reader: reader.book(A.id))).inn == 3000
+    await worker.close()
+
+
+async def test_a_backup_follows_no_link_and_replaces_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = await traded(tmp_path)
+    (tmp_path / "precious").write_bytes(b"precious")
+    (tmp_path / ".copy.part").symlink_to(tmp_path / "precious")
+
+    def nothing(*_: object, **__: object) -> None:
+        """Another who is as fast as the attacker."""
+
+    monkeypatch.setattr(Path, "unlink", nothing)
+    backup(folder, tmp_path / "copy")
+    assert (tmp_path / "precious").read_bytes() == b"precious"
+    assert verify_copy(tmp_path / "copy") == 0o600
+
+
+@pytest.mark.parametrize("taken", [False, True])
+async def test_a_backup_on_a_memory_stick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, taken: bool) -> None:
+    """Its file system has no links."""
+    folder = await traded(tmp_path)
+
+    def no_links(*_: object) -> None:
+        if taken:
+            (tmp_path / "copy").write_bytes(b"another's")
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", no_links)
+    if taken:
+        with pytest.raises(FileError, match="exists"):
+            backup(folder, tmp_path / "copy")
+        assert (tmp_path / "copy").read_bytes() == b"another's"
+    else:
+        backup(folder, tmp_path / "copy")
+        assert verify_copy(tmp_path / "copy") == 0o600
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "copy"]
+
+
+def verify_copy(path: Path) -> int:
+    """Its mode, if there is a ledger in it."""
+    with closing(connect(path, read_only=True)) as connection:
+        assert connection.execute("SELECT count(*) FROM accounts").fetchone() == (1,)
+    return path.stat().st_mode & 0o777
 
 
 async def test_no_ledger_is_restored_from_a_bad_backup(tmp_path: Path) -> None:
