@@ -16,8 +16,10 @@ from nexus_edge.identity import NodeKey
 from nexus_edge.ledger import BlobStore, Ledger, NoCredit, Transaction
 from nexus_edge.market import leases, quoting
 from nexus_edge.market.events import Event
+from nexus_edge.market.fairness import FairQueue, Ticket
 from nexus_edge.market.leases import LeaseState, State
 from nexus_edge.market.machines import Machines, Rules, nothing
+from nexus_edge.market.pricing import core_ms
 from nexus_edge.market.quoting import Forecast, Offer
 from nexus_edge.transport import Caller
 from nexus_edge.types import NOTHING, Digest, JobId, ModelDigest, NodeId, UnixMs
@@ -33,7 +35,7 @@ from nexus_edge.wire.limits import (
     UPLOAD_BYTES_PER_S,
 )
 from nexus_edge.wire.messages import InputUpload, LeaseEvent, LeaseStatus, ObjectPart, QuoteRequest, ResultAnswer, encode_message
-from nexus_edge.wire.objects import Accept, Lease, OutputMode, Quote
+from nexus_edge.wire.objects import Accept, Lease, Mode, OutputMode, Quote
 from nexus_edge.wire.refusals import Code, Refusal, clipped
 from nexus_edge.wire.signing import Signed, sign
 
@@ -86,6 +88,11 @@ class Work:
     """On the monotonic clock."""
     account: bytes | str
     """On whose account it is open: the requester's, or for one without a line of its own that of all at its prefix."""
+    prefix: str = ""
+    line: int = 0
+    """What the requester was lent for its own sake when it came."""
+    cost: int = 0
+    """Forecast core-milliseconds."""
     patience_s: float = INPUT_GRACE_S
     """How long its input may take."""
     phase: str = ""
@@ -113,7 +120,7 @@ class Worker:
         self.models = models
         self.leases = Machines(ledger, RULES)
         self.work: dict[Digest, Work] = {}
-        self.ready: asyncio.Queue[Digest] = asyncio.Queue()
+        self.ready = FairQueue()
         self.draining = False
         self.moved = asyncio.Event()
         """Set when work has progressed."""
@@ -136,14 +143,15 @@ class Worker:
             if not lease.state.is_open:
                 self._note_ended(lease)
                 continue
-            self.work[lease.id] = Work(time.monotonic(), lease.requester)
+            line = await self._line(lease.requester)
+            self.work[lease.id] = Work(time.monotonic(), lease.requester, line=line, cost=lease.price)
             try:
                 self.models.pin(lease.model)
             except Refusal as gone:
                 await self._close(lease, leases.Failed(now_ms(), gone.text))
                 continue
             if lease.input is not None and await self.blobs.has(lease.input):
-                self.ready.put_nowait(lease.id)
+                self.enqueue(lease.id)
             else:
                 await self.end(lease, leases.Failed(now_ms(), "restarted"))
 
@@ -181,7 +189,7 @@ class Worker:
                 raise Refusal(Code.CONFLICT, "another lease has this job and attempt, or takes this quote")
             self._refuse_draining()
             quoting.check_terms(self.key, order, offered, ticking_ms(), self._since)
-            line = await self.ledger.read(lambda reader: reader.book(caller.peer).line)
+            line = await self._line(caller.peer)
             account = self._check_open(caller, line)
             if order.outm not in (OutputMode.CLEAR, OutputMode.COMMITTED):
                 raise Refusal(Code.BAD_OBJECT, f"no output is of kind {order.outm}")
@@ -189,7 +197,9 @@ class Worker:
             if forecast is None:
                 raise Refusal(Code.MODEL_MISSING, "the model has left since the quote: ask again")
             quoting.check_room(forecast, self._offer())
-            work = Work(time.monotonic(), account, INPUT_GRACE_S + forecast.input_bytes / UPLOAD_BYTES_PER_S)
+            patience_s = INPUT_GRACE_S + forecast.input_bytes / UPLOAD_BYTES_PER_S
+            cost = core_ms(Mode(order.mode), forecast.core_run_ms, forecast.core_prove_ms)
+            work = Work(time.monotonic(), account, caller.prefix, line, cost, patience_s)
             return await self._admit(caller, lease, offered, work)
 
     async def _admit(self, caller: Caller, lease: Signed[Lease], offered: Signed[Quote], work: Work) -> Signed[Accept]:
@@ -242,7 +252,7 @@ class Worker:
 
             def queued() -> None:
                 self.work[lease].step("queued")
-                self.ready.put_nowait(lease)
+                self.enqueue(lease)
 
             if len(upload.data) <= HELD_INPUT:
                 # Nothing leaves before the input is on the disk: neither this answer, nor a result, which waits for this lock.
@@ -406,6 +416,21 @@ class Worker:
         """A lease ended: its quote is out of date before it is forgotten."""
         if lease.result is None:
             self._ended.append((time.monotonic(), lease.id))
+
+    def enqueue(self, lease: Digest) -> None:
+        """Its input is here: it waits for its turn."""
+        work = self.work[lease]
+        self.ready.put(Ticket(lease, self.leases[lease].requester, work.prefix, work.line, work.cost))
+
+    def is_runnable(self, lease: Digest) -> bool:
+        """Whether it is to be run, and is not being run: once only, as an input that could not be written comes again."""
+        state, work = self.leases.get(lease), self.work.get(lease)
+        if state is None or work is None or work.cancel is not None:
+            return False
+        return state.state is State.QUEUED or (state.state is State.LEASED and work.upload is not None)
+
+    async def _line(self, peer: NodeId) -> int:
+        return await self.ledger.read(lambda reader: reader.book(peer).line)
 
     def _refuse_draining(self) -> None:
         if self.draining:
