@@ -29,6 +29,7 @@ from nexus_edge.wire.limits import (
     EVENTS_PER_POLL,
     KIB,
     OPEN_LEASES,
+    OPEN_LEASES_OF_STRANGERS,
     OPEN_LEASES_PER_ACCOUNT,
     PROOF_KEPT_MS,
     RESULT_KEPT_MS,
@@ -445,6 +446,8 @@ class Worker:
         accounts = [work.account for lease, work in self.work.items() if self.leases[lease].state.is_open]
         if len(accounts) >= OPEN_LEASES:
             raise Refusal(Code.BUSY, f"{len(accounts)} leases are open", retry_ms=OPEN_RETRY_MS)
+        if not line and sum(isinstance(one, str) for one in accounts) >= OPEN_LEASES_OF_STRANGERS:
+            raise Refusal(Code.BUSY, f"{OPEN_LEASES_OF_STRANGERS} leases of nodes that are new here are open", retry_ms=OPEN_RETRY_MS)
         if accounts.count(account) >= OPEN_LEASES_PER_ACCOUNT:
             whose = "you have" if line else "you and others at your address who are new here have"
             raise Refusal(Code.BUSY, f"{whose} {OPEN_LEASES_PER_ACCOUNT} leases open", retry_ms=OPEN_RETRY_MS)
