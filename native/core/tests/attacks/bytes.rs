@@ -24,7 +24,7 @@ pub fn timed<T: Send>(f: impl FnOnce() -> T + Send) -> T {
 }
 
 /// Changes of `bytes`: each of some 600 places flipped in a bit, zeroed and set; pieces cut out, doubled and moved; every length.
-fn mutations(bytes: &[u8], random: &mut Random) -> Vec<Vec<u8>> {
+pub fn mutations(bytes: &[u8], random: &mut Random) -> Vec<Vec<u8>> {
     let n = bytes.len();
     let mut out = Vec::new();
     for at in (0..n).step_by((n / 600).max(1)) {
