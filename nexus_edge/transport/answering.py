@@ -17,7 +17,6 @@ from nexus_edge.wire.objects import Entry, Lease, Quote, SignedBody
 from nexus_edge.wire.refusals import Code, Refusal
 from nexus_edge.wire.signing import Signed, read_signed
 
-
 DIALBACKS_PER_PREFIX: Final = 16
 """In the time that one peer may ask for one: ids cost nothing, and many would make a scanner of us for the ports behind their address."""
 
