@@ -4,6 +4,7 @@ It runs what `nexus_edge.proofs.tasks` offers in child processes; it knows those
 """
 
 import asyncio
+import contextlib
 import shutil
 import tempfile
 import time
@@ -29,7 +30,7 @@ from nexus_edge.wire.errors import BadObject
 from nexus_edge.wire.limits import CHUNK, CHUNKS, MIB, UPLOAD_KEPT_S
 from nexus_edge.wire.messages import Manifest, Upload, UploadAnswer
 
-RECORDS: Final = 4096  # models known; a node offers at most 256
+RECORDS: Final = 4096  # models known, in memory and on the disk; a node offers at most 256
 PREPARE_S: Final = 300.0  # the largest model that fits 2 GiB; a MobileNet takes a second
 PREPARE_BYTES: Final = 256 * MIB
 PREPARE_PER_BYTE: Final = 128
@@ -200,6 +201,7 @@ class ModelLibrary:
         if model in self._pinned:
             self._pinned.discard(model)
             self.store.unpin(record.program)
+        self._measured.pop(model, None)
         for shelf in (self._shelved, self._shelved_measured, self._keys):
             await asyncio.to_thread(shelf.drop, model)
         if all(other.program != record.program for other in self._records.values()):
@@ -294,7 +296,16 @@ class ModelLibrary:
         await asyncio.to_thread(self._keys.put, model, _typed(made, "key", bytes))
         await asyncio.to_thread(self._shelved.put, model, record.to_bytes())
         self._records[model] = record
+        await self._thin_out()
         return record
+
+    async def _thin_out(self) -> None:
+        """Forget those that peers brought first, of what nobody uses now, until no more are known than may be."""
+        for known in [*self._records.values()][:-1]:  # the last one is why
+            if len(self._records) <= RECORDS:
+                return
+            if not known.kept and not self.store.is_pinned(known.program):
+                await self.drop(known.model)
 
     # Jobs
 
@@ -367,7 +378,8 @@ class ModelLibrary:
         self._learned += (1000 * job.memory // max(1, expected) - self._learned) // SHARE
         measured = self._measured[record.model]
         if measured.jobs <= SHARE or measured.jobs % SAVED_EVERY == 0:
-            await asyncio.to_thread(self._shelved_measured.put, record.model, measured.to_bytes())
+            with contextlib.suppress(StoreError):  # a full disk is no reason to lose a proof that is made
+                await asyncio.to_thread(self._shelved_measured.put, record.model, measured.to_bytes())
 
     def _arguments(self, record: ModelRecord) -> dict[str, Value]:
         program = str(self.store.path(record.program))

@@ -141,6 +141,11 @@ class ModelStore:
             if self._pins[digest] <= 0:
                 del self._pins[digest]
 
+    def is_pinned(self, digest: Digest) -> bool:
+        """Whether somebody uses it now."""
+        with self._short:
+            return digest in self._pins
+
     def drop(self, digest: Digest) -> None:
         """Forget it, pinned or not."""
         gone = self._hide(digest)

@@ -1,5 +1,6 @@
 """Events of state machines, and their form in the ledger."""
 
+import unicodedata
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, TypeVar
 
@@ -15,6 +16,11 @@ class Event:
     kind: ClassVar[str]
 
     at: UnixMs
+
+    def __post_init__(self) -> None:
+        """Texts as the ledger takes them: a reason may quote a path or a library, and must not keep its event from being written."""
+        for field in fields(self):
+            object.__setattr__(self, field.name, _written(getattr(self, field.name)))
 
 
 E = TypeVar("E")
@@ -35,3 +41,11 @@ def event_from(kinds: dict[str, type[E]], kind: str, body: dict[str, Any]) -> E:
 
 def _plain(value: Any) -> Value:
     return list(value) if isinstance(value, tuple) else value
+
+
+def _written(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(_written(item) for item in value)
+    if isinstance(value, str) and not value.isascii():
+        return unicodedata.normalize("NFC", value.encode("utf-8", "replace").decode())
+    return value

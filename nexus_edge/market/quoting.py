@@ -64,6 +64,10 @@ def quote(key: NodeKey, asker: NodeId, request: QuoteRequest, forecast: Forecast
     if price > request.max_price:
         raise Refusal(Code.PRICE, f"asks {price} micro-credits, your limit is {request.max_price}")
     running = max((job.ms for job in offer.running), default=0) if len(offer.running) >= offer.slots else 0
+    needed = backlog + running + forecast.run_ms + forecast.prove_ms
+    if needed > request.deadline_ms:
+        # What is not done in time is not paid, however much work went into it.
+        raise Refusal(Code.BUSY, f"it would take {needed} ms, your limit is {request.deadline_ms}")
     return _signed(key, asker, request, price=price, forecast=forecast, queue_ms=backlog + running, room=room)
 
 

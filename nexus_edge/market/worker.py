@@ -22,6 +22,7 @@ from nexus_edge.market.machines import Machines, Rules, nothing
 from nexus_edge.market.pricing import core_ms
 from nexus_edge.market.quoting import Forecast, Offer
 from nexus_edge.transport import Caller
+from nexus_edge.transport.rates import Rates
 from nexus_edge.types import NOTHING, Digest, JobId, ModelDigest, NodeId, UnixMs
 from nexus_edge.wire.digests import audit_commitment
 from nexus_edge.wire.limits import (
@@ -56,6 +57,9 @@ ENDED_KEPT: Final = 1024
 ENDED_KEPT_S: Final = 60.0
 """How long they are remembered at least, so that a late request learns why: longer than any quote holds."""
 
+FREE_LEASES_PER_S: Final = 0.1
+FREE_LEASES: Final = 256
+"""Leases of one account for which nothing is owed in the end: so many, and then one in ten seconds. Each is rows for ever."""
 OPEN_RETRY_MS: Final = 1000
 """Leases end all the time."""
 WORK_KEPT_S: Final = 300.0
@@ -132,6 +136,7 @@ class Worker:
         self._quotes: dict[Digest, float] = {}
         """Those that were taken, by this process, since it takes none that another signed; and when, until they are out of date."""
         self._ended: deque[tuple[float, Digest]] = deque()
+        self._free = Rates(FREE_LEASES_PER_S, FREE_LEASES)
         self._admission = asyncio.Lock()
 
     async def load(self) -> None:
@@ -198,6 +203,9 @@ class Worker:
             if forecast is None:
                 raise Refusal(Code.MODEL_MISSING, "the model has left since the quote: ask again")
             quoting.check_room(forecast, self._offer())
+            wait = self._free.take(account)
+            if wait:
+                raise Refusal(Code.BUSY, "too many leases of yours came to nothing", retry_ms=int(1000 * wait) + 1)
             patience_s = INPUT_GRACE_S + forecast.input_bytes / UPLOAD_BYTES_PER_S
             cost = core_ms(Mode(order.mode), forecast.core_run_ms, forecast.core_prove_ms)
             work = Work(time.monotonic(), account, caller.prefix, line, cost, patience_s)
@@ -353,6 +361,8 @@ class Worker:
             self._note_ended(state)
             work = self.work.get(lease.id)
             if work is not None:
+                if owed:
+                    self._free.give(work.account, 1)
                 work.step(state.state.value, state.reason)
 
         await self.leases.record(lease.id, event, release, ended)
@@ -382,6 +392,7 @@ class Worker:
     def delivered(self, lease: Digest, proof: Digest) -> None:
         """Its proof can be fetched."""
         self._by_proof[proof] = lease
+        self._free.give(self.work[lease].account, 1)
 
     def forget(self, now: UnixMs) -> None:
         """Leave to the ledger what has ended so long ago, or waits so long for its payment, that nobody will ask for it any more."""

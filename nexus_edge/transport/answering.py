@@ -17,6 +17,9 @@ from nexus_edge.wire.objects import Entry, Lease, Quote, SignedBody
 from nexus_edge.wire.refusals import Code, Refusal
 from nexus_edge.wire.signing import Signed, read_signed
 
+DIALBACKS_PER_PREFIX: Final = 16
+"""In the time that one peer may ask for one: ids cost nothing, and many would make a scanner of us for the ports behind their address."""
+
 
 class Dialler(Protocol):
     """Dials back."""
@@ -34,6 +37,7 @@ class Answering:
         self._dialler = dialler
         self._reached = reached
         self._dialbacks = Rates(1 / DIALBACK_INTERVAL_S, 2)
+        self._dialbacks_of_prefix = Rates(DIALBACKS_PER_PREFIX / DIALBACK_INTERVAL_S, 2 * DIALBACKS_PER_PREFIX)
         self._quotes = Rates(QUOTES_PER_PEER, 2 * QUOTES_PER_PEER)
         self._quotes_of_prefix = Rates(QUOTES_PER_PREFIX, 2 * QUOTES_PER_PREFIX)
         self._is_new_lease = Once()
@@ -91,7 +95,7 @@ class Answering:
 
     async def _dialback(self, caller: Caller, port: int) -> DialbackAnswer:
         """Dial the connection's source address, and no other: this is not a scanner for hire."""
-        _within(self._dialbacks.take(caller.peer), "dialbacks")
+        _within(max(self._dialbacks.take(caller.peer), self._dialbacks_of_prefix.take(caller.prefix)), "dialbacks")
         try:
             found = await self._dialler.identify(caller.address, port)
         except PeerError as failed:

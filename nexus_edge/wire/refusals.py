@@ -1,5 +1,6 @@
 """Refusals: a code is a contract between programs, the text is for people."""
 
+import unicodedata
 from enum import StrEnum
 
 from nexus_edge.errors import NexusEdgeError
@@ -81,5 +82,5 @@ class Refusal(NexusEdgeError):
 
 def clipped(text: str, limit: int) -> str:
     """The longest beginning within so many bytes, in the form that texts on the wire have."""
-    shown = "".join(character if character.isprintable() else " " for character in text)
+    shown = unicodedata.normalize("NFC", "".join(character if character.isprintable() else " " for character in text))
     return shown.encode(errors="replace")[:limit].decode(errors="ignore")

@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from nexus_edge.errors import PeerError
 from nexus_edge.identity import NodeKey
 from nexus_edge.transport import PeerClient, bodies, channel, tls
+from nexus_edge.transport.answering import DIALBACKS_PER_PREFIX
 from nexus_edge.transport.errors import BadAnswer, Unreachable, WrongPeer
 from nexus_edge.types import UnixMs
 from nexus_edge.wire.cbor import encode
@@ -241,3 +242,16 @@ async def test_addresses_that_lead_nowhere(host: str) -> None:
             await client.identify(host, 7411)
         with pytest.raises(PeerError):
             await client.at(SERVER.id, host, 7411).node()
+
+
+async def test_many_ids_do_not_make_a_scanner_of_us() -> None:
+    async with serving() as (server, _):
+        for number in range(2 * DIALBACKS_PER_PREFIX + 1):
+            async with PeerClient(NodeKey.from_seed(bytes([7, number]) * 16)) as client:
+                asking = client.at(SERVER.id, "127.0.0.1", server.port).dialback(server.port)
+                if number < 2 * DIALBACKS_PER_PREFIX:
+                    assert not (await asking).ok
+                    continue
+                with pytest.raises(Refusal, match="dialbacks") as refused:
+                    await asking
+                assert refused.value.code is Code.RATE

@@ -367,3 +367,29 @@ async def test_whoever_hangs_up_while_a_job_is_cancelled_leaves_nothing_reserved
             while (await alder.ledger.read(lambda reader: reader.book(birch.key.id))).reserved_out:
                 await asyncio.sleep(0.05)
         birch.local.gate.set()
+
+
+async def test_leases_for_which_nothing_is_owed_are_rationed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is rows in the ledger for ever."""
+    monkeypatch.setattr(workers, "FREE_LEASES", 3)
+    async with traders(tmp_path, "alder", "birch") as (alder, birch):
+        asker, who = caller("spammer", "192.168.1.7")
+        for _ in range(3):
+            await birch.worker.cancel(who, await take(birch, asker, who))
+        with pytest.raises(Refusal, match="came to nothing") as refused:
+            await take(birch, asker, who)
+        assert refused.value.code is Code.BUSY
+        with pytest.raises(Refusal, match="came to nothing"):
+            await take(birch, *caller("another name", "192.168.1.7"))
+        for _ in range(6):  # work that is done is no reason to wait
+            await ended(alder, await alder.requester.submit(order()))
+
+
+async def test_work_that_cannot_be_done_in_time_is_not_begun(tmp_path: Path) -> None:
+    """Else its requester would have it done for nothing, but for the last moment."""
+    async with traders(tmp_path, "birch") as (birch,):
+        _, who = caller("hasty", "192.168.1.7")
+        with pytest.raises(Refusal, match="would take 11 ms, your limit is 1") as refused:
+            await birch.worker.quote(who, replace(request(), deadline_ms=1))
+        assert refused.value.code is Code.BUSY
+        await birch.worker.quote(who, replace(request(), deadline_ms=11))

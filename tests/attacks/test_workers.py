@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from nexus_edge.clock import now_ms
+from nexus_edge.compute.errors import ModelMissing
 from nexus_edge.market.jobs import Outcome, Phase
 from nexus_edge.market.running import Died
 from nexus_edge.market.settling import Till
@@ -265,7 +266,7 @@ async def test_why_a_worker_failed_is_said_whatever_it_is(tmp_path: Path, monkey
     """What a child wrote before it died may be of any length and hold anything."""
 
     async def dies_loudly(*_: Any) -> Any:
-        raise Died("the child died", "\x1b[2J\n" + 300 * "\u00e9", again=False)
+        raise Died("the child died", "\x1b[2J\n" + 300 * "e\u0301", again=False)
 
     async with traders(tmp_path, "alder", "birch") as (alder, birch):
         monkeypatch.setattr(birch.local, "prove", dies_loudly)
@@ -274,6 +275,19 @@ async def test_why_a_worker_failed_is_said_whatever_it_is(tmp_path: Path, monkey
         assert await alder.requester.jobs.changed(lambda: alder.requester.jobs[job.id].attempts[0].outcome is Outcome.FAILED, 3)
         assert "the child died" in alder.requester.jobs[job.id].attempts[0].reason
         await alder.requester.cancel(job.id)
+
+
+async def test_a_reason_that_is_no_text_of_the_ledger_holds_up_no_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as the path of a folder whose name is not in the one form of Unicode, or in no form at all."""
+
+    async def gone(*_: object) -> None:
+        raise ModelMissing("the model is not here", "/home/cafe\u0301/\udcff")
+
+    async with traders(tmp_path, "alder", "birch") as (alder, _):
+        monkeypatch.setattr(alder.local, "verify", gone)
+        job = await ended(alder, await alder.requester.submit(order()))
+        assert job.phase is Phase.FAILED
+        assert "/home/caf\u00e9/?" in job.reason
 
 
 @pytest.mark.parametrize("text", ["\x1b[2J", "\x9b2J", "a\u202eb", "a\u2028b", "\x7f"])

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from blockbuster import blockbuster_ctx
 
+from nexus_edge.compute import library as library_module
 from nexus_edge.compute.errors import BadUpload, ChildFailed, Failure, ModelDamaged, ModelMissing, StoreFull
 from nexus_edge.compute.library import Job, ModelLibrary, Proved
 from nexus_edge.compute.machine import Device
@@ -189,6 +190,34 @@ async def test_a_model_comes_from_a_peer_in_chunks(tmp_path: Path, source: Path)
         made = await theirs.prove(job(record.model, inputs), deadline_s=30)
         key = VerifyingKey.from_bytes(await mine.verifying_key(record.model))
         verify_answer(key, record.model, "zk-100", Context(LEASE), inputs.inc, made.output, made.proof)
+
+
+@pytest.mark.asyncio
+async def test_models_that_peers_bring_do_not_pile_up(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(library_module, "RECORDS", 2)
+    async with libraries(tmp_path / "mine", tmp_path / "theirs") as (mine, theirs):
+        models = [await mine.import_file(source, params) for params in ("zk-100", "plain-100", "zk-128")]
+        assert len(mine.records()) == 3  # what its owner brought stays
+        for record in models:
+            theirs.invite(PEER, record.model, record.params)
+            await bring(mine, theirs, record)
+        assert [record.model for record in theirs.records()] == [record.model for record in models[1:]]
+        assert len(theirs._shelved.names()) == 2
+        inputs = await inputs_for(mine, models[1].model)
+        assert (await theirs.prove(job(models[1].model, inputs), deadline_s=30)).output
+
+
+@pytest.mark.asyncio
+async def test_a_full_disk_loses_no_proof_that_is_made(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with library_in(tmp_path / "library") as library:
+        record = await library.import_file(source, "zk-100")
+
+        def full(*_: object) -> None:
+            raise StoreFull("a file of the models cannot be written", "no space left on device")
+
+        monkeypatch.setattr(library._shelved_measured, "put", full)
+        assert (await proved(library, record)).output
+        assert library.measured(record.model) is not None
 
 
 @pytest.mark.asyncio
