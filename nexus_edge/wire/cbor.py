@@ -10,7 +10,7 @@ from typing import Final, TypeAlias
 import cbor2
 
 from nexus_edge.wire.errors import BadObject
-from nexus_edge.wire.limits import DEPTH
+from nexus_edge.wire.limits import BLOB, DEPTH
 
 Value: TypeAlias = bool | int | str | bytes | Sequence["Value"] | Mapping[str, "Value"] | None
 """What canonical CBOR carries here: no floats, tags, undefined, simple values or indefinite lengths."""
@@ -30,15 +30,15 @@ def encode(value: Value) -> bytes:
     return cbor2.dumps(value, canonical=True)
 
 
-def decode(data: bytes, limit: int, items: int = ITEMS) -> Value:
-    """The value of canonical bytes of at most `limit` bytes and `items` values, keys included.
+def decode(data: bytes, limit: int, items: int = ITEMS, text: int = BLOB) -> Value:
+    """The value of canonical bytes of at most `limit` bytes and `items` values, keys included, with texts of at most `text` bytes.
 
-    Raises `BadObject`; both are checked before anything is built: a body of empty lists would take a minute and a hundred times its size.
+    Raises `BadObject`; all three are checked before anything is built: a body of empty lists would take a minute and a hundred times its size.
     """
     if len(data) > limit:
         raise BadObject(f"it has {len(data)} bytes, at most {limit} are allowed")
     if len(data) > UNCOUNTED:
-        _count(data, items)
+        _count(data, items, text)
     try:
         value: Value = cbor2.loads(data, allow_indefinite=False, allow_duplicate_keys=False, strict_hashable_types=True, max_depth=DEPTH)
     except (cbor2.CBORDecodeError, ValueError, OverflowError, RecursionError, MemoryError) as broken:
@@ -50,8 +50,8 @@ def decode(data: bytes, limit: int, items: int = ITEMS) -> Value:
     return value
 
 
-def _count(data: bytes, most: int) -> None:
-    """Raise `BadObject` for more values than may be, without looking at how they belong together."""
+def _count(data: bytes, most: int, text: int) -> None:
+    """Raise `BadObject` for more values or longer texts than may be, without looking at how they belong together."""
     at, left = 0, most
     while at < len(data):
         if not left:
@@ -66,6 +66,8 @@ def _count(data: bytes, most: int) -> None:
             size = 1 << (info - 24)
             value = int.from_bytes(data[at : at + size], "big")
             at += size
+        if major == _TEXT and value > text:
+            raise BadObject(f"it has a text of more than {text} bytes")
         if major in (_BYTES, _TEXT):
             at += value
 

@@ -35,6 +35,7 @@ from nexus_edge.wire.limits import (
     MODEL,
     OUTPUT,
     TENSORS,
+    TEXT,
 )
 from nexus_edge.wire.objects import Ack, Entry, Lease, NodeRecord, Quote, Result
 
@@ -291,4 +292,4 @@ def encode_message(message: object) -> bytes:
 
 def decode_message(kind: type[Message], data: bytes, limit: int) -> Message:
     """Check and decode. Raises `BadObject`."""
-    return read_fields(kind, decode(data, limit, most_values(kind)))
+    return read_fields(kind, decode(data, limit, most_values(kind), TEXT))

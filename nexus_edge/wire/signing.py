@@ -14,6 +14,7 @@ from nexus_edge.wire.cbor import Value, decode, encode
 from nexus_edge.wire.digests import object_id
 from nexus_edge.wire.errors import BadObject
 from nexus_edge.wire.fields import most_values, read_fields, write_fields
+from nexus_edge.wire.limits import TEXT
 from nexus_edge.wire.objects import VERSION, SignedBody
 
 ENVELOPE: Final = 5
@@ -67,11 +68,11 @@ def read_signed(data: bytes, *types: type[T]) -> Signed[T]:
 
     In the order of what it costs: size, canonical form, fields, then the signature.
     """
-    envelope = _as_map(decode(data, max(one.limit for one in types), ENVELOPE), "b", "s")
+    envelope = _as_map(decode(data, max(one.limit for one in types), ENVELOPE, TEXT), "b", "s")
     body, signature = envelope["b"], envelope["s"]
     if not isinstance(body, bytes) or not isinstance(signature, bytes) or len(signature) != 64:
         raise BadObject("it has no signature")
-    content = decode(body, len(data), HEAD + max(most_values(one) for one in types))
+    content = decode(body, len(data), HEAD + max(most_values(one) for one in types), TEXT)
     if not isinstance(content, dict) or type(content.get("v")) is not int or content["v"] != VERSION:
         raise BadObject(f"it is not of version {VERSION}")
     kind = next((one for one in types if one.kind == content.get("t")), None)
