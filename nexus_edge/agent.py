@@ -14,7 +14,7 @@ import structlog
 
 from nexus_edge.api.admin import AdminServer
 from nexus_edge.api.administration import Administration, Node
-from nexus_edge.clock import now_ms
+from nexus_edge.clock import asleep_s, now_ms
 from nexus_edge.compute import Child, Device, ModelLibrary, ModelStore, Pool, devices, memory_available
 from nexus_edge.config import Settings
 from nexus_edge.discovery import Mdns, PeerDirectory, Prober, Source, State
@@ -23,6 +23,7 @@ from nexus_edge.errors import LedgerError
 from nexus_edge.identity import NodeKey, load_node_key, parse_node_id, short_id
 from nexus_edge.ledger import BlobStore, CreditPolicy, Ledger
 from nexus_edge.ledger.database import CommitHook
+from nexus_edge.ledger.ledger import SUSPENDED_S
 from nexus_edge.market import leases
 from nexus_edge.market.admission import Demand
 from nexus_edge.market.buying import Buyer, Reachable
@@ -49,8 +50,6 @@ UPKEEP_S: Final = 5.0
 SWEEP_S: Final = 3600.0
 MEMORY_S: Final = 0.1
 """What was available so lately still holds: what was promised meanwhile is counted by itself, and to ask takes a dozen files."""
-SUSPENDED_S: Final = 1.0
-"""A suspend that is shorter is none."""
 MAX_PRICE: Final = MicroCredits(1_000_000)
 SEMANTICS: Final = ("tflm", "tflite-2.14", "litert-2.3-ref")
 
@@ -238,18 +237,17 @@ class Agent:
                         self.requester.payer.wake(creditor)
 
     async def _upkeep(self) -> None:
-        """What the clock asks for: new chains after a suspend, when this machine may have been copied or set back, and write-offs."""
-        asleep, swept = _asleep_s(), 0.0
+        """What the clock asks for: to look for peers again after a suspend, to delete what is old, and write-offs."""
+        asleep, swept = asleep_s(), 0.0
         while True:
             try:
                 if time.monotonic() - swept > SWEEP_S or not swept:
                     swept = time.monotonic()
                     await self._sweep()
                 await asyncio.sleep(UPKEEP_S)
-                now_asleep = _asleep_s()
+                now_asleep = asleep_s()
                 if now_asleep - asleep > SUSPENDED_S:
                     log.info("the machine was suspended", seconds=round(now_asleep - asleep))
-                    await self.ledger.begin_chains()
                     self.directory.stir()
                 asleep = now_asleep
                 for peer, amount in (await self.ledger.transact("write-off", lambda transaction: transaction.write_off_overflow())).items():
@@ -380,11 +378,6 @@ def shared(found: Sequence[Device], children: int) -> list[Device]:
     return [
         replace(device, id=f"{device.id}.{number}", cores=max(1, device.cores // places.count(device))) for number, device in enumerate(places)
     ]  # fmt: skip
-
-
-def _asleep_s() -> float:
-    """How long the machine has been suspended since it started."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME) - time.monotonic() if hasattr(time, "CLOCK_BOOTTIME") else 0.0
 
 
 def _report(name: str, ended: "asyncio.Future[None]") -> None:

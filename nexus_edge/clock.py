@@ -16,6 +16,11 @@ def ticking_ms() -> UnixMs:
     return UnixMs((_STARTED + _elapsed()) // 1_000_000)
 
 
+def asleep_s() -> float:
+    """How long the machine has been suspended since it started."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - time.monotonic() if hasattr(time, "CLOCK_BOOTTIME") else 0.0
+
+
 def _elapsed() -> int:
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic_ns()
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from nexus_edge.clock import now_ms
+from nexus_edge.clock import asleep_s, now_ms
 from nexus_edge.errors import LedgerError
 from nexus_edge.identity import NodeKey
 from nexus_edge.ledger import integrity
@@ -26,6 +26,8 @@ from nexus_edge.wire.signing import Signed
 T = TypeVar("T")
 
 FILE: Final = "ledger.sqlite"
+SUSPENDED_S: Final = 1.0
+"""A suspend that is shorter is none."""
 AT_HAND: Final = 512
 """Objects kept in memory: of all jobs that are open at once, some 2 KiB each."""
 
@@ -40,6 +42,7 @@ class Ledger:
         self._lock = lock
         self._clock = clock
         self._chains: dict[NodeId, bytes] = {}
+        self._asleep = asleep_s()
         self._at_hand: OrderedDict[Digest, Signed[Any]] = OrderedDict()
 
     @classmethod
@@ -92,6 +95,7 @@ class Ledger:
         """
 
         def run(connection: sqlite3.Connection) -> tuple[T, list[Signed[Any]]]:
+            self._end_chains_after_suspend()
             transaction = Transaction(connection, self._key, self.policy, self._clock(), self._chains)
             return work(transaction), transaction.kept
 
@@ -130,9 +134,15 @@ class Ledger:
         """Write a copy to a new file, meanwhile the ledger goes on. Raises `FileError` if there is one, and `DiskFull`."""
         await self._writer.inspect(lambda connection: copy_to(connection, path))
 
-    async def begin_chains(self) -> None:
-        """Sign what is owed from now on in other chains: after a suspend, when the machine may have been copied or set back."""
-        await self._writer.write("begin-chains", lambda _: self._chains.clear())
+    def _end_chains_after_suspend(self) -> None:
+        """Sign what is owed from now on in other chains, if the machine may have been copied or set back meanwhile. On the writer's thread.
+
+        Looked at before each transition: whoever looks now and then would be late for those that wait when the machine wakes up.
+        """
+        asleep = asleep_s()
+        if asleep - self._asleep > SUSPENDED_S:
+            self._asleep = asleep
+            self._chains.clear()
 
     async def close(self) -> None:
         """Finish what is queued."""

@@ -232,6 +232,28 @@ def _table(of: Any) -> tuple[Field, ...]:
     return tuple(rows)
 
 
+def most_values(of: type) -> int:
+    """How many CBOR values a dataclass can have as a map, keys included."""
+    return _most_values(of)
+
+
+@cache
+def _most_values(of: Any) -> int:
+    return 1 + sum(1 + _values(field.kind) for field in _table(of))
+
+
+def _values(kind: Kind) -> int:
+    match kind:
+        case Many():
+            return 1 + kind.limit * _values(kind.of)
+        case Maybe():
+            return _values(kind.of)
+        case Record():
+            return most_values(kind.type)
+        case _:
+            return 1
+
+
 def write_fields(value: Any) -> dict[str, Value]:
     """A dataclass as a map. Raises `BadObject` naming the field that does not fit."""
     written: dict[str, Value] = {}

@@ -10,6 +10,7 @@ GIB: Final = 1024 * MIB
 DEPTH: Final = 8  # the deepest object, a list of records in evidence, needs 4
 INTEGER: Final = 2**53 - 1  # every language's JSON and double can hold it
 AMOUNT: Final = 2**40  # a million credits: sums of a thousand still fit 2^53
+TEXT: Final = 1024  # of one text: the longest that a type allows has 200, and what is longer costs time before its type is known
 BLOB: Final = 64 * MIB  # above every single body
 
 # Connections

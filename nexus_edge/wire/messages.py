@@ -6,7 +6,25 @@ from typing import Annotated, TypeVar
 from nexus_edge.types import Digest
 from nexus_edge.wire.cbor import decode, encode
 from nexus_edge.wire.errors import BadObject
-from nexus_edge.wire.fields import Amt, At, H, Integer, Key, Many, Maybe, Ms, Octets, Record, Text, Total, U, Yes, read_fields, write_fields
+from nexus_edge.wire.fields import (
+    Amt,
+    At,
+    H,
+    Integer,
+    Key,
+    Many,
+    Maybe,
+    Ms,
+    Octets,
+    Record,
+    Text,
+    Total,
+    U,
+    Yes,
+    most_values,
+    read_fields,
+    write_fields,
+)
 from nexus_edge.wire.limits import (
     CHUNK,
     CHUNKS,
@@ -17,6 +35,7 @@ from nexus_edge.wire.limits import (
     MODEL,
     OUTPUT,
     TENSORS,
+    TEXT,
 )
 from nexus_edge.wire.objects import Ack, Entry, Lease, NodeRecord, Quote, Result
 
@@ -273,4 +292,4 @@ def encode_message(message: object) -> bytes:
 
 def decode_message(kind: type[Message], data: bytes, limit: int) -> Message:
     """Check and decode. Raises `BadObject`."""
-    return read_fields(kind, decode(data, limit))
+    return read_fields(kind, decode(data, limit, most_values(kind), TEXT))

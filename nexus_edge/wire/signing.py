@@ -5,7 +5,7 @@ for anything else that the node key signs.
 """
 
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from nexus_edge.errors import IdentityError
 from nexus_edge.identity import NodeKey, verify_signature
@@ -13,8 +13,14 @@ from nexus_edge.types import Digest, NodeId
 from nexus_edge.wire.cbor import Value, decode, encode
 from nexus_edge.wire.digests import object_id
 from nexus_edge.wire.errors import BadObject
-from nexus_edge.wire.fields import read_fields, write_fields
+from nexus_edge.wire.fields import most_values, read_fields, write_fields
+from nexus_edge.wire.limits import TEXT
 from nexus_edge.wire.objects import VERSION, SignedBody
+
+ENVELOPE: Final = 5
+"""Values in a signed form: the map, two keys, body and signature."""
+HEAD: Final = 4
+"""Values that a body has besides its fields: `v` and `t`."""
 
 T = TypeVar("T", bound=SignedBody)
 Other = TypeVar("Other", bound=SignedBody)
@@ -62,11 +68,11 @@ def read_signed(data: bytes, *types: type[T]) -> Signed[T]:
 
     In the order of what it costs: size, canonical form, fields, then the signature.
     """
-    envelope = _as_map(decode(data, max(one.limit for one in types)), "b", "s")
+    envelope = _as_map(decode(data, max(one.limit for one in types), ENVELOPE, TEXT), "b", "s")
     body, signature = envelope["b"], envelope["s"]
     if not isinstance(body, bytes) or not isinstance(signature, bytes) or len(signature) != 64:
         raise BadObject("it has no signature")
-    content = decode(body, len(data))
+    content = decode(body, len(data), HEAD + max(most_values(one) for one in types), TEXT)
     if not isinstance(content, dict) or type(content.get("v")) is not int or content["v"] != VERSION:
         raise BadObject(f"it is not of version {VERSION}")
     kind = next((one for one in types if one.kind == content.get("t")), None)

@@ -10,6 +10,7 @@ import pytest
 from nexus_edge.errors import LedgerError
 from nexus_edge.identity import NodeKey
 from nexus_edge.ledger import CreditPolicy, EntryRefused, Ledger, NoCredit, SpendLimit, Transaction
+from nexus_edge.ledger import ledger as ledger_module
 from nexus_edge.types import Digest, JobId, MicroCredits, UnixMs
 from nexus_edge.wire.objects import Ack, Entry, Lease
 from nexus_edge.wire.refusals import Code
@@ -144,6 +145,22 @@ async def test_each_start_has_a_chain_of_its_own(tmp_path: Path) -> None:
     lines = await requester.read(lambda reader: reader.lines())
     assert [line.kind for line in lines] == ["job", "opening", "job", "opening"]
     assert (await worker.read(lambda reader: reader.book(A.id))).owed == 2000
+    await requester.close()
+    await worker.close()
+
+
+async def test_what_is_signed_after_a_suspend_is_in_another_chain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Meanwhile the machine may have been copied: the first entry after it wakes up must not be the one that its copy signs."""
+    asleep = [0.0]
+    monkeypatch.setattr(ledger_module, "asleep_s", lambda: asleep[0])
+    requester, worker = await Ledger.open(tmp_path / "a", A), await Ledger.open(tmp_path / "b", B)
+    for number, slept in enumerate((0.0, 0.5, 60.0), 1):
+        asleep[0] = slept
+        await work(requester, worker, number)
+    await post(requester, worker)
+    entries = await requester.read(lambda reader: [reader.object(line.id).of(Entry) for line in reader.lines()])
+    chains = [entry.object.chain for entry in entries]
+    assert chains[0] == chains[1] != chains[2] == chains[3] == chains[4]
     await requester.close()
     await worker.close()
 

@@ -1,15 +1,30 @@
 """One value, one encoding: everything else is refused before it costs anything."""
 
+import time
 import unicodedata
+from typing import Any
 
 import cbor2
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nexus_edge.types import Digest, MicroCredits
 from nexus_edge.wire.cbor import decode, encode
 from nexus_edge.wire.errors import BadObject
-from nexus_edge.wire.limits import DEPTH
+from nexus_edge.wire.limits import CHUNKS, DEPTH, ENTRIES_PER_POST, EVENTS_PER_POLL, INPUT, MODEL, TENSORS
+from nexus_edge.wire.messages import (
+    EntriesPost,
+    InputUpload,
+    LeaseEvent,
+    LeaseStatus,
+    Manifest,
+    PeersRequest,
+    Upload,
+    UploadAnswer,
+    decode_message,
+    encode_message,
+)
 
 texts = st.text(alphabet=st.characters(codec="utf-8"), max_size=12).map(lambda text: unicodedata.normalize("NFC", text))
 values = st.recursive(
@@ -109,3 +124,28 @@ def test_depth_is_bounded_on_both_sides() -> None:
 def test_what_has_no_encoding(value: object) -> None:
     with pytest.raises(BadObject):
         encode(value)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "item", [b"\x00", b"\x80", b"\xa0", b"\x40", b"\xff", b"\x1c"], ids=["integers", "lists", "maps", "bytes", "breaks", "reserved"]
+)
+def test_a_large_body_of_small_values_costs_nothing(item: bytes) -> None:
+    """Sixteen million lists would be a gigabyte, and a minute in which nobody else is served."""
+    body = b"\x9a" + (INPUT // len(item)).to_bytes(4, "big") + INPUT * item
+    started = time.monotonic()
+    with pytest.raises(BadObject, match=r"values|indefinite or reserved"):
+        decode_message(InputUpload, body, len(body))
+    assert time.monotonic() - started < 0.5
+
+
+@pytest.mark.parametrize("message", [
+    InputUpload(bytes(INPUT), bytes(32 * TENSORS), 1),
+    Upload(Manifest(MODEL, CHUNKS * (Digest(bytes(32)),)), None),
+    EntriesPost(ENTRIES_PER_POST * (bytes(512),)),
+    PeersRequest(64 * (bytes(32),)),
+    LeaseStatus("queued", "", 0, 1, 0, "", MicroCredits(0), EVENTS_PER_POLL * (LeaseEvent(1, 1, "step", "of it"),)),
+    UploadAnswer(256 * (1,), False),
+])  # fmt: skip
+def test_the_largest_messages_are_taken(message: Any) -> None:
+    data = encode_message(message)
+    assert decode_message(type(message), data, len(data)) == message

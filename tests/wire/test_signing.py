@@ -13,7 +13,7 @@ from nexus_edge.wire.cbor import decode, encode
 from nexus_edge.wire.errors import BadObject
 from nexus_edge.wire.fields import table, write_fields
 from nexus_edge.wire.messages import MESSAGES, decode_message, encode_message
-from nexus_edge.wire.objects import OBJECTS, Ack, Entry, SignedBody
+from nexus_edge.wire.objects import OBJECTS, Ack, Caps, DeviceClaim, Entry, ExecutorClaim, ModelClaim, SignedBody
 from nexus_edge.wire.signing import read_signed, sign
 from tests.support.wire import KEY, OTHER, kinds, message_values, object_values
 
@@ -122,3 +122,12 @@ def test_the_table_is_whole() -> None:
 
 def test_a_key_of_its_own() -> None:
     assert NodeKey.from_seed(bytes(32)).id == NodeKey.from_seed(bytes(32)).id != KEY.id
+
+
+def test_the_largest_capabilities_are_taken() -> None:
+    key = NodeKey.generate()
+    devices = 16 * (DeviceClaim("cpu", 64 * "n", 1 << 40, 8),)
+    executors = 8 * (ExecutorClaim("native", 8 * (24 * "s",)),)
+    models = 256 * (ModelClaim(Digest(bytes(32)), 2, 1, 1, 1, 1),)
+    caps = sign(key, Caps(key.id, UnixMs(1), 1, UnixMs(2), devices, executors, models, 1, 1))
+    assert read_signed(caps.to_bytes(), Caps) == caps
