@@ -107,6 +107,8 @@ def verify_link(key: VerifyingKey, link: Link) -> None:
     registered = key.native.registered_key()
     if key.commitment not in (registered.commitment, *link.commitments):
         raise ProofRejected(RejectReason.STATEMENT, "the link is of other commitments than the key's")
+    if registered.commitment in link.commitments:
+        raise ProofRejected(RejectReason.STATEMENT, "it links the registered commitment to itself")
     with translated():
         fresh = [registered.linked_key(commitment) for commitment in link.commitments]
         _native.verify_link(registered, fresh, link.body)

@@ -228,6 +228,9 @@ def test_a_link_of_other_commitments(model: Model, tmp_path: Path) -> None:
     assert other.verifying_key.commitment is not None
     with pytest.raises(ProofRejected):
         record.verify_link(other.verifying_key, replace(proof, commitments=(other.verifying_key.commitment,)))
+    assert key.verifying_key.commitment is not None
+    with pytest.raises(ProofRejected):
+        record.verify_link(key.verifying_key, replace(proof, commitments=(key.verifying_key.commitment,)))
     with pytest.raises(ProofRejected):
         record.verify_registration(key.verifying_key, Registration(proof.digest, proof.body))
     assert not record.folder.exists()

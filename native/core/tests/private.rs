@@ -184,6 +184,13 @@ fn keys_of_one_model_lead_to_each_other() {
     assert_eq!(key.verifying.linked_key(root(&again.verifying)).expect("private").to_bytes(), second);
     assert_eq!(made(2).linked_to(root(&key.verifying)).expect("private").verifying.to_bytes(), second);
     assert!(made(2).linked_to(root(&key.verifying)).expect("private").linked_to([0; 32]).is_err(), "linked already");
+    // The same commitment once more would count its openings twice.
+    assert!(key.committed_again(seed(1)).is_err() && key.verifying.linked_key(root(&key.verifying)).is_err());
+    assert!(made(1).linked_to(root(&key.verifying)).is_err());
+    let mut itself = second.clone();
+    let at = 8 + 4 + 2 + 8;
+    itself.copy_within(at..at + 32, at + 32);
+    assert!(matches!(VerifyingKey::from_bytes(&itself), Err(KeyError::Malformed(why)) if why.contains("itself")));
     assert_eq!(again.verifying.digest(), key.verifying.digest());
     assert_eq!((key.verifying.is_registered(), key.verifying.is_linked()), (false, true));
     assert_eq!((again.verifying.is_registered(), again.verifying.is_linked()), (false, false));

@@ -79,6 +79,15 @@ pub enum KeyWeights {
 }
 
 impl KeyWeights {
+    /// Another commitment than the registered one: as a commitment of its own it has a budget of its own, which one linked to itself must not
+    /// have a second time.
+    fn linked(registered: [u8; 32], root: [u8; 32]) -> Result<Self, KeyError> {
+        if registered == root {
+            return Err(KeyError::Malformed("a commitment linked to itself".into()));
+        }
+        Ok(KeyWeights::Linked { registered, root })
+    }
+
     /// Root of the model oracle of proofs.
     pub fn root(&self) -> Option<[u8; 32]> {
         match self {
@@ -199,7 +208,7 @@ impl VerifyingKey {
     }
 
     fn linked(&self, registered: [u8; 32], root: [u8; 32]) -> Result<Self, KeyError> {
-        Self::new(self.parameters.clone(), self.program.clone(), KeyWeights::Linked { registered, root })
+        Self::new(self.parameters.clone(), self.program.clone(), KeyWeights::linked(registered, root)?)
     }
 
     /// The layout of a model oracle that hides the weights.
@@ -326,7 +335,8 @@ impl VerifyingKey {
             2 => {
                 let (registered, root) = weights.split_first_chunk::<32>().ok_or_else(|| malformed("two roots have 64 bytes"))?;
                 let root = root.try_into().map_err(|_| malformed("two roots have 64 bytes"))?;
-                Self::new(parameters, Arc::new(load(program, None)?), KeyWeights::Linked { registered: *registered, root })
+                let weights = KeyWeights::linked(*registered, root)?;
+                Self::new(parameters, Arc::new(load(program, None)?), weights)
             }
             0 => {
                 let weights = Weights::from_bytes(weights)?;

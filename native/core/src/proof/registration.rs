@@ -281,6 +281,20 @@ pub fn prove_cells(subject: Subject<'_>, compiled: &Compiled, witness: &Witness,
     attempt.prove(Randomness::fresh().expect("entropy"), &mut |_, _| true).expect("nobody stops it").0
 }
 
+/// The honest prover under programmed challenges, of whoever owns all keys.
+#[cfg(test)]
+pub(crate) fn prove_taped(keys: &[&ProvingKey], random: Randomness, lapse: Lapse) -> (Compiled, Vec<u8>) {
+    let fresh: Vec<&VerifyingKey> = keys[1..].iter().map(|key| &*key.verifying).collect();
+    let own = &keys[0].verifying;
+    let subject = if fresh.is_empty() { Subject::Registration(own) } else { Subject::Link(own, &fresh) };
+    let compiled = subject.compile().expect("provable");
+    let witness = witness::fill(&compiled.layout, &keys[0].weights, &Trace { tensors: Vec::new(), accumulators: Vec::new() });
+    let models: Vec<&Committed> = keys.iter().map(|key| key.model.as_ref().expect("committed")).collect();
+    let attempt = Attempt { lapse, ..Attempt::new(subject, &compiled, &witness, &models) };
+    let (proof, _) = attempt.prove(random, &mut |_, _| true).expect("nobody stops it");
+    (compiled, proof)
+}
+
 /// The verifier of another public structure: what a proof would show if a constraint were missing on both sides.
 #[cfg(feature = "attacks")]
 pub fn verify_cells(subject: Subject<'_>, compiled: &Compiled, proof: &[u8]) -> Verdict<()> {
@@ -298,6 +312,8 @@ struct Attempt<'a> {
     witness: &'a Witness,
     /// The registered commitment, then the fresh ones.
     models: &'a [&'a Committed],
+    /// Programmed challenges, in tests.
+    lapse: Lapse,
     /// Of a malicious prover, who does not mind that equations are false.
     #[cfg(feature = "attacks")]
     forged: bool,
@@ -310,6 +326,7 @@ impl<'a> Attempt<'a> {
             compiled,
             witness,
             models,
+            lapse: Lapse::default(),
             #[cfg(feature = "attacks")]
             forged: false,
         }
@@ -327,7 +344,7 @@ impl<'a> Attempt<'a> {
         let own = pcs::commit(key.parameters(), c.oracles[0].clone(), &own, secret);
         let oracles: Vec<&Committed> = std::iter::once(&own).chain(self.models.iter().copied()).collect();
         let roots: Vec<[u8; 32]> = oracles.iter().map(|o| o.root).collect();
-        let transcript = self.subject.begin(c, &roots);
+        let transcript = self.lapse.transcript(self.subject.begin(c, &roots));
         let mut prover = Prover::new(transcript.clone());
         if let Some(fresh) = &own.fresh {
             prover = prover.masked(fresh.r.clone());

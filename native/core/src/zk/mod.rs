@@ -78,30 +78,44 @@ impl<'a> Subject<'a> {
     /// Everything in a proof that is not a hash: messages, then the opened rows and their salts; as fractions of what they are below.
     fn coordinates(&self, tape: [u8; 32], shown: &Shown) -> Vec<f64> {
         let (key, c) = (&self.key.verifying, &self.compiled);
-        let own = c.ports.iter().enumerate().filter(|(k, port)| *k == 0 || port.is_some()).count();
-        let rest = &shown.proof[32 * own..];
-        let mut reader = MaskedReader::<_, 2>::new(ProofBytes::new(Transcript::new().taped(Some(tape)), rest));
-        conversation(&mut reader, key, c, &shown.statement, &vec![[0; 32]; c.oracles.len()]).expect("a proof");
-        reader.settle(key.parameters().pads()).expect("a proof");
-        let indices = distinct(reader.indices("row indices", key.parameters().row_queries(), c.stack.log_rows + ORACLE_LOG_BLOWUP));
-        let rows: Vec<Vec<usize>> = c.oracles.iter().map(|o| reduced(&indices, o.log_domain())).collect();
-        let size = |o: usize| rows[o].len() * c.oracles[o].leaf().opened();
-        let siblings = |o: usize| 32 * sibling_count(&rows[o], c.oracles[o].log_domain());
-        let openings: usize = (0..c.oracles.len()).map(|o| size(o) + siblings(o)).sum();
-        let (messages, mut opened) = rest.split_at(rest.len() - openings);
-        let words = |bytes: &[u8], below: f64| -> Vec<f64> {
-            bytes.as_chunks::<8>().0.iter().map(|&word| u64::from_le_bytes(word) as f64 / below).collect()
-        };
-        let mut out = words(messages, P as f64);
-        for o in 0..c.oracles.len() {
-            for row in opened[..size(o)].chunks_exact(c.oracles[o].leaf().opened()) {
-                let (cells, salt) = row.split_at(row.len() - SALT);
-                out.extend(words(cells, P as f64));
-                out.extend(words(salt, 2f64.powi(64)));
-            }
-            opened = &opened[size(o) + siblings(o)..];
-        }
-        assert!(opened.is_empty() && out.iter().all(|x| (0.0..=1.0).contains(x)));
-        out
+        coordinates(tape, key.parameters(), c, &shown.proof, |reader| {
+            conversation(reader, key, c, &shown.statement, &vec![[0; 32]; c.oracles.len()]).map(drop)
+        })
     }
+}
+
+/// [`Subject::coordinates`] of any kind of proof, where `read` reads as far as the combination of the columns.
+fn coordinates(
+    tape: [u8; 32],
+    parameters: &Parameters,
+    c: &Compiled,
+    proof: &[u8],
+    read: impl FnOnce(&mut MaskedReader<ProofBytes<'_>, 2>) -> Verdict<()>,
+) -> Vec<f64> {
+    let own = c.ports.iter().enumerate().filter(|(k, port)| *k == 0 || port.is_some()).count();
+    let rest = &proof[32 * own..];
+    let mut reader = MaskedReader::<_, 2>::new(ProofBytes::new(Transcript::new().taped(Some(tape)), rest));
+    read(&mut reader).expect("a proof");
+    reader.settle(parameters.pads()).expect("a proof");
+    let indices = distinct(reader.indices("row indices", parameters.row_queries(), c.stack.log_rows + ORACLE_LOG_BLOWUP));
+    let rows: Vec<Vec<usize>> = c.oracles.iter().map(|o| reduced(&indices, o.log_domain())).collect();
+    let size = |o: usize| rows[o].len() * c.oracles[o].leaf().opened();
+    let siblings = |o: usize| 32 * sibling_count(&rows[o], c.oracles[o].log_domain());
+    let openings: usize = (0..c.oracles.len()).map(|o| size(o) + siblings(o)).sum();
+    assert!(parameters.is_clear(c.stack.log_rows), "nothing follows the rows");
+    let (messages, mut opened) = rest.split_at(rest.len() - openings);
+    let words = |bytes: &[u8], below: f64| -> Vec<f64> {
+        bytes.as_chunks::<8>().0.iter().map(|&word| u64::from_le_bytes(word) as f64 / below).collect()
+    };
+    let mut out = words(messages, P as f64);
+    for o in 0..c.oracles.len() {
+        for row in opened[..size(o)].chunks_exact(c.oracles[o].leaf().opened()) {
+            let (cells, salt) = row.split_at(row.len() - SALT);
+            out.extend(words(cells, P as f64));
+            out.extend(words(salt, 2f64.powi(64)));
+        }
+        opened = &opened[size(o) + siblings(o)..];
+    }
+    assert!(opened.is_empty() && out.iter().all(|x| (0.0..=1.0).contains(x)));
+    out
 }

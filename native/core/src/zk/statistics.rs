@@ -2,10 +2,13 @@
 //!
 //! All seeds are fixed, so that the outcome is too. The controls are provers that fail to draw something anew.
 
-use super::support::{Random, dense};
-use super::{Subject, small_key};
-use crate::proof::ProvingKey;
-use crate::random::Weakness;
+use super::support::private::private_form;
+use super::support::{Random, dense, nets};
+use super::{Subject, coordinates, small_key, taped};
+use crate::parameters::{Mode, Parameters};
+use crate::program::Program;
+use crate::proof::{ProvingKey, prove_taped, weight_conversation};
+use crate::random::{Randomness, Seed, Weakness};
 
 const TAPE: [u8; 32] = [11; 32];
 /// Proofs of each input.
@@ -126,5 +129,79 @@ fn two_proofs_of_one_witness_differ_in_every_coordinate() {
     assert_eq!(equal(Weakness::None), 0);
     for weakness in CONTROLS {
         assert!(equal(weakness) > 0, "{weakness:?}");
+    }
+}
+
+/// What an owner of private weights proves about them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum About {
+    Inference,
+    Registration,
+    Link,
+}
+
+/// The coordinates of one proof about private weights, whose commitment and secrets are functions of two seeds. The combination of the columns is
+/// sent, however long a registration makes it.
+fn about_weights(about: About, weights: [i32; 2], commitment: [u8; 32], seed: [u8; 32], weakness: Weakness) -> Vec<f64> {
+    let (program, weights) = nets::scaled(&weights.map(|w| (w, 0.25)));
+    let (program, weights) = private_form(&program, &weights).expect("a private form");
+    let parameters = Parameters::tiny_in(Mode::Zk, 2, 16, 8, 13, 4);
+    let first = Seed::from_bytes(commitment);
+    let key = ProvingKey::with_parameters(Program::clone(&program), weights, false, parameters, Some(first)).expect("provable");
+    if about == About::Inference {
+        let subject = Subject::new(&key, &[true, true], &[77]);
+        let shown = subject.proof(TAPE, seed, weakness);
+        assert_eq!(subject.verify(TAPE, &shown), Ok(()));
+        return subject.coordinates(TAPE, &shown);
+    }
+    let second = key.committed_again(Seed::from_bytes(commitment.map(|b| !b))).expect("private");
+    let keys = if about == About::Link { vec![&key, &second] } else { vec![&key] };
+    let (compiled, proof) = prove_taped(&keys, Randomness::chosen(seed).weakened(weakness), taped(TAPE));
+    let parameters = key.verifying.parameters();
+    coordinates(TAPE, parameters, &compiled, &proof, |reader| {
+        weight_conversation(reader, parameters, &compiled, &vec![[0; 32]; compiled.oracles.len()]).map(drop)
+    })
+}
+
+/// Proofs, each under a commitment of its own unless `one`.
+fn sample_of_weights(about: About, weights: [i32; 2], proofs: u8, salt: u8, weakness: Weakness, one: bool) -> Sample {
+    let seed = |first: u8, k: u8| {
+        let mut seed = [salt; 32];
+        (seed[0], seed[1]) = (first, k);
+        seed
+    };
+    (0..proofs).map(|k| about_weights(about, weights, seed(1, if one { 0 } else { k }), seed(2, k), weakness)).collect()
+}
+
+/// Weights of one program.
+const WEIGHTS: [[i32; 2]; 2] = [[100, -3], [-97, 50]];
+
+/// Two sets of private weights: neither in proofs of inference with everything committed, nor in registrations, nor in links.
+#[test]
+fn two_sets_of_weights_cannot_be_told_apart() {
+    let program = |weights: [i32; 2]| {
+        let (program, weights) = nets::scaled(&weights.map(|w| (w, 0.25)));
+        private_form(&program, &weights).expect("a private form").0.to_bytes()
+    };
+    assert_eq!(program(WEIGHTS[0]), program(WEIGHTS[1]));
+    for (about, proofs) in [(About::Inference, 80), (About::Registration, 40), (About::Link, 80)] {
+        let samples = |proofs: u8, weakness, one| [0, 1].map(|k| sample_of_weights(about, WEIGHTS[k], proofs, k as u8, weakness, one));
+        let [a, b] = samples(proofs, Weakness::None, false);
+        assert_eq!(a[0].len(), b[0].len());
+        assert!(a.iter().chain(&b).all(|x| x.len() == a[0].len()), "{about:?}: another length");
+        let uniform = uniformity(&a);
+        assert!(uniform > 1e-3, "{about:?}: {uniform:e}");
+        for kept in [usize::MAX, 1, 16] {
+            let honest = classified([&a, &b], kept);
+            assert!((honest - 0.5).abs() < 4.0 * (0.25 / f64::from(proofs)).sqrt(), "{about:?}: {honest} of all by {kept} coordinates");
+        }
+        // Nothing of a link is looked up or contracted: its witness has no cells that pads would hide.
+        let pads = (about != About::Link).then_some((Weakness::NoPads, false));
+        let others = [(Weakness::SameMasks, false), (Weakness::SameMask, false), (Weakness::Unmasked(3), false), (Weakness::None, true)];
+        for (weakness, one) in pads.into_iter().chain(others) {
+            let [a, b] = samples(40, weakness, one);
+            let (share, uniform) = (classified([&a, &b], 1), uniformity(&a));
+            assert!(share > 0.9 || uniform < 1e-9, "{about:?} {weakness:?}, one commitment {one}: {share}, {uniform:e}");
+        }
     }
 }

@@ -164,7 +164,14 @@ fn mutate(p: &mut Program, random: &mut Random) {
         }
     };
     match random.next() % 8 {
-        0 => p.range_bits = random.within(3, 21) as u8,
+        0 => match &mut p.private {
+            Some(form) if random.next().is_multiple_of(2) => {
+                let bounds = &mut form.log_bounds;
+                let at = (random.next() % bounds.len() as u64) as usize;
+                bounds[at] = bounds[at].saturating_add_signed(random.within(-1, 2) as i8);
+            }
+            _ => p.range_bits = random.within(3, 21) as u8,
+        },
         1 => p.clamp_rows = (p.clamp_rows.0 + random.within(-200, 200), (i64::from(p.clamp_rows.1) + random.within(-2, 2)) as u8),
         2 => p.sign_rows = (p.sign_rows.0 + random.within(-3, 3), (i64::from(p.sign_rows.1) + random.within(-2, 2)) as u8),
         3 => {
