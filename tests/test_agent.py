@@ -1,32 +1,78 @@
-"""Whole agents on real sockets."""
+"""Whole agents on real sockets: who is seen, and what owners settle between themselves."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from nexus_edge.agent import Agent, Options
+from nexus_edge.api.models import DeedKind, DeedRequest
 from nexus_edge.discovery.reachability import State
-from nexus_edge.identity import NodeKey
+from nexus_edge.identity import NodeKey, format_node_id
+from nexus_edge.types import MicroCredits
+
+pytestmark = pytest.mark.asyncio
 
 ALDER, BIRCH = NodeKey.from_seed(b"alder".ljust(32)), NodeKey.from_seed(b"birch".ljust(32))
 
 
-@pytest.mark.asyncio
-async def test_one_who_dials_us_is_a_peer_of_ours(tmp_path: Path) -> None:
-    """A worker that is told nothing and hears nobody: whoever dials it and answers at its own port is in its table."""
-    birch = Agent(BIRCH, Options(tmp_path / "birch", host="127.0.0.1", mdns=False))
+@asynccontextmanager
+async def agents(folder: Path) -> AsyncIterator[tuple[Agent, Agent]]:
+    """Birch is told nothing, and hears nobody; alder is told where birch is. Until both see each other."""
+    birch = Agent(BIRCH, Options(folder / "birch", host="127.0.0.1", mdns=False))
     await birch.start()
-    alder = Agent(ALDER, Options(tmp_path / "alder", host="127.0.0.1", mdns=False, peers=(("127.0.0.1", birch.server.port, None),)))
+    alder = Agent(ALDER, Options(folder / "alder", host="127.0.0.1", mdns=False, peers=(("127.0.0.1", birch.server.port, None),)))
     try:
         await alder.start()
-        with birch.directory.watch() as changes:
-            async with asyncio.timeout(10):
-                while [peer.state for peer in birch.directory.snapshot()] != [State.UP]:
-                    await anext(changes)
-        (seen,) = birch.directory.snapshot()
-        assert (seen.id, seen.found_by.value, seen.reach) == (ALDER.id, "caller", "both")
-        assert [address.endpoint for address in seen.addresses] == [("127.0.0.1", alder.server.port)]
+        for agent in (alder, birch):
+            with agent.directory.watch() as changes:
+                async with asyncio.timeout(10):
+                    while [peer.state for peer in agent.directory.snapshot()] != [State.UP]:
+                        await anext(changes)
+        yield alder, birch
     finally:
         await alder.close()
         await birch.close()
+
+
+async def deed(agent: Agent, what: DeedKind, peer: NodeKey) -> str | None:
+    request = DeedRequest(what=what, peer=format_node_id(peer.id), amount_ucr=MicroCredits(700), about="rent for May")
+    return (await agent.administration.deed(request)).entry
+
+
+async def owed(agent: Agent, peer: NodeKey, amount: int) -> None:
+    """Wait until the peer owes it so much."""
+    async with asyncio.timeout(10):
+        while (await agent.ledger.read(lambda reader: reader.book(peer.id))).owed != amount:
+            await asyncio.sleep(0.01)
+
+
+async def test_one_who_dials_us_is_a_peer_of_ours(tmp_path: Path) -> None:
+    async with agents(tmp_path) as (alder, birch):
+        (seen,) = birch.directory.snapshot()
+        assert (seen.id, seen.found_by.value, seen.reach) == (ALDER.id, "caller", "both")
+        assert [address.endpoint for address in seen.addresses] == [("127.0.0.1", alder.server.port)]
+
+
+async def test_a_prepayment_travels_by_itself(tmp_path: Path) -> None:
+    async with agents(tmp_path) as (alder, birch):
+        assert await deed(alder, "expect", BIRCH) is None
+        entry = await deed(birch, "prepay", ALDER)
+        assert entry is not None
+        await owed(birch, ALDER, -700)
+        await owed(alder, BIRCH, 700)
+        async with asyncio.timeout(10):
+            while len(await birch.ledger.read(lambda reader: reader.debts())) > 0:
+                await asyncio.sleep(0.01)
+        assert await birch.ledger.read(lambda reader: reader.ack_of(bytes.fromhex(entry))) is not None  # type: ignore[arg-type]
+
+
+async def test_one_who_cannot_be_dialled_fetches_what_it_is_given(tmp_path: Path) -> None:
+    async with agents(tmp_path) as (alder, birch):
+        await alder.server.close()
+        await deed(alder, "expect", BIRCH)
+        await deed(birch, "prepay", ALDER)
+        alder.requester.payer.wake(BIRCH.id)
+        await owed(alder, BIRCH, 700)

@@ -20,6 +20,7 @@ from nexus_edge.api.models import (
     ENDED,
     INPUT_BYTES,
     Audit,
+    DeedRequest,
     Done,
     DrainRequest,
     GrantRequest,
@@ -134,6 +135,7 @@ class AdminServer:
             Routes.SUBMIT: self._submit,
             Routes.CANCEL: self._cancel,
             Routes.GRANT: self._grant,
+            Routes.DEED: self._deed,
             Routes.DRAIN: self._drain,
             Routes.SHUTDOWN: self._shutdown,
         }
@@ -236,6 +238,12 @@ class AdminServer:
         wanted = await _read(request, GrantRequest)
         audit = await self._audit(request, "grant", f"{wanted.amount_ucr} ucr to {wanted.peer}")
         return _Changed(audit, Done(audit=audit, text=await self._view.grant(wanted)))
+
+    async def _deed(self, request: web.Request) -> "_Changed":
+        wanted = await _read(request, DeedRequest)
+        amount = "all" if wanted.amount_ucr is None else f"{wanted.amount_ucr} ucr"
+        audit = await self._audit(request, wanted.what, f"{amount}, {wanted.peer}")
+        return _Changed(audit, await self._view.deed(wanted))
 
     async def _drain(self, request: web.Request) -> "_Changed":
         wanted = await _read(request, DrainRequest)

@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +18,8 @@ from nexus_edge.api.models import (
     AttentionView,
     Audit,
     CreditView,
+    DeedRequest,
+    DeedView,
     DeviceView,
     DrainRequest,
     GrantRequest,
@@ -33,16 +36,17 @@ from nexus_edge.api.models import (
     Today,
     WorkView,
 )
+from nexus_edge.clock import now_ms
 from nexus_edge.compute import ModelLibrary, Pool, memory_available
 from nexus_edge.compute.machine import memory_total
 from nexus_edge.discovery import Peer, PeerDirectory
 from nexus_edge.errors import IdentityError, JobFailed, UsageError
 from nexus_edge.identity import NodeKey, format_node_id, parse_node_id, short_id
 from nexus_edge.ledger import Book, Ledger
+from nexus_edge.ledger.deeds import Deed, What, carry_out
 from nexus_edge.market.jobs import Outcome
 from nexus_edge.market.leases import State
 from nexus_edge.market.ordering import Order
-from nexus_edge.market.quoting import now_ms
 from nexus_edge.market.requester import Requester
 from nexus_edge.market.worker import Worker
 from nexus_edge.market.workshop import Workshop
@@ -218,6 +222,16 @@ class Administration:
         peer = self._peer(request.peer)
         await self.books.transact("grant", lambda transaction: transaction.grant(peer, request.amount_ucr))
         return f"{short_id(peer)} may draw {request.amount_ucr / 1_000_000:.4f} cr beyond what it earns"
+
+    async def deed(self, request: DeedRequest) -> DeedView:
+        """Write down what owners settled; an entry leaves at once if the peer is up."""
+        peer = self._peer(request.peer)
+        deed = Deed(What(request.what), peer, request.amount_ucr, request.about)
+        done = await self.books.transact("deed", partial(carry_out, deed))
+        if done.entry is not None:
+            self.requester.payer.wake(peer)
+        entry = None if done.entry is None else done.entry.hex()
+        return DeedView(what=request.what, peer=self._names().of(peer), amount_ucr=done.amount, entry=entry)
 
     async def drain(self, request: DrainRequest) -> str:
         """Stop or resume taking work."""

@@ -12,6 +12,8 @@ from pydantic import ValidationError
 
 from nexus_edge.api.errors import error_from
 from nexus_edge.api.models import (
+    DeedRequest,
+    DeedView,
     Done,
     DrainRequest,
     GrantRequest,
@@ -128,6 +130,10 @@ class AdminClient:
     async def grant(self, request: GrantRequest) -> Done:
         """Set what is lent to a peer."""
         return await self._get(Routes.GRANT, Done, request)
+
+    async def deed(self, request: DeedRequest) -> DeedView:
+        """Write down what owners settled between themselves."""
+        return await self._get(Routes.DEED, DeedView, request)
 
     async def drain(self, request: DrainRequest) -> Done:
         """Stop or resume taking work."""

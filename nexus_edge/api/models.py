@@ -25,6 +25,8 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Direction = Literal["for", "by", "own"]
 """`for`: we work and earn; `by`: they work, we pay; `own`: done here for ourselves."""
 JobState = Literal["waiting", "running", "due", "verified", "refused", "failed", "cancelled", "proved"]
+DeedKind = Literal["expect", "prepay", "refund", "write-off"]
+"""Paid elsewhere, and an entry is to come; paid to us elsewhere, and owed from now on; given back; given up."""
 StepState = Literal["pending", "running", "done", "failed"]
 NodeState = Literal["starting", "ready", "serving", "draining", "drained", "alone", "degraded", "stopping"]
 
@@ -393,6 +395,17 @@ class GrantRequest(Request):
     amount_ucr: Amount = Field(ge=0, le=1 << 40)
 
 
+class DeedRequest(Request):
+    """What owners settled between themselves, and their nodes are to write down."""
+
+    what: DeedKind
+    peer: str = Field(min_length=1, max_length=128)
+    amount_ucr: Amount | None = Field(default=None, ge=1, le=1 << 40)
+    """Null: all there is to refund or to write off."""
+    about: str = Field(default="", max_length=256)
+    """The invoice, in words that both owners use; of a refund the job, by its id or the beginning of it."""
+
+
 class DrainRequest(Request):
     """Take no new work, finish what is there; or take work again."""
 
@@ -413,6 +426,16 @@ class Audit(View):
     action: str
     subject: str
     """What it was about, in a line."""
+
+
+class DeedView(View):
+    """A deed that is written down."""
+
+    what: DeedKind
+    peer: PeerRef
+    amount_ucr: Amount
+    entry: str | None = None
+    """What was signed; null where nothing had to be."""
 
 
 class Done(View):

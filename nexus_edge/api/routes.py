@@ -5,6 +5,8 @@ from enum import Enum
 from typing import Final, Literal
 
 from nexus_edge.api.models import (
+    DeedRequest,
+    DeedView,
     Done,
     DrainRequest,
     GrantRequest,
@@ -71,6 +73,7 @@ class Routes(Enum):
     SUBMIT = Route("POST", "/v1/jobs", "run a model on an input somewhere in the mesh, and prove it", JobView, RunRequest)
     CANCEL = Route("POST", "/v1/jobs/{job}/cancel", "stop a job", JobView)
     GRANT = Route("POST", "/v1/grants", "lend a peer more, or nothing any longer", Done, GrantRequest)
+    DEED = Route("POST", "/v1/deeds", "write down what owners settled between themselves", DeedView, DeedRequest)
     DRAIN = Route("POST", "/v1/drain", "take no new work, or take work again", Done, DrainRequest)
     SHUTDOWN = Route("POST", "/v1/shutdown", "stop the agent", Done)
 

@@ -5,6 +5,8 @@ from typing import Protocol
 
 from nexus_edge.api.models import (
     Audit,
+    DeedRequest,
+    DeedView,
     DrainRequest,
     GrantRequest,
     JobView,
@@ -55,6 +57,9 @@ class AgentView(Protocol):
 
     async def grant(self, request: GrantRequest) -> str:
         """Set what is lent to a peer; returns a sentence."""
+
+    async def deed(self, request: DeedRequest) -> DeedView:
+        """Write down what owners settled between themselves."""
 
     async def drain(self, request: DrainRequest) -> str:
         """Stop or resume taking work; returns a sentence."""

@@ -29,10 +29,40 @@ def add_books(commands: Any) -> None:
     parser.add_argument("file", type=Path, metavar="FILE", help="the copy")
 
     of_credit = subcommands(commands, "credit", "what this node lends, and to whom")
-    parser = _reads(command(of_credit, "grant", "ledger:credit_grant", "lend a peer so much, whatever it did; 0 takes it back"))
+    parser = _with_peer(command(of_credit, "grant", "credit:credit_grant", "lend a peer so much, whatever it did; 0 takes it back"))
+    _amount(parser)
+    _reads(command(of_credit, "list", "credit:credit_list", "how this node stands with everyone"))
+    parser = _with_peer(command(of_credit, "expect", "credit:credit_expect", "you paid a peer elsewhere: take its entry that says so"))
+    _invoice(_amount(parser))
+    parser = _with_peer(command(of_credit, "prepay", "credit:credit_prepay", "a peer paid you elsewhere: sign that this node owes it"))
+    _invoice(_amount(parser))
+    parser = _with_peer(command(of_credit, "refund", "credit:credit_refund", "give back what a peer paid for a job"))
+    parser.add_argument("job", metavar="JOB", help="the job: its id, or the beginning of it")
+    _amount(parser, "all of it", nargs="?")
+    parser = _with_peer(command(of_credit, "write-off", "credit:credit_write_off", "give up what a peer owes"))
+    _amount(parser, "all that is at risk", nargs="?")
+
+
+def _with_peer(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     parser.add_argument("peer", metavar="PEER", help="its id, or the beginning of one that is in the books")
-    parser.add_argument("amount", metavar="AMOUNT", help="credits: 5, '0.5 cr' or '300 ucr'")
-    _reads(command(of_credit, "list", "ledger:credit_list", "how this node stands with everyone"))
+    return _reads(parser)
+
+
+def _amount(parser: argparse.ArgumentParser, default: str = "", **more: Any) -> argparse.ArgumentParser:
+    parser.add_argument(
+        "amount", metavar="AMOUNT", help="credits: 5, '0.5 cr' or '300 ucr'" + (f" (default: {default})" if default else ""), **more
+    )
+    return parser
+
+
+def _invoice(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--for",
+        dest="invoice",
+        metavar="TEXT",
+        required=True,
+        help="the invoice, in the same words at both ends; only their digest is sent",
+    )
 
 
 def _reads(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:

@@ -1,53 +1,51 @@
-"""`nexus-edge ledger` and `nexus-edge credit`: the books of this node, copies of them, and what it lends.
+"""`nexus-edge ledger`: the books of this node, and copies of them.
 
-What only reads does so beside a running agent. A restore needs the agent stopped; a grant goes through it if one runs.
+What only reads does so beside a running agent. A restore needs the agent stopped.
 """
 
 import argparse
-import asyncio
 import os
 from datetime import datetime
 from typing import Any, Final
 
+from nexus_edge.clock import now_ms
 from nexus_edge.commands.asking import settings_of
 from nexus_edge.commands.result import Result, Stopwatch
 from nexus_edge.config import Settings
-from nexus_edge.config.quantities import CREDITS, parse
+from nexus_edge.config.quantities import CREDITS
 from nexus_edge.errors import UsageError
 from nexus_edge.identity import NodeKey, format_node_id, load_node_key, parse_node_id, short_id
-from nexus_edge.ledger import CreditPolicy, Damaged, InUse, Ledger, Movement, Reader, restore_backup
+from nexus_edge.ledger import CreditPolicy, Damaged, Movement, Reader, restore_backup
 from nexus_edge.ledger.export import FORMATS, write_lines
 from nexus_edge.ledger.integrity import Report
-from nexus_edge.ledger.ledger import FILE, now, take_lock
+from nexus_edge.ledger.ledger import FILE, take_lock
 from nexus_edge.ledger.looking import backup, look, verify
 from nexus_edge.ledger.reading import Book
-from nexus_edge.types import MicroCredits, NodeId
+from nexus_edge.types import NodeId
 
 LINES: Final = 50
 """Shown unless told otherwise: a screen or two."""
-GRANT_LIMIT: Final = 1 << 40
-"""What one amount of the protocol can hold."""
 
 
 def ledger_list(arguments: argparse.Namespace) -> Result:
     """`nexus-edge ledger list`: the newest lines and how we stand with everyone."""
-    settings, key = _settings(arguments), _key(arguments)
+    settings, key = agent_settings(arguments), node_key(arguments)
     limit = arguments.lines or LINES
 
     def query(reader: Reader) -> tuple[list[Movement], list[Book]]:
-        peer = _peer(arguments.peer, reader.partners()) if arguments.peer else None
+        peer = find_peer(arguments.peer, reader.partners()) if arguments.peer else None
         return reader.movements(limit, peer=peer), [book for book in reader.books() if peer in (None, book.peer)]
 
-    movements, books = look(settings.paths.ledger, key.id, query, _policy(settings))
-    data = {"movements": [_movement_data(one) for one in movements], "books": [_book_data(one) for one in books]}
+    movements, books = look(settings.paths.ledger, key.id, query, credit_policy(settings))
+    data = {"movements": [_movement_data(one) for one in movements], "books": [book_data(one) for one in books]}
     lines = [_movement_line(one) for one in movements] or ["no movements yet"]
-    return Result(data, [*lines, "", *_book_lines(books)])
+    return Result(data, [*lines, "", *book_lines(books)])
 
 
 def ledger_verify(arguments: argparse.Namespace) -> Result:
     """`nexus-edge ledger verify`: every object, signature, chain and sum. The error lists what is wrong."""
     watch = Stopwatch()
-    settings, key = _settings(arguments), _key(arguments)
+    settings, key = agent_settings(arguments), node_key(arguments)
     with watch.step("verify"):
         report = verify(settings.paths.ledger, key.id)
     data = {**_report_data(report), **watch.fields()}
@@ -63,7 +61,7 @@ def ledger_verify(arguments: argparse.Namespace) -> Result:
 
 def ledger_export(arguments: argparse.Namespace) -> Result:
     """`nexus-edge ledger export`: all lines as CSV or JSON lines, to a new file or to standard output."""
-    settings, key = _settings(arguments), _key(arguments)
+    settings, key = agent_settings(arguments), node_key(arguments)
     write = FORMATS[arguments.format]
     if arguments.out is None:
         lines = look(settings.paths.ledger, key.id, lambda reader: list(write(reader)))
@@ -75,7 +73,7 @@ def ledger_export(arguments: argparse.Namespace) -> Result:
 def ledger_backup(arguments: argparse.Namespace) -> Result:
     """`nexus-edge ledger backup FILE`: a whole copy, beside a running agent."""
     watch = Stopwatch()
-    settings = _settings(arguments)
+    settings = agent_settings(arguments)
     with watch.step("backup"):
         backup(settings.paths.ledger, arguments.file)
     size = arguments.file.stat().st_size
@@ -85,11 +83,11 @@ def ledger_backup(arguments: argparse.Namespace) -> Result:
 
 def ledger_restore(arguments: argparse.Namespace) -> Result:
     """`nexus-edge ledger restore FILE`: goes back to a backup; the former ledger stays beside it."""
-    settings, key = _settings(arguments), _key(arguments)
+    settings, key = agent_settings(arguments), node_key(arguments)
     folder = settings.paths.ledger
     lock = take_lock(folder)
     try:
-        restored = restore_backup(arguments.file, folder / FILE, key.id, now())
+        restored = restore_backup(arguments.file, folder / FILE, key.id, now_ms())
     finally:
         os.close(lock)
     data = {
@@ -105,28 +103,6 @@ def ledger_restore(arguments: argparse.Namespace) -> Result:
     return Result(data, lines)
 
 
-def credit_grant(arguments: argparse.Namespace) -> Result:
-    """`nexus-edge credit grant PEER AMOUNT`: lend a peer so much, whatever it did. 0 takes it back."""
-    settings, key = _settings(arguments), _key(arguments)
-    amount = _amount(arguments.amount)
-    peer = _peer(arguments.peer, _partners(settings, key))
-    try:
-        asyncio.run(_grant(settings, key, peer, amount))
-        through = "the ledger"
-    except InUse:
-        asyncio.run(_grant_by_agent(settings, peer, amount))
-        through = "the agent"
-    data = {"peer": format_node_id(peer), "granted_ucr": amount, "through": through}
-    return Result(data, [f"{short_id(peer)} may draw {show_credits(amount)} cr more than its work allows"])
-
-
-def credit_list(arguments: argparse.Namespace) -> Result:
-    """`nexus-edge credit list`: how we stand with everyone, and what we lend."""
-    settings, key = _settings(arguments), _key(arguments)
-    books = look(settings.paths.ledger, key.id, lambda reader: reader.books(), _policy(settings))
-    return Result({"books": [_book_data(one) for one in books]}, _book_lines(books))
-
-
 def show_credits(amount: int, *, signed: bool = False) -> str:
     """Micro-credits as credits, exactly."""
     whole, rest = divmod(abs(amount), CREDITS["cr"])
@@ -134,42 +110,30 @@ def show_credits(amount: int, *, signed: bool = False) -> str:
     return f"{sign}{whole}.{rest:06}"
 
 
-async def _grant(settings: Settings, key: NodeKey, peer: NodeId, amount: MicroCredits) -> None:
-    ledger = await Ledger.open(settings.paths.ledger, key, _policy(settings))
-    try:
-        await ledger.transact("grant", lambda tx: tx.grant(peer, amount))
-    finally:
-        await ledger.close()
-
-
-async def _grant_by_agent(settings: Settings, peer: NodeId, amount: MicroCredits) -> None:
-    from nexus_edge.api.client import AdminClient
-    from nexus_edge.api.models import GrantRequest
-
-    async with AdminClient(settings.paths.sockets) as agent:
-        await agent.grant(GrantRequest(peer=format_node_id(peer), amount_ucr=amount))
-
-
-def _settings(arguments: argparse.Namespace) -> Settings:
+def agent_settings(arguments: argparse.Namespace) -> Settings:
+    """The settings in force."""
     return settings_of(arguments).settings
 
 
-def _key(arguments: argparse.Namespace) -> NodeKey:
-    return load_node_key(_settings(arguments).paths.key)
+def node_key(arguments: argparse.Namespace) -> NodeKey:
+    """Whose books they are."""
+    return load_node_key(agent_settings(arguments).paths.key)
 
 
-def _policy(settings: Settings) -> CreditPolicy:
+def credit_policy(settings: Settings) -> CreditPolicy:
+    """The owner's limits."""
     lent, spent = settings.credit, settings.spend
     return CreditPolicy(lent.private_bucket, lent.public_bucket, lent.cap, spent.open, spent.day)
 
 
-def _partners(settings: Settings, key: NodeKey) -> list[NodeId]:
+def partners(settings: Settings, key: NodeKey) -> list[NodeId]:
+    """Everyone in the books."""
     if not (settings.paths.ledger / FILE).exists():
         return []
     return look(settings.paths.ledger, key.id, lambda reader: reader.partners())
 
 
-def _peer(text: str, known: list[NodeId]) -> NodeId:
+def find_peer(text: str, known: list[NodeId]) -> NodeId:
     """A whole id, or the beginning of one that is in the books."""
     start = text.strip().replace("-", "").lower()
     found = [peer for peer in known if format_node_id(peer).replace("-", "").startswith(start)] if start else []
@@ -178,17 +142,6 @@ def _peer(text: str, known: list[NodeId]) -> NodeId:
     if len(found) > 1:
         raise UsageError("wrong usage", f"{len(found)} peers begin with {text!r}", "give more of the id")
     return parse_node_id(text)
-
-
-def _amount(text: str) -> MicroCredits:
-    """`5`, `0.5 cr` or `300 ucr`."""
-    try:
-        amount = parse(text if text.strip().endswith("cr") else f"{text} cr", CREDITS)
-    except ValueError as wrong:
-        raise UsageError("wrong usage", str(wrong), "an amount is written 5, '0.5 cr' or '300 ucr'") from None
-    if not isinstance(amount, int) or not 0 <= amount <= GRANT_LIMIT:
-        raise UsageError("wrong usage", f"an amount is at most {show_credits(GRANT_LIMIT)} credits")
-    return MicroCredits(amount)
 
 
 def _movement_data(one: Movement) -> dict[str, Any]:
@@ -213,7 +166,8 @@ def _movement_line(one: Movement) -> str:
     return f"{one.n:>8}  {at}  {one.kind:<9}  {short_id(one.peer)}  {job:<6}  {show_credits(one.amount, signed=True):>14}  {balance:>14}  {mark}"
 
 
-def _book_data(one: Book) -> dict[str, Any]:
+def book_data(one: Book) -> dict[str, Any]:
+    """A book for `--json`."""
     return {
         "peer": format_node_id(one.peer),
         "owed_ucr": one.owed,
@@ -228,7 +182,8 @@ def _book_data(one: Book) -> dict[str, Any]:
     }
 
 
-def _book_lines(books: list[Book]) -> list[str]:
+def book_lines(books: list[Book]) -> list[str]:
+    """Books for people."""
     if not books:
         return ["no peers in the books yet"]
     net = sum(one.owed for one in books)

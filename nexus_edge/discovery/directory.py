@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from itertools import count
 from typing import Final
 
+from nexus_edge.clock import now_ms
 from nexus_edge.discovery.hints import Unproven
 from nexus_edge.discovery.peers import Endpoint, Peer, Source, dialable
 from nexus_edge.discovery.reachability import UNTRIED, Answered, Event, Failed, Reachability, State, Stirred, apply
@@ -94,7 +95,7 @@ class PeerDirectory:
         probe_every_s: float = PROBE_EVERY_S,
         limit: int = NODE_RECORDS,
         monotonic: Callable[[], float] = time.monotonic,
-        wall: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        wall: Callable[[], int] = now_ms,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self.me = me

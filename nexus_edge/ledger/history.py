@@ -28,7 +28,7 @@ class Movement:
     """Its number: it rises, with gaps."""
     at: UnixMs
     kind: str
-    """offered, held, earned, paid, released, cancelled or repaired."""
+    """offered, held, earned, paid, released, cancelled, prepaid, refunded or repaired."""
     peer: NodeId
     job: JobId | None
     """What it is for; None where that is no job."""
@@ -81,7 +81,7 @@ def _entry(connection: sqlite3.Connection, seq: int, peer: NodeId, kind: str, bo
     if what == "opening" or abandoned:
         return None  # nothing is paid by the one, and by the other not any more: it was signed again
     row = connection.execute("SELECT lease FROM obligations WHERE peer = ? AND ref = ?", (peer, ref)).fetchone()
-    names = {"refund": "repaired", "fee": "cancelled"}
+    names = {"refund": "refunded", "prepaid": "prepaid", "fee": "cancelled"}
     return Movement(
         seq,
         UnixMs(body["at"]),

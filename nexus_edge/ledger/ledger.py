@@ -5,12 +5,12 @@ import contextlib
 import fcntl
 import os
 import sqlite3
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from nexus_edge.clock import SUSPENDED_S, asleep_s, now_ms
 from nexus_edge.errors import LedgerError
 from nexus_edge.identity import NodeKey
 from nexus_edge.ledger import integrity
@@ -26,8 +26,6 @@ from nexus_edge.wire.signing import Signed
 T = TypeVar("T")
 
 FILE: Final = "ledger.sqlite"
-SUSPENDED_S: Final = 1.0
-"""A suspend that is shorter is none."""
 AT_HAND: Final = 512
 """Objects kept in memory: of all jobs that are open at once, some 2 KiB each."""
 
@@ -81,7 +79,7 @@ class Ledger:
         except BaseException:
             os.close(lock)
             raise
-        return cls(key, policy or CreditPolicy(), writer, lock, clock or now)
+        return cls(key, policy or CreditPolicy(), writer, lock, clock or now_ms)
 
     @property
     def path(self) -> Path:
@@ -148,16 +146,6 @@ class Ledger:
         """Finish what is queued."""
         await asyncio.to_thread(self._writer.close)
         os.close(self._lock)
-
-
-def asleep_s() -> float:
-    """How long the machine has been suspended since it started."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME) - time.monotonic() if hasattr(time, "CLOCK_BOOTTIME") else 0.0
-
-
-def now() -> UnixMs:
-    """The wall clock of this machine."""
-    return UnixMs(time.time_ns() // 1_000_000)
 
 
 def take_lock(folder: Path) -> int:

@@ -6,13 +6,14 @@ from contextlib import closing
 from pathlib import Path
 from typing import TypeVar
 
+from nexus_edge.clock import now_ms
 from nexus_edge.errors import LedgerError
 from nexus_edge.ledger import integrity
 from nexus_edge.ledger.backup import copy_to
 from nexus_edge.ledger.credit import CreditPolicy
 from nexus_edge.ledger.database import connect, explaining, snapshot
 from nexus_edge.ledger.errors import Damaged
-from nexus_edge.ledger.ledger import FILE, now
+from nexus_edge.ledger.ledger import FILE
 from nexus_edge.ledger.reading import Reader
 from nexus_edge.ledger.schema import APPLICATION, VERSION
 from nexus_edge.types import NodeId
@@ -22,7 +23,7 @@ T = TypeVar("T")
 
 def look(folder: Path, own: NodeId, query: Callable[[Reader], T], policy: CreditPolicy | None = None) -> T:
     """Ask the ledger in a folder. Raises `LedgerError` if there is none, `Damaged` if it cannot be read."""
-    return _look(folder, lambda connection: query(Reader(connection, own, policy or CreditPolicy(), now())))
+    return _look(folder, lambda connection: query(Reader(connection, own, policy or CreditPolicy(), now_ms())))
 
 
 def verify(folder: Path, own: NodeId) -> integrity.Report:

@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from nexus_edge.clock import now_ms
 from nexus_edge.discovery import PeerDirectory
 from nexus_edge.identity import NodeKey
-from nexus_edge.market.quoting import now_ms
 from nexus_edge.types import NodeId, UnixMs
 from nexus_edge.wire.limits import RECORD_LIFE_MS
 from nexus_edge.wire.messages import PeersAnswer, PeersRequest

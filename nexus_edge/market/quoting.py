@@ -1,9 +1,9 @@
 """What a worker offers to do a job for. Nothing is stored: a lease comes with the quote, and the worker recognises its own signature."""
 
-import time
 from dataclasses import dataclass
 from typing import Final
 
+from nexus_edge.clock import ticking_ms
 from nexus_edge.identity import NodeKey
 from nexus_edge.market import pricing
 from nexus_edge.market.admission import Demand, check_memory, check_queue
@@ -142,20 +142,3 @@ def _signed(
             missing=missing,
         ),
     )
-
-
-def ticking_ms() -> UnixMs:
-    """The wall clock as it was when this process started, and how long that is ago: nobody sets it, so quotes age as they should."""
-    return UnixMs((_STARTED + _elapsed()) // 1_000_000)
-
-
-def _elapsed() -> int:
-    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic_ns()
-
-
-_STARTED: Final = time.time_ns() - _elapsed()
-
-
-def now_ms() -> UnixMs:
-    """The wall clock of this machine."""
-    return UnixMs(time.time_ns() // 1_000_000)

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import structlog
 
+from nexus_edge.clock import now_ms
 from nexus_edge.compute import StoreError
 from nexus_edge.errors import LedgerError, NexusEdgeError, OpeningError, PeerError, ProofRejected
 from nexus_edge.identity import NodeKey, short_id
@@ -20,7 +21,6 @@ from nexus_edge.market.jobs import ATTEMPTS, OFFERS, Attempt, Job, Outcome, Phas
 from nexus_edge.market.machines import Events, Machines, Rules, nothing
 from nexus_edge.market.ordering import Checks, Live, Order, Verdict
 from nexus_edge.market.placement import Candidate, summary
-from nexus_edge.market.quoting import now_ms
 from nexus_edge.market.settling import Payer, Till
 from nexus_edge.market.workers import Workers
 from nexus_edge.transport import PeerConnection

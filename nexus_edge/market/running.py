@@ -7,11 +7,11 @@ from typing import Final, Protocol
 
 import structlog
 
+from nexus_edge.clock import now_ms
 from nexus_edge.errors import LedgerError, NexusEdgeError
 from nexus_edge.ledger import Transaction
 from nexus_edge.market import leases
 from nexus_edge.market.leases import LeaseState, State
-from nexus_edge.market.quoting import now_ms
 from nexus_edge.market.worker import BEFORE_PROVING, Worker, output_seed
 from nexus_edge.types import Bytes, Digest, ModelDigest
 from nexus_edge.wire.digests import output_digest, statement_digest
@@ -108,21 +108,15 @@ class Runner:
 
     async def _slot(self) -> None:
         while True:
-            digest = await self._worker.ready.get()
-            lease, work = self._worker.leases.get(digest), self._worker.work.get(digest)
-            if lease is None or work is None:
-                continue  # it ended while it waited, so long ago that it is forgotten
-            # Once only: an input that could not be written comes again.
-            if work.cancel is None and (lease.state is State.QUEUED or (lease.state is State.LEASED and work.upload)):
-                with structlog.contextvars.bound_contextvars(
-                    lease=lease.id.hex()[:8], job=lease.job.hex()[:8], peer=lease.requester.hex()[:8]
-                ):
-                    try:
-                        await self._serve(lease)
-                    except LedgerError as failed:  # a full disk: it is run again, and gives the same answer
-                        log.error("a lease cannot go on", reason=str(failed))
-                        await asyncio.sleep(STUCK_S)
-                        self._worker.ready.put_nowait(lease.id)
+            lease = self._worker.leases[await self._worker.ready.get(self._worker.is_runnable)]
+            with structlog.contextvars.bound_contextvars(lease=lease.id.hex()[:8], job=lease.job.hex()[:8], peer=lease.requester.hex()[:8]):
+                try:
+                    await self._serve(lease)
+                except LedgerError as failed:  # a full disk: it is run again, and gives the same answer
+                    log.error("a lease cannot go on", reason=str(failed))
+                    await asyncio.sleep(STUCK_S)
+                    if self._worker.is_runnable(lease.id):
+                        self._worker.enqueue(lease.id)
 
     async def _serve(self, lease: LeaseState) -> None:
         """One lease to its end. Whatever happens to it, the slot goes on."""

@@ -1,12 +1,14 @@
 """Payment: the worker takes entries, the requester posts them until they are acknowledged. One party's silence costs only time."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Final, Protocol
 
 import structlog
 
+from nexus_edge.clock import now_ms
 from nexus_edge.errors import LedgerError, PeerError
 from nexus_edge.identity import short_id
 from nexus_edge.ledger import EntryRefused, Ledger, Transaction
@@ -14,7 +16,6 @@ from nexus_edge.market import jobs, leases
 from nexus_edge.market.jobs import Job, Phase
 from nexus_edge.market.leases import LeaseState
 from nexus_edge.market.machines import Machines
-from nexus_edge.market.quoting import now_ms
 from nexus_edge.transport import Caller, PeerConnection
 from nexus_edge.types import Digest, NodeId
 from nexus_edge.wire.errors import BadObject
@@ -29,6 +30,8 @@ LAST_WAIT_S: Final = 60.0
 """Between tries to pay a peer that does not answer: it may be gone for long, and comes back some day."""
 COLLECTIONS: Final = 64
 """Answers with entries that are asked for at one time: some four thousand entries, and no peer can keep us asking."""
+LOOK_EVERY_S: Final = 3600.0
+"""Between two looks at what a peer signed for us: it posts that itself, if it can dial us."""
 QUARRELS: Final = (Code.GAP, Code.REGRESS, Code.PAID, Code.BAD_OBJECT, Code.CONFLICT)
 """Refusals that are about an entry; others are about the moment."""
 
@@ -93,6 +96,7 @@ class Payer:
         self._peers = peers
         self._tasks: dict[NodeId, asyncio.Task[None]] = {}
         self._woken: dict[NodeId, asyncio.Event] = {}
+        self._looked: dict[NodeId, float] = {}
 
     async def load(self) -> None:
         """Go on paying what a former process signed, and compare the books that a restore left behind."""
@@ -119,6 +123,7 @@ class Payer:
                 woken.clear()
                 try:
                     if await self._is_square(creditor):
+                        await self._look(creditor)
                         return
                     if await self._post(creditor):
                         wait = FIRST_WAIT_S
@@ -167,8 +172,24 @@ class Payer:
             return True
         return bool(answer.acks)
 
+    async def _look(self, peer: NodeId) -> None:
+        """Now and then, whether it signed something for us: one that cannot dial us cannot post its refunds and prepayments."""
+        connection = self._peers.connection(peer)
+        if connection is None or time.monotonic() - self._looked.get(peer, -LOOK_EVERY_S) < LOOK_EVERY_S:
+            return
+        self._looked[peer] = time.monotonic()
+        try:
+            await self._take_signed(peer, connection)
+        except (PeerError, LedgerError, BadObject, Refusal) as failed:
+            log.info("what the peer signed cannot be taken", reason=str(failed))
+
     async def _collect(self, peer: NodeId, connection: PeerConnection) -> None:
         """After a restore: take what the peer signed for us since, then the book is compared."""
+        await self._take_signed(peer, connection)
+        await self._ledger.transact("synchronised", partial(_synchronised, peer))
+        log.info("books are compared", peer=short_id(peer))
+
+    async def _take_signed(self, peer: NodeId, connection: PeerConnection) -> None:
         for _ in range(COLLECTIONS):
             last = await self._ledger.read(lambda reader: reader.last_entry(peer, reader.own))
             chain, seq = (bytes(8), 0) if last is None else (last.object.chain, last.object.seq)
@@ -180,8 +201,6 @@ class Payer:
                 await self._till.take(peer, entry)
             if not answer.entries:
                 break
-        await self._ledger.transact("synchronised", partial(_synchronised, peer))
-        log.info("books are compared", peer=short_id(peer))
 
     async def _acknowledged(self, creditor: NodeId, ack: Signed[Ack], posted: list[Signed[Entry]], last: Signed[Entry] | None) -> None:
         ref = next((entry.object.ref for entry in posted if entry.id == ack.object.entry), None)

@@ -10,14 +10,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
+from nexus_edge.clock import now_ms, ticking_ms
 from nexus_edge.errors import LedgerError
 from nexus_edge.identity import NodeKey
 from nexus_edge.ledger import BlobStore, Ledger, NoCredit, Transaction
 from nexus_edge.market import leases, quoting
 from nexus_edge.market.events import Event
+from nexus_edge.market.fairness import FairQueue, Ticket
 from nexus_edge.market.leases import LeaseState, State
 from nexus_edge.market.machines import Machines, Rules, nothing
-from nexus_edge.market.quoting import Forecast, Offer, now_ms
+from nexus_edge.market.pricing import core_ms
+from nexus_edge.market.quoting import Forecast, Offer
 from nexus_edge.transport import Caller
 from nexus_edge.transport.rates import Rates
 from nexus_edge.types import NOTHING, Digest, JobId, ModelDigest, NodeId, UnixMs
@@ -27,13 +30,14 @@ from nexus_edge.wire.limits import (
     EVENTS_PER_POLL,
     KIB,
     OPEN_LEASES,
+    OPEN_LEASES_OF_STRANGERS,
     OPEN_LEASES_PER_ACCOUNT,
     PROOF_KEPT_MS,
     RESULT_KEPT_MS,
     UPLOAD_BYTES_PER_S,
 )
 from nexus_edge.wire.messages import InputUpload, LeaseEvent, LeaseStatus, ObjectPart, QuoteRequest, ResultAnswer, encode_message
-from nexus_edge.wire.objects import Accept, Lease, OutputMode, Quote
+from nexus_edge.wire.objects import Accept, Lease, Mode, OutputMode, Quote
 from nexus_edge.wire.refusals import Code, Refusal, clipped
 from nexus_edge.wire.signing import Signed, sign
 
@@ -89,6 +93,11 @@ class Work:
     """On the monotonic clock."""
     account: bytes | str
     """On whose account it is open: the requester's, or for one without a line of its own that of all at its prefix."""
+    prefix: str = ""
+    line: int = 0
+    """What the requester was lent for its own sake when it came."""
+    cost: int = 0
+    """Forecast core-milliseconds."""
     patience_s: float = INPUT_GRACE_S
     """How long its input may take."""
     phase: str = ""
@@ -116,12 +125,12 @@ class Worker:
         self.models = models
         self.leases = Machines(ledger, RULES)
         self.work: dict[Digest, Work] = {}
-        self.ready: asyncio.Queue[Digest] = asyncio.Queue()
+        self.ready = FairQueue()
         self.draining = False
         self.moved = asyncio.Event()
         """Set when work has progressed."""
         self._offer = offer
-        self._since = quoting.ticking_ms()
+        self._since = ticking_ms()
         self._by_number: dict[tuple[bytes, JobId, int], Digest] = {}
         self._by_proof: dict[Digest, Digest] = {}
         self._quotes: dict[Digest, float] = {}
@@ -140,14 +149,15 @@ class Worker:
             if not lease.state.is_open:
                 self._note_ended(lease)
                 continue
-            self.work[lease.id] = Work(time.monotonic(), lease.requester)
+            line = await self._line(lease.requester)
+            self.work[lease.id] = Work(time.monotonic(), lease.requester, line=line, cost=lease.price)
             try:
                 self.models.pin(lease.model)
             except Refusal as gone:
                 await self._close(lease, leases.Failed(now_ms(), gone.text))
                 continue
             if lease.input is not None and await self.blobs.has(lease.input):
-                self.ready.put_nowait(lease.id)
+                self.enqueue(lease.id)
             else:
                 await self.end(lease, leases.Failed(now_ms(), "restarted"))
 
@@ -184,8 +194,8 @@ class Worker:
                     return await self._accept_of(self.leases[lease.id])
                 raise Refusal(Code.CONFLICT, "another lease has this job and attempt, or takes this quote")
             self._refuse_draining()
-            quoting.check_terms(self.key, order, offered, quoting.ticking_ms(), self._since)
-            line = await self.ledger.read(lambda reader: reader.book(caller.peer).line)
+            quoting.check_terms(self.key, order, offered, ticking_ms(), self._since)
+            line = await self._line(caller.peer)
             account = self._check_open(caller, line)
             if order.outm not in (OutputMode.CLEAR, OutputMode.COMMITTED):
                 raise Refusal(Code.BAD_OBJECT, f"no output is of kind {order.outm}")
@@ -196,7 +206,9 @@ class Worker:
             wait = self._free.take(account)
             if wait:
                 raise Refusal(Code.BUSY, "too many leases of yours came to nothing", retry_ms=int(1000 * wait) + 1)
-            work = Work(time.monotonic(), account, INPUT_GRACE_S + forecast.input_bytes / UPLOAD_BYTES_PER_S)
+            patience_s = INPUT_GRACE_S + forecast.input_bytes / UPLOAD_BYTES_PER_S
+            cost = core_ms(Mode(order.mode), forecast.core_run_ms, forecast.core_prove_ms)
+            work = Work(time.monotonic(), account, caller.prefix, line, cost, patience_s)
             return await self._admit(caller, lease, offered, work)
 
     async def _admit(self, caller: Caller, lease: Signed[Lease], offered: Signed[Quote], work: Work) -> Signed[Accept]:
@@ -249,7 +261,7 @@ class Worker:
 
             def queued() -> None:
                 self.work[lease].step("queued")
-                self.ready.put_nowait(lease)
+                self.enqueue(lease)
 
             if len(upload.data) <= HELD_INPUT:
                 # Nothing leaves before the input is on the disk: neither this answer, nor a result, which waits for this lock.
@@ -417,6 +429,21 @@ class Worker:
         if lease.result is None:
             self._ended.append((time.monotonic(), lease.id))
 
+    def enqueue(self, lease: Digest) -> None:
+        """Its input is here: it waits for its turn."""
+        work = self.work[lease]
+        self.ready.put(Ticket(lease, self.leases[lease].requester, work.prefix, work.line, work.cost))
+
+    def is_runnable(self, lease: Digest) -> bool:
+        """Whether it is to be run, and is not being run: once only, as an input that could not be written comes again."""
+        state, work = self.leases.get(lease), self.work.get(lease)
+        if state is None or work is None or work.cancel is not None:
+            return False
+        return state.state is State.QUEUED or (state.state is State.LEASED and work.upload is not None)
+
+    async def _line(self, peer: NodeId) -> int:
+        return await self.ledger.read(lambda reader: reader.book(peer).line)
+
     def _refuse_draining(self) -> None:
         if self.draining:
             raise Refusal(Code.DRAINING, "this node takes no new work", retry_ms=60_000)
@@ -430,6 +457,8 @@ class Worker:
         accounts = [work.account for lease, work in self.work.items() if self.leases[lease].state.is_open]
         if len(accounts) >= OPEN_LEASES:
             raise Refusal(Code.BUSY, f"{len(accounts)} leases are open", retry_ms=OPEN_RETRY_MS)
+        if not line and sum(isinstance(one, str) for one in accounts) >= OPEN_LEASES_OF_STRANGERS:
+            raise Refusal(Code.BUSY, f"{OPEN_LEASES_OF_STRANGERS} leases of nodes that are new here are open", retry_ms=OPEN_RETRY_MS)
         if accounts.count(account) >= OPEN_LEASES_PER_ACCOUNT:
             whose = "you have" if line else "you and others at your address who are new here have"
             raise Refusal(Code.BUSY, f"{whose} {OPEN_LEASES_PER_ACCOUNT} leases open", retry_ms=OPEN_RETRY_MS)

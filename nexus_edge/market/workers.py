@@ -2,10 +2,10 @@
 
 from typing import Final
 
+from nexus_edge.clock import now_ms
 from nexus_edge.market.buying import Known
 from nexus_edge.market.experience import Experience
 from nexus_edge.market.jobs import Attempt, Job, Outcome
-from nexus_edge.market.quoting import now_ms
 from nexus_edge.types import MicroCredits, NodeId, UnixMs
 
 EXCLUDED_MS: Final = 90 * 86_400_000

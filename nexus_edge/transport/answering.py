@@ -1,15 +1,15 @@
 """From requests on the wire to handlers: decodes signed objects, and refuses those that are submitted by others than their signers."""
 
-import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
+from nexus_edge.clock import now_ms
 from nexus_edge.errors import NexusEdgeError, PeerError
 from nexus_edge.transport.addresses import Caller, join_address
 from nexus_edge.transport.handlers import PeerHandlers
 from nexus_edge.transport.rates import Once, Rates
 from nexus_edge.transport.routes import Route
-from nexus_edge.types import Digest, NodeId, UnixMs
+from nexus_edge.types import Digest, NodeId
 from nexus_edge.wire.errors import BadObject
 from nexus_edge.wire.limits import DIALBACK_INTERVAL_S, QUOTES_PER_PEER, QUOTES_PER_PREFIX
 from nexus_edge.wire.messages import DialbackAnswer, PingAnswer, encode_message
@@ -60,7 +60,7 @@ class Answering:
             case "peers":
                 return await handlers.peers(caller, body)
             case "ping":
-                return PingAnswer(UnixMs(time.time_ns() // 1_000_000), join_address(caller.address, caller.port))
+                return PingAnswer(now_ms(), join_address(caller.address, caller.port))
             case "dialback":
                 return await self._dialback(caller, body.port)
             case "quote":

@@ -6,12 +6,13 @@ from types import TracebackType
 from typing import TypeVar
 from weakref import WeakValueDictionary
 
+from nexus_edge.clock import now_ms
 from nexus_edge.identity import NodeKey
 from nexus_edge.transport.addresses import join_address
 from nexus_edge.transport.channel import Channel, Sessions
 from nexus_edge.transport.errors import BadAnswer, WrongPeer
 from nexus_edge.transport.tls import client_context
-from nexus_edge.types import Digest, NodeId, UnixMs
+from nexus_edge.types import Digest, NodeId
 from nexus_edge.wire.errors import BadObject
 from nexus_edge.wire.messages import (
     AccountAnswer,
@@ -119,7 +120,7 @@ class PeerConnection(Channel):
 
     async def ping(self) -> Ping:
         """Round trip and clock."""
-        started, at = time.monotonic(), _now()
+        started, at = time.monotonic(), now_ms()
         answer = self._message(await self.ask("ping", PingRequest(at)), PingAnswer)
         rtt = 1000 * (time.monotonic() - started)
         return Ping(rtt, round(answer.at - at - rtt / 2), answer.addr)
@@ -186,7 +187,3 @@ class PeerConnection(Channel):
             return decode_message(kind, data, len(data))
         except BadObject as bad:
             raise BadAnswer(f"{self.place} answered with something else", bad.why) from None
-
-
-def _now() -> UnixMs:
-    return UnixMs(time.time_ns() // 1_000_000)

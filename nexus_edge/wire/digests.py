@@ -1,5 +1,6 @@
 """BLAKE3 under one domain for each use: no two uses can be confused."""
 
+import unicodedata
 from collections.abc import Sequence
 
 from blake3 import blake3
@@ -46,6 +47,11 @@ def input_commitment(commitments: Sequence[TensorCommitment]) -> Digest:
     if len(commitments) == 1:
         return Digest(bytes(commitments[0]))
     return derive("inputs", *commitments)
+
+
+def invoice_reference(words: str) -> Digest:
+    """The `ref` of a `prepaid` entry: both owners name the invoice in the same words, which nobody else can tell from it unless they are guessed."""
+    return derive("invoice", unicodedata.normalize("NFC", words.strip()).encode())
 
 
 def audit_commitment(job: bytes, attempt: int, issuer: bytes, secret: bytes) -> Digest:

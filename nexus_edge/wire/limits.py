@@ -31,6 +31,7 @@ DIALBACK_INTERVAL_S: Final = 60.0  # a dialback makes us open a connection
 # Work
 OPEN_LEASES_PER_ACCOUNT: Final = 16  # a quarter of all: no one requester fills the queue
 OPEN_LEASES: Final = 64  # as many as may wait
+OPEN_LEASES_OF_STRANGERS: Final = 32  # half: names and addresses cost little, and those with a line find a place
 LONG_POLLS_PER_PEER: Final = 4  # one for each lease that a requester has at work at once
 LONG_POLL_MS: Final = 20_000  # below what home routers forget a silent connection after
 QUEUED_JOBS: Final = 64  # more would wait longer than their requesters

@@ -15,7 +15,7 @@ import pytest
 from nexus_edge.api.admin import BODY_BYTES, FILES
 from nexus_edge.api.client import AdminClient, ask
 from nexus_edge.api.errors import Busy
-from nexus_edge.api.models import DrainRequest, GrantRequest, RunRequest
+from nexus_edge.api.models import DeedRequest, DrainRequest, GrantRequest, RunRequest
 from nexus_edge.api.routes import AUDIT_HEADER
 from nexus_edge.errors import AgentUnavailable, JobFailed, LedgerError, ProofRejected, RejectReason, UsageError
 from tests.support.agent import JOB, SmallAgent, a_job, serving, ucr
@@ -135,17 +135,19 @@ async def test_a_change_is_on_record_with_who_asked(path: Path) -> None:
         done = await client.grant(GrantRequest(peer="rack-2", amount_ucr=ucr(5_000_000)))
         await client.drain(DrainRequest(stop=True))
         await client.cancel("j-4f2a")
+        await client.deed(DeedRequest(what="write-off", peer="rack-2"))
         await client.shutdown()
     assert [(audit.action, audit.subject) for audit in agent.audits] == [
         ("grant", "5000000 ucr to rack-2"),
         ("drain", "then stop"),
         ("cancel", "job j-4f2a"),
+        ("write-off", "all, rack-2"),
         ("shutdown", ""),
     ]
     assert {(audit.pid, audit.uid, audit.gid) for audit in agent.audits} == {(os.getpid(), os.getuid(), os.getgid())}
     assert done.audit == agent.audits[0].id
-    assert len({audit.id for audit in agent.audits}) == 4
-    assert agent.asked == ["grant rack-2 5000000", "drain True True", "cancel j-4f2a"]
+    assert len({audit.id for audit in agent.audits}) == 5
+    assert agent.asked == ["grant rack-2 5000000", "drain True True", "cancel j-4f2a", "write-off rack-2 None "]
     assert agent.stopped.is_set()
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from nexus_edge.clock import now_ms
 from nexus_edge.errors import LedgerError
 from nexus_edge.identity import NodeKey
 from nexus_edge.ledger.errors import DiskFull
@@ -16,10 +17,9 @@ from nexus_edge.market import quoting
 from nexus_edge.market import worker as workers
 from nexus_edge.market.jobs import Phase
 from nexus_edge.market.leases import State
-from nexus_edge.market.quoting import now_ms
 from nexus_edge.transport import Caller
 from nexus_edge.types import Digest, JobId, MicroCredits, UnixMs
-from nexus_edge.wire.limits import OPEN_LEASES, OPEN_LEASES_PER_ACCOUNT, PROOF_KEPT_MS, RESULT_KEPT_MS
+from nexus_edge.wire.limits import OPEN_LEASES, OPEN_LEASES_OF_STRANGERS, OPEN_LEASES_PER_ACCOUNT, PROOF_KEPT_MS, RESULT_KEPT_MS
 from nexus_edge.wire.messages import InputUpload, QuoteRequest
 from nexus_edge.wire.objects import Lease
 from nexus_edge.wire.refusals import Code, Refusal
@@ -61,10 +61,18 @@ async def test_many_names_at_one_address_hold_no_more_leases_than_one(tmp_path: 
 
 async def test_all_leases_have_a_bound(tmp_path: Path) -> None:
     async with traders(tmp_path, "birch") as (birch,):
-        for number in range(OPEN_LEASES):
+        for number in range(OPEN_LEASES_OF_STRANGERS):
             await take(birch, *caller(f"sybil {number}", f"192.168.1.{number // OPEN_LEASES_PER_ACCOUNT}"))
+        with pytest.raises(Refusal, match=f"{OPEN_LEASES_OF_STRANGERS} leases of nodes that are new"):
+            await take(birch, *caller("a stranger too many", "192.168.2.1"))
+        for number in range(OPEN_LEASES - OPEN_LEASES_OF_STRANGERS):
+            friend, address = caller(f"friend {number // OPEN_LEASES_PER_ACCOUNT}", "192.168.1.7")
+            await birch.ledger.transact("grant", lambda tx, friend=friend: tx.grant(friend.key.id, MicroCredits(100_000)))  # type: ignore[misc]
+            await take(birch, friend, address)
+        last, address = caller("one too many", "192.168.1.7")
+        await birch.ledger.transact("grant", lambda tx: tx.grant(last.key.id, MicroCredits(100_000)))
         with pytest.raises(Refusal, match=f"{OPEN_LEASES} leases are open"):
-            await take(birch, *caller("the last", "192.168.2.1"))
+            await take(birch, last, address)
 
 
 async def test_a_place_without_an_input_is_free_again_soon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,9 +197,12 @@ async def test_cancelling_while_the_answer_is_made(tmp_path: Path) -> None:
             quote = await birch.worker.quote(who, request())
             lease = lease_of(asker, quote, inc)
             await birch.worker.lease(who, lease, quote)
+            if not pause:  # at least this one is in time
+                birch.local.gate.clear()
             await birch.worker.put_input(who, lease.id, upload)
             await asyncio.sleep(pause)
             status = await birch.worker.cancel(who, lease.id)
+            birch.local.gate.set()
             again = await birch.worker.cancel(who, lease.id)
             assert (again.state, again.owed) == (status.state, status.owed)
             state = birch.worker.leases[lease.id]

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from nexus_edge.clock import now_ms
 from nexus_edge.compute.errors import ModelMissing
 from nexus_edge.market.jobs import Outcome, Phase
-from nexus_edge.market.quoting import now_ms
 from nexus_edge.market.running import Died
 from nexus_edge.market.settling import Till
 from nexus_edge.types import Digest, MicroCredits, UnixMs
@@ -219,7 +219,8 @@ async def test_a_worker_whose_clock_is_wrong(tmp_path: Path, monkeypatch: pytest
 
     for module in ("worker", "running", "settling"):
         monkeypatch.setattr(f"nexus_edge.market.{module}.now_ms", skewed)
-    monkeypatch.setattr("nexus_edge.market.quoting.ticking_ms", skewed)
+    for module in ("worker", "quoting"):
+        monkeypatch.setattr(f"nexus_edge.market.{module}.ticking_ms", skewed)
     async with traders(tmp_path, "alder", "birch") as (alder, _):
         job = await ended(alder, await alder.requester.submit(order()))
         assert job.phase is Phase.SETTLED

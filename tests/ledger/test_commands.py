@@ -10,9 +10,8 @@ from typing import Any
 
 import pytest
 
+from nexus_edge.commands.credit import credit_expect, credit_grant, credit_list, credit_prepay, credit_refund, credit_write_off
 from nexus_edge.commands.ledger import (
-    credit_grant,
-    credit_list,
     ledger_backup,
     ledger_export,
     ledger_list,
@@ -20,7 +19,7 @@ from nexus_edge.commands.ledger import (
     ledger_verify,
     show_credits,
 )
-from nexus_edge.errors import FileError, UsageError
+from nexus_edge.errors import FileError, LedgerError, UsageError
 from nexus_edge.identity import format_node_id, save_node_key, short_id
 from nexus_edge.ledger import InUse, Ledger
 from nexus_edge.wire.objects import Ack, Entry
@@ -131,3 +130,22 @@ def test_grant(state: Path) -> None:
 @pytest.mark.parametrize(("amount", "shown"), [(0, "0.000000"), (1, "0.000001"), (-1_500_000, "-1.500000")])
 def test_credits_are_shown_exactly(amount: int, shown: str) -> None:
     assert show_credits(amount) == shown
+
+
+def test_what_owners_settle_between_themselves(state: Path) -> None:
+    peer = short_id(B.id)
+    expected = credit_expect(arguments(state, peer=peer, amount="5", invoice="Invoice 17"))
+    assert expected.data == {
+        "what": "expect", "peer": format_node_id(B.id), "amount_ucr": 5_000_000, "entry": None, "through": "the ledger"
+    }  # fmt: skip
+    prepaid = credit_prepay(arguments(state, peer=peer, amount="0.002", invoice="Invoice 18"))
+    assert prepaid.lines == [f"we owe {peer} 0.002000 cr more"]
+    assert len(prepaid.data["entry"]) == 64
+    assert [one["kind"] for one in ledger_list(arguments(state, lines=1, peer=None)).data["movements"]] == ["prepaid"]
+    assert credit_list(arguments(state)).data["books"][0]["owed_ucr"] == -4000
+    with pytest.raises(LedgerError, match="nothing to refund"):
+        credit_refund(arguments(state, peer=peer, job="j-0000", amount=None))
+    with pytest.raises(LedgerError, match="less to write off"):
+        credit_write_off(arguments(state, peer=peer, amount=None))
+    with pytest.raises(UsageError, match="changes nothing"):
+        credit_write_off(arguments(state, peer=peer, amount="0"))

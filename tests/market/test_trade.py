@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nexus_edge.clock import now_ms
 from nexus_edge.ledger import restore_backup
-from nexus_edge.ledger.ledger import now
 from nexus_edge.market.jobs import Job, Outcome, Phase
 from nexus_edge.market.leases import State
 from nexus_edge.market.ordering import Order
@@ -161,7 +161,7 @@ async def test_after_a_restore_books_are_compared_and_trade_goes_on(tmp_path: Pa
         assert second.phase is Phase.SETTLED
         port = one.server.port
         await one.stop()
-        restore_backup(tmp_path / "copy", one.folder / "ledger.sqlite", one.key.id, now())
+        restore_backup(tmp_path / "copy", one.folder / "ledger.sqlite", one.key.id, now_ms())
         await one.start(port)
         third = await ended(alder, await alder.requester.submit(order()))
         assert third.phase is Phase.SETTLED

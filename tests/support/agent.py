@@ -15,6 +15,8 @@ from nexus_edge.api.models import (
     Audit,
     BookView,
     CreditView,
+    DeedRequest,
+    DeedView,
     DeviceView,
     DrainRequest,
     EntryView,
@@ -162,6 +164,10 @@ class SmallAgent:
     async def grant(self, request: GrantRequest) -> str:
         self.asked.append(f"grant {request.peer} {request.amount_ucr}")
         return "granted"
+
+    async def deed(self, request: DeedRequest) -> DeedView:
+        self.asked.append(f"{request.what} {request.peer} {request.amount_ucr} {request.about}")
+        return DeedView(what=request.what, peer=RACK, amount_ucr=request.amount_ucr or ucr(7), entry=None)
 
     async def drain(self, request: DrainRequest) -> str:
         self.asked.append(f"drain {request.on} {request.stop}")

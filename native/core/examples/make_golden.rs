@@ -24,8 +24,9 @@ fn main() {
             write(&folder, name, &bytes);
         }
     }
-    for (name, bytes) in golden::private() {
-        write(&native.join("core/tests/golden/private"), name, &bytes);
+    let private = golden::private();
+    for (name, bytes) in &private {
+        write(&native.join("core/tests/golden/private"), name, bytes);
     }
     let dense = golden::dense();
     let pair = |statement: &[u8], proof: &[u8]| [&(statement.len() as u32).to_le_bytes(), statement, proof].concat();
@@ -42,7 +43,19 @@ fn main() {
     }
     let mut keys: Vec<(String, Vec<u8>)> = vec![("dense".into(), dense.key.clone()), ("truncated".into(), dense.key[..100].to_vec())];
     keys.extend(golden::small_keys().into_iter().map(|(name, bytes)| (name.into(), bytes)));
+    keys.extend(
+        private
+            .into_iter()
+            .filter(|(name, _)| name.ends_with("key.bin"))
+            .map(|(name, bytes)| (format!("private-{}", &name[..name.len() - 4]), bytes)),
+    );
     for (name, bytes) in keys {
         write(&corpus.join("key"), &name, &bytes);
+    }
+    // A golden file by number, then an offset and what is added to the byte there.
+    for file in 0..5u8 {
+        for (name, changes) in [("same", &[][..]), ("first", &[0, 0, 0, 0, 1]), ("inside", &[133, 0, 0, 0, 128])] {
+            write(&corpus.join("changed"), &format!("{name}-{file}"), &[&[file], changes].concat());
+        }
     }
 }

@@ -87,3 +87,8 @@ fn statements_and_proofs() {
 fn keys() {
     run("key", targets::read_key, 20_000);
 }
+
+#[test]
+fn changes_of_golden_files() {
+    run("changed", targets::changed, 5_000);
+}

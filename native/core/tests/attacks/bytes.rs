@@ -24,7 +24,7 @@ pub fn timed<T: Send>(f: impl FnOnce() -> T + Send) -> T {
 }
 
 /// Changes of `bytes`: each of some 600 places flipped in a bit, zeroed and set; pieces cut out, doubled and moved; every length.
-fn mutations(bytes: &[u8], random: &mut Random) -> Vec<Vec<u8>> {
+pub fn mutations(bytes: &[u8], random: &mut Random) -> Vec<Vec<u8>> {
     let n = bytes.len();
     let mut out = Vec::new();
     for at in (0..n).step_by((n / 600).max(1)) {
@@ -59,7 +59,9 @@ fn proofs() {
     for mode in [Mode::Plain, Mode::Zk] {
         for (victim, size, form) in [
             (Victim::new(support::dense(1, 20, 7), false), 20, [true, false]),
+            (Victim::private(support::dense(1, 20, 7)), 20, [true, false]),
             (Victim::new(support::everything(3, 10), true), 126, [false, true]),
+            (Victim::private(support::everything(3, 10)), 126, [false, true]),
         ] {
             let (statement, proof) = victim.forge_form(&form, &[&Random(3).int8(size)]).proof(mode);
             for bad in mutations(&proof, &mut Random(41)).iter().step_by(size / 60 + 1) {
@@ -73,10 +75,11 @@ fn proofs() {
 #[test]
 fn large_proofs() {
     for mode in [Mode::Plain, Mode::Zk] {
-        let victim = Victim::new(support::dense_with(5, 700, 400, 11), false);
-        let (statement, proof) = victim.forge(&[&Random(3).int8(700)]).proof(mode);
-        for bad in mutations(&proof, &mut Random(42)).iter().step_by(4) {
-            timed(|| verify(&victim.in_mode(mode).verifying, &statement, bad)).expect_err("a changed proof");
+        for victim in Victim::each(support::dense_with(5, 700, 400, 11), false) {
+            let (statement, proof) = victim.forge(&[&Random(3).int8(700)]).proof(mode);
+            for bad in mutations(&proof, &mut Random(42)).iter().step_by(4) {
+                timed(|| verify(&victim.in_mode(mode).verifying, &statement, bad)).expect_err("a changed proof");
+            }
         }
     }
 }
@@ -84,17 +87,18 @@ fn large_proofs() {
 #[test]
 fn statements() {
     for mode in [Mode::Plain, Mode::Zk] {
-        let victim = Victim::new(support::dense(1, 20, 7), false);
-        for form in [[true, false], [false, true]] {
-            let (statement, proof) = victim.forge_form(&form, &[&Random(3).int8(20)]).proof(mode);
-            let bytes = statement.to_bytes();
-            assert_eq!(Statement::from_bytes(&bytes).as_ref(), Ok(&statement));
-            for bad in mutations(&bytes, &mut Random(43)) {
-                match timed(|| Statement::from_bytes(&bad)) {
-                    Err(e) => assert!(matches!(e, Reject::Malformed { what: "statement", .. }), "{e}"),
-                    Ok(s) => {
-                        assert_eq!(s.to_bytes(), bad, "a statement has one encoding");
-                        timed(|| verify(&victim.in_mode(mode).verifying, &s, &proof)).expect_err("another statement");
+        for victim in Victim::each(support::dense(1, 20, 7), false) {
+            for form in [[true, false], [false, true]] {
+                let (statement, proof) = victim.forge_form(&form, &[&Random(3).int8(20)]).proof(mode);
+                let bytes = statement.to_bytes();
+                assert_eq!(Statement::from_bytes(&bytes).as_ref(), Ok(&statement));
+                for bad in mutations(&bytes, &mut Random(43)) {
+                    match timed(|| Statement::from_bytes(&bad)) {
+                        Err(e) => assert!(matches!(e, Reject::Malformed { what: "statement", .. }), "{e}"),
+                        Ok(s) => {
+                            assert_eq!(s.to_bytes(), bad, "a statement has one encoding");
+                            timed(|| verify(&victim.in_mode(mode).verifying, &s, &proof)).expect_err("another statement");
+                        }
                     }
                 }
             }
@@ -109,6 +113,7 @@ fn keys() {
             (Victim::new(support::dense(1, 20, 7), false), 20),
             (Victim::new(support::dense(1, 20, 7), true), 20),
             (Victim::new(support::everything(3, 10), true), 126),
+            (Victim::private(support::everything(3, 10)), 126),
         ] {
             let (statement, proof) = victim.forge(&[&Random(3).int8(size)]).proof(mode);
             let bytes = victim.in_mode(mode).verifying.to_bytes();

@@ -3,7 +3,9 @@
 //! [`Forgery::outcome`] is the honest verifier's verdict. [`Forgery::without`] is the verdict of a world in which a constraint is missing on
 //! both sides: the same forgery must be accepted there, which shows that the attack tests that constraint.
 //!
-//! Every verdict is that of both modes: each forgery is made and judged as a plain proof and as a zero-knowledge one.
+//! Every verdict is that of both modes: each forgery is made and judged as a plain proof and as a zero-knowledge one. Every attack on
+//! inference is made on both kinds of weights ([`Victim::each`]): public ones, and those of a private, registered program, whose lines and
+//! tables are others.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -18,11 +20,14 @@ use nexus_edge_core::parameters::Mode;
 use nexus_edge_core::program::check::CheckedProgram;
 use nexus_edge_core::program::{Line, Op, Program, TensorId, Weights};
 use nexus_edge_core::proof::{
-    Cheat, Compiled, ProvingKey, Secrets, Shown, Statement, prove_forged, verify, verify_compiled, verify_lapsed,
+    Cheat, Compiled, ProvingKey, Secrets, Shown, Statement, prove_forged, register, verify, verify_compiled, verify_lapsed,
+    verify_registration,
 };
 use nexus_edge_core::prover::values::{Witness, accumulator, tensor};
 use nexus_edge_core::prover::witness::{count, fill};
 use nexus_edge_core::reject::{Reject, Verdict};
+
+use crate::support::private::private_form;
 
 /// The context of every forged statement.
 pub const CONTEXT: [u8; 32] = [7; 32];
@@ -79,6 +84,27 @@ impl Victim {
         let (key, zk) = (key(Mode::Plain), key(Mode::Zk));
         let executor = Executor::new(key.verifying.program().clone(), &weights).expect("weights fit");
         Victim { key, zk, executor }
+    }
+
+    /// The model with public weights, inside the key or committed, and the same as a private model.
+    pub fn each((program, weights): (CheckedProgram, Weights), inside: bool) -> [Victim; 2] {
+        let private = Self::private((program.clone(), weights.clone()));
+        [Self::new((program, weights), inside), private]
+    }
+
+    /// The model with its weights private, registered.
+    pub fn private((program, weights): (CheckedProgram, Weights)) -> Self {
+        let victim = Self::new(private_form(&program, &weights).expect("a private form"), false);
+        victim.register();
+        victim
+    }
+
+    /// Shows verifiers that the weights are what the private program assumes of them.
+    pub fn register(&self) {
+        for key in [&self.key, &self.zk] {
+            let registration = register(key, &mut |_, _| true).expect("private").proof;
+            key.verifying.admit(&verify_registration(&key.verifying, &registration).expect("honest"));
+        }
     }
 
     pub fn in_mode(&self, mode: Mode) -> &ProvingKey {
@@ -156,6 +182,11 @@ pub fn softmax_cells(layout: &Layout) -> SoftmaxCells {
 pub fn uses(lookup: &Lookup, storage: StorageId) -> bool {
     let reads = |s: &Source| matches!(s, Source::Local(x) | Source::Broadcast(x) | Source::RowSum(x) if *x == storage);
     lookup.entries.iter().flatten().any(|t| reads(&t.source))
+}
+
+/// Whether the lookup goes to a table of clamped values: one for each bound if weights are private.
+pub fn is_clamp(layout: &Layout, lookup: &Lookup) -> bool {
+    matches!(layout.tables[lookup.table].kind, TableKind::Clamp(..) | TableKind::Bounded(..))
 }
 
 /// Whether the lookup goes to a table of this kind.

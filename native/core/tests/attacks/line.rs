@@ -17,8 +17,8 @@ const FALSE_EQUATIONS: Verdict<()> = Err(Reject::Equation(EQUATIONS));
 const FALSE_LINE: Verdict<()> = Err(Reject::Row { oracle: "line" });
 const DEFECTS: [Option<Defect>; 4] = [None, Some(Defect::RowsUnchecked), Some(Defect::PointFirst), Some(Defect::BatchFirst)];
 
-fn victim() -> Victim {
-    Victim::new(support::dense(1, 20, 7), false)
+fn victims() -> [Victim; 2] {
+    Victim::each(support::dense(1, 20, 7), false)
 }
 
 /// An output that is off by one, and claimed: no row of the clamp table, so that the first equation is false, and no other.
@@ -50,65 +50,71 @@ fn shifted(f: &Forgery<'_>, label: &'static str, element: isize, defect: Option<
 
 #[test]
 fn honest_proofs_pass_every_verifier_and_false_equations_pass_none() {
-    let victim = victim();
-    let (honest, forged) = (victim.forge(&[&Random(3).int8(20)]), off_by_one(&victim));
-    assert_eq!(forged.outcome(), LOOKUPS);
-    for defect in DEFECTS {
-        assert_eq!(verdict(&honest, None, defect), Ok(()), "{defect:?}");
-        assert_eq!(verdict(&forged, None, defect), FALSE_EQUATIONS, "{defect:?}");
+    for victim in victims() {
+        let (honest, forged) = (victim.forge(&[&Random(3).int8(20)]), off_by_one(&victim));
+        assert_eq!(forged.outcome(), LOOKUPS);
+        for defect in DEFECTS {
+            assert_eq!(verdict(&honest, None, defect), Ok(()), "{defect:?}");
+            assert_eq!(verdict(&forged, None, defect), FALSE_EQUATIONS, "{defect:?}");
+        }
     }
 }
 
 #[test]
 fn another_point_of_the_line() {
-    let victim = victim();
-    let f = victim.forge(&[&Random(3).int8(20)]);
-    let pads = 266;
-    // Coefficients that mask messages, and the line's own constant.
-    for element in [0, 1, 50, -(pads + 2), -(pads + 1)] {
-        assert_eq!(shifted(&f, "line", element, None), FALSE_EQUATIONS, "coefficient {element}");
-    }
-    // The random ones are in no equation.
-    for element in [-pads, -pads / 2, -1] {
-        assert_eq!(shifted(&f, "line", element, None), FALSE_LINE, "coefficient {element}");
-        assert_eq!(shifted(&f, "line", element, Some(Defect::RowsUnchecked)), Ok(()), "coefficient {element}");
+    for victim in victims() {
+        let f = victim.forge(&[&Random(3).int8(20)]);
+        let pads = 266;
+        // Coefficients that mask messages, and the line's own constant.
+        for element in [0, 1, 50, -(pads + 2), -(pads + 1)] {
+            assert_eq!(shifted(&f, "line", element, None), FALSE_EQUATIONS, "coefficient {element}");
+        }
+        // The random ones are in no equation.
+        for element in [-pads, -pads / 2, -1] {
+            assert_eq!(shifted(&f, "line", element, None), FALSE_LINE, "coefficient {element}");
+            assert_eq!(shifted(&f, "line", element, Some(Defect::RowsUnchecked)), Ok(()), "coefficient {element}");
+        }
     }
 }
 
 #[test]
 fn other_line_constants() {
-    let victim = victim();
-    let f = victim.forge(&[&Random(3).int8(20)]);
-    for element in [0, 1] {
-        assert_eq!(shifted(&f, "line constants", element, None), FALSE_EQUATIONS);
+    for victim in victims() {
+        let f = victim.forge(&[&Random(3).int8(20)]);
+        for element in [0, 1] {
+            assert_eq!(shifted(&f, "line constants", element, None), FALSE_EQUATIONS);
+        }
     }
 }
 
 /// All equations hold on the messages behind masks that were never committed.
 #[test]
 fn other_masks_than_committed() {
-    let victim = victim();
-    let f = off_by_one(&victim);
-    assert_eq!(verdict(&f, Some(Trick::OtherMasks), None), FALSE_LINE);
-    assert_eq!(verdict(&f, Some(Trick::OtherMasks), Some(Defect::RowsUnchecked)), Ok(()));
-    // An honest prover's masks are the committed ones: there is nothing to move.
-    assert_eq!(verdict(&victim.forge(&[&Random(3).int8(20)]), Some(Trick::OtherMasks), None), Ok(()));
+    for victim in victims() {
+        let f = off_by_one(&victim);
+        assert_eq!(verdict(&f, Some(Trick::OtherMasks), None), FALSE_LINE);
+        assert_eq!(verdict(&f, Some(Trick::OtherMasks), Some(Defect::RowsUnchecked)), Ok(()));
+        // An honest prover's masks are the committed ones: there is nothing to move.
+        assert_eq!(verdict(&victim.forge(&[&Random(3).int8(20)]), Some(Trick::OtherMasks), None), Ok(()));
+    }
 }
 
 /// `D0` is what the batch wants at one point.
 #[test]
 fn a_constant_solved_for_a_guessed_point() {
-    let victim = victim();
-    let f = off_by_one(&victim);
-    assert_eq!(verdict(&f, Some(Trick::SolvedConstant), None), FALSE_EQUATIONS);
-    assert_eq!(verdict(&f, Some(Trick::SolvedConstant), Some(Defect::PointFirst)), Ok(()));
+    for victim in victims() {
+        let f = off_by_one(&victim);
+        assert_eq!(verdict(&f, Some(Trick::SolvedConstant), None), FALSE_EQUATIONS);
+        assert_eq!(verdict(&f, Some(Trick::SolvedConstant), Some(Defect::PointFirst)), Ok(()));
+    }
 }
 
 /// Two false equations whose sum, with the weights of one batch, is 0.
 #[test]
 fn equations_that_cancel_for_a_guessed_batch() {
-    let victim = victim();
-    let f = off_by_one(&victim);
-    assert_eq!(verdict(&f, Some(Trick::Compensation), None), FALSE_EQUATIONS);
-    assert_eq!(verdict(&f, Some(Trick::Compensation), Some(Defect::BatchFirst)), Ok(()));
+    for victim in victims() {
+        let f = off_by_one(&victim);
+        assert_eq!(verdict(&f, Some(Trick::Compensation), None), FALSE_EQUATIONS);
+        assert_eq!(verdict(&f, Some(Trick::Compensation), Some(Defect::BatchFirst)), Ok(()));
+    }
 }

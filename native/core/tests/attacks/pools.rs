@@ -51,53 +51,56 @@ fn difference(layout: &Layout, k: &Lookup) -> bool {
 
 #[test]
 fn a_maximum_too_large() {
-    let victim = Victim::new(nets::max_pool(), true);
-    for (position, channel) in [(0, 0), (5, 1), (15, 0)] {
-        for by in [1, 40] {
-            let mut f = victim.forge(&[&Random(6).int8(32)]);
-            let y = f.get(f.storage("y"), position * CHANNELS + channel) + by;
-            claim(&mut f, position, channel, y.min(127));
-            assert_eq!(f.outcome(), LOOKUPS);
-            assert_eq!(f.without(difference), LOOKUPS, "the differences are fine");
-            assert_eq!(f.without(sum_of_hits(&f.layout)), Ok(()));
+    for victim in Victim::each(nets::max_pool(), true) {
+        for (position, channel) in [(0, 0), (5, 1), (15, 0)] {
+            for by in [1, 40] {
+                let mut f = victim.forge(&[&Random(6).int8(32)]);
+                let y = f.get(f.storage("y"), position * CHANNELS + channel) + by;
+                claim(&mut f, position, channel, y.min(127));
+                assert_eq!(f.outcome(), LOOKUPS);
+                assert_eq!(f.without(difference), LOOKUPS, "the differences are fine");
+                assert_eq!(f.without(sum_of_hits(&f.layout)), Ok(()));
+            }
         }
     }
 }
 
 #[test]
 fn a_maximum_too_small() {
-    let victim = Victim::new(nets::max_pool(), true);
-    for position in [0, 6, 10] {
-        let mut f = victim.forge(&[&Random(6).int8(32)]);
-        let mut cells: Vec<i64> = window(&f, position, 1).into_iter().map(|c| c.0).collect();
-        cells.sort_unstable();
-        cells.dedup();
-        let second = cells[cells.len() - 2];
-        claim(&mut f, position, 1, second);
-        assert_eq!(f.outcome(), LOOKUPS);
-        assert_eq!(f.without(sum_of_hits(&f.layout)), LOOKUPS, "some cell is equal");
-        assert_eq!(f.without(difference), Ok(()));
+    for victim in Victim::each(nets::max_pool(), true) {
+        for position in [0, 6, 10] {
+            let mut f = victim.forge(&[&Random(6).int8(32)]);
+            let mut cells: Vec<i64> = window(&f, position, 1).into_iter().map(|c| c.0).collect();
+            cells.sort_unstable();
+            cells.dedup();
+            let second = cells[cells.len() - 2];
+            claim(&mut f, position, 1, second);
+            assert_eq!(f.outcome(), LOOKUPS);
+            assert_eq!(f.without(sum_of_hits(&f.layout)), LOOKUPS, "some cell is equal");
+            assert_eq!(f.without(difference), Ok(()));
+        }
     }
 }
 
 #[test]
 fn a_forged_indicator() {
-    let victim = Victim::new(nets::max_pool(), true);
-    // Too large, and one cell says that it is equal.
-    let mut f = victim.forge(&[&Random(6).int8(32)]);
-    let y = f.get(f.storage("y"), 3) + 1;
-    claim(&mut f, 1, 1, y);
-    let (_, z, at) = window(&f, 1, 1)[0];
-    f.set(z, at, 1);
-    assert_eq!(f.outcome(), LOOKUPS);
-    assert_eq!(f.without(difference), Ok(()));
-    // None, two for one, one of another cell as well.
-    for (at_maximum, elsewhere) in [(0, 0), (2, 0), (1, 1), (0, 1)] {
+    for victim in Victim::each(nets::max_pool(), true) {
+        // Too large, and one cell says that it is equal.
         let mut f = victim.forge(&[&Random(6).int8(32)]);
-        let y = f.get(f.storage("y"), 3);
-        let (equal, less): (Vec<_>, Vec<_>) = window(&f, 1, 1).into_iter().partition(|c| c.0 == y);
-        f.set(equal[0].1, equal[0].2, at_maximum);
-        f.set(less[0].1, less[0].2, elsewhere);
+        let y = f.get(f.storage("y"), 3) + 1;
+        claim(&mut f, 1, 1, y);
+        let (_, z, at) = window(&f, 1, 1)[0];
+        f.set(z, at, 1);
         assert_eq!(f.outcome(), LOOKUPS);
+        assert_eq!(f.without(difference), Ok(()));
+        // None, two for one, one of another cell as well.
+        for (at_maximum, elsewhere) in [(0, 0), (2, 0), (1, 1), (0, 1)] {
+            let mut f = victim.forge(&[&Random(6).int8(32)]);
+            let y = f.get(f.storage("y"), 3);
+            let (equal, less): (Vec<_>, Vec<_>) = window(&f, 1, 1).into_iter().partition(|c| c.0 == y);
+            f.set(equal[0].1, equal[0].2, at_maximum);
+            f.set(less[0].1, less[0].2, elsewhere);
+            assert_eq!(f.outcome(), LOOKUPS);
+        }
     }
 }

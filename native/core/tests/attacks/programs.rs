@@ -6,20 +6,25 @@ use nexus_edge_core::parameters::Mode;
 use nexus_edge_core::program::builder::ProgramBuilder;
 use nexus_edge_core::program::check::{CheckedProgram, load};
 use nexus_edge_core::program::{Contract, DType, Edge, Op, Piece, Port, Program, Rule, Semantics, Weights, Window};
-use nexus_edge_core::proof::{KeyError, ProvingKey, Request, VerifyingKey, prove, verify};
+use nexus_edge_core::proof::{KeyError, ProvingKey, Request, VerifyingKey, prove, register, verify, verify_registration};
 use nexus_edge_core::reject::Reject;
 
 use crate::bytes::timed;
 use crate::forge::Victim;
+use crate::support::private::private_form;
 use crate::support::{self, Random, window};
 
 /// Executes, proves and verifies.
 fn agrees(program: (CheckedProgram, Weights), x: &[i16]) {
-    let victim = Victim::new(program, true);
-    let request = Request { inputs: vec![x], context: [0; 32], committed: vec![true, false], ..Request::default() };
-    for key in [&victim.key, &victim.zk] {
-        let made = prove(key, &victim.executor, &request, &mut |_, _| true).expect("provable");
-        assert_eq!(verify(&key.verifying, &made.statement, &made.proof), Ok(()));
+    // Private weights are int8, and read int8.
+    let int8 = program.0.tensors.iter().all(|t| t.dtype == DType::Int8);
+    let private = int8.then(|| Victim::private(program.clone()));
+    for victim in private.into_iter().chain([Victim::new(program, true)]) {
+        let request = Request { inputs: vec![x], context: [0; 32], committed: vec![true, false], ..Request::default() };
+        for key in [&victim.key, &victim.zk] {
+            let made = prove(key, &victim.executor, &request, &mut |_, _| true).expect("provable");
+            assert_eq!(verify(&key.verifying, &made.statement, &made.proof), Ok(()));
+        }
     }
 }
 
@@ -137,13 +142,14 @@ fn a_piece_costs_what_it_takes() {
 
 #[test]
 fn a_statement_that_no_bytes_decode_to_is_refused_too() {
-    let victim = Victim::new(support::dense(1, 20, 7), true);
-    let x = Random(3).int8(20);
-    let (statement, proof) = victim.forge(&[&x]).proof(Mode::Plain);
-    for inputs in [0, 2, 3, usize::MAX] {
-        let mut s = statement.clone();
-        s.inputs = inputs;
-        assert!(matches!(verify(&victim.key.verifying, &s, &proof), Err(Reject::Statement(_))));
+    for victim in Victim::each(support::dense(1, 20, 7), true) {
+        let x = Random(3).int8(20);
+        let (statement, proof) = victim.forge(&[&x]).proof(Mode::Plain);
+        for inputs in [0, 2, 3, usize::MAX] {
+            let mut s = statement.clone();
+            s.inputs = inputs;
+            assert!(matches!(verify(&victim.key.verifying, &s, &proof), Err(Reject::Statement(_))));
+        }
     }
 }
 
@@ -232,26 +238,34 @@ fn mutate(p: &mut Program, random: &mut Random) {
 /// Whatever `load` accepts, the proof means what the executor computes.
 #[test]
 fn changed_programs_are_refused_or_prove_what_they_execute() {
-    let (program, weights) = support::everything(3, 10);
-    let x = Random(3).int8(126);
-    let mut random = Random(11);
-    let mut alive = 0;
-    for round in 0..500 {
-        let mut changed = Program::clone(&program);
-        mutate(&mut changed, &mut random);
-        if changed == *program || changed.range_bits > 16 {
-            continue;
+    let public = support::everything(3, 10);
+    let private = private_form(&public.0, &public.1).expect("a private form");
+    for (program, weights) in [public, private] {
+        let x = Random(3).int8(126);
+        let mut random = Random(11);
+        let mut alive = 0;
+        for round in 0..500 {
+            let mut changed = Program::clone(&program);
+            mutate(&mut changed, &mut random);
+            if changed == *program || changed.range_bits > 16 {
+                continue;
+            }
+            let Ok(checked) = load(changed, Some(&weights)) else { continue };
+            let inside = round % 2 == 0 && program.private.is_none();
+            let Ok(key) = ProvingKey::new(Program::clone(&checked), weights.clone(), inside, 100, Mode::Plain) else { continue };
+            let executor = Executor::new(key.verifying.program().clone(), &weights).expect("weights fit");
+            let committed = key.verifying.usual_form();
+            let request = Request { inputs: vec![&x], context: [0; 32], committed, ..Request::default() };
+            if let Ok(made) = prove(&key, &executor, &request, &mut |_, _| true) {
+                alive += 1;
+                let read = VerifyingKey::from_bytes(&key.verifying.to_bytes()).expect("own key");
+                if program.private.is_some() {
+                    let registration = register(&key, &mut |_, _| true).expect("private").proof;
+                    read.admit(&verify_registration(&read, &registration).expect("what loads can be registered"));
+                }
+                assert_eq!(verify(&read, &made.statement, &made.proof), Ok(()), "round {round}: {:?}", checked.ops);
+            }
         }
-        let Ok(checked) = load(changed, Some(&weights)) else { continue };
-        let Ok(key) = ProvingKey::new(Program::clone(&checked), weights.clone(), round % 2 == 0, 100, Mode::Plain) else { continue };
-        let executor = Executor::new(key.verifying.program().clone(), &weights).expect("weights fit");
-        let committed = key.verifying.usual_form();
-        let request = Request { inputs: vec![&x], context: [0; 32], committed, ..Request::default() };
-        if let Ok(made) = prove(&key, &executor, &request, &mut |_, _| true) {
-            alive += 1;
-            let key = VerifyingKey::from_bytes(&key.verifying.to_bytes()).expect("own key");
-            assert_eq!(verify(&key, &made.statement, &made.proof), Ok(()), "round {round}: {:?}", checked.ops);
-        }
+        assert!(alive > 30, "{alive} programs survived");
     }
-    assert!(alive > 30, "{alive} programs survived");
 }

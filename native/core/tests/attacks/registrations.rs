@@ -11,10 +11,11 @@ use nexus_edge_core::layout::{Home, Index, Layout, LimbRecipe, Lookup, Recipe, S
 use nexus_edge_core::masking::EQUATIONS;
 use nexus_edge_core::parameters::Mode;
 use nexus_edge_core::pcs::{self, Committed, Secret};
+use nexus_edge_core::program::builder::{Bounds, Convolution};
 use nexus_edge_core::program::check::{CheckedProgram, load};
 use nexus_edge_core::program::error::Fault;
 use nexus_edge_core::program::quantize::Multiplier;
-use nexus_edge_core::program::{Line, Op, PrivateForm, Program, Rule, Weights};
+use nexus_edge_core::program::{Edge, Line, Op, PrivateForm, Program, Rule, Weights};
 use nexus_edge_core::proof::{
     Compiled, Linked, ProvingKey, Registered, Request, Subject, VerifyingKey, link, prove, prove_cells, register, verify, verify_cells,
     verify_link, verify_registration,
@@ -26,9 +27,11 @@ use nexus_edge_core::reject::{Reject, Verdict};
 use p3_field::{Field, PrimeCharacteristicRing};
 use rayon::prelude::*;
 
+use crate::bytes::{mutations, timed};
 use crate::forge::{LOOKUPS, Victim, same_in_both_modes, uses};
 use crate::ideal::is_satisfied;
-use crate::support::{Random, nets};
+use crate::support::private::private_form;
+use crate::support::{self, Net, Random, multiplier, nets, window};
 
 /// The checks of one channel, in the order of their recipes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,25 +64,38 @@ impl Owner {
         self.layout.recipes.iter().find_map(of).expect("a committed constant")
     }
 
+    /// Positive parts of weights.
+    fn positive_of(&self, weights: StorageId) -> Option<StorageId> {
+        self.layout
+            .recipes
+            .iter()
+            .find_map(|r| if let Recipe::Relu { storage, of } = r { (*of == weights).then_some(*storage) } else { None })
+    }
+
     fn positive(&self) -> StorageId {
-        self.layout.recipes.iter().find_map(|r| if let Recipe::Relu { storage, .. } = r { Some(*storage) } else { None }).expect("weights")
+        self.positive_of(self.constant(0)).expect("weights")
+    }
+
+    /// Another value in any constant: positive parts follow.
+    fn changed(mut self, constant: u32, at: usize, value: i64) -> Self {
+        let s = self.constant(constant);
+        self.cells.storages[s][at] = from_i64(value);
+        if let Some(positive) = self.positive_of(s) {
+            self.cells.storages[positive][at] = from_i64(value.max(0));
+        }
+        self
     }
 
     fn limbs(&self) -> Vec<LimbRecipe> {
         self.layout.recipes.iter().filter_map(|r| if let Recipe::Limbs(r) = r { Some(r.clone()) } else { None }).collect()
     }
 
-    fn weight(mut self, at: usize, value: i64) -> Self {
-        let (w, positive) = (self.constant(0), self.positive());
-        self.cells.storages[w][at] = from_i64(value);
-        self.cells.storages[positive][at] = from_i64(value.max(0));
-        self
+    fn weight(self, at: usize, value: i64) -> Self {
+        self.changed(0, at, value)
     }
 
-    fn bias(mut self, channel: usize, value: i64) -> Self {
-        let bias = self.constant(1);
-        self.cells.storages[bias][channel] = from_i64(value);
-        self
+    fn bias(self, channel: usize, value: i64) -> Self {
+        self.changed(1, channel, value)
     }
 
     /// The best witness for the cells: limbs of whatever the sums are.
@@ -557,4 +573,128 @@ fn a_link_is_of_these_commitments() {
     assert!(verify_link(&a.verifying, &[], &proof).is_err());
     let depthwise = key(nets::private_layer(true, 1));
     assert!(matches!(verify_link(&a.verifying, &[&again(&depthwise).verifying], &proof), Err(Reject::Statement(_))));
+}
+
+/// A whole network: the constants of every layer are held to what its own lines and tables assume, in registrations and in links.
+#[test]
+fn every_constant_of_a_network_counts() {
+    let private = || {
+        let (program, weights) = support::everything(3, 10);
+        private_form(&program, &weights).expect("a private form")
+    };
+    let owner = || Owner::new(private());
+    let (program, weights) = private();
+    assert_eq!(owner().outcome(), Ok(()));
+    assert_eq!(linked(&owner(), &[owner()], None), Ok(()));
+    assert_eq!(program.constants.len(), 8, "four layers with biases");
+    let mut random = Random(23);
+    for (id, values) in weights.values.iter().enumerate() {
+        let at = (random.next() % values.len() as u64) as usize;
+        let is_bias = program.constants[id].dims.len() == 1;
+        // Biases that are int32 and leave the bound, biases that are not; weights that are no int8.
+        for value in if is_bias { [(1 << 31) - 1, -1 << 31, 1 << 31] } else { [128, -129, 1 << 32] } {
+            assert_eq!(owner().changed(id as u32, at, value).outcome(), LOOKUPS, "constant {id} element {at} = {value}");
+        }
+        let by = if is_bias || values[at] < 127 { 1 } else { -1 };
+        let other = || owner().changed(id as u32, at, i64::from(values[at]) + by);
+        assert_eq!(linked(&owner(), &[other()], None), Err(Reject::Equation(EQUATIONS)), "constant {id} element {at}");
+        assert_eq!(linked(&other(), &[owner()], None), Err(Reject::Equation(EQUATIONS)), "constant {id} element {at}");
+        // The other weights are those of a model of their own.
+        assert_eq!(linked(&other(), &[other()], None), Ok(()));
+    }
+}
+
+/// The same network without biases, and one with as little as can be: a weight and a bias.
+#[test]
+fn layers_without_biases_and_layers_of_one_weight() {
+    let mut n = Net::new("bare", 5);
+    let dims = [("x", vec![1, 4]), ("h", vec![1, 1]), ("y", vec![1, 1])];
+    let [x, h, y] = dims.map(|(name, dims)| n.tensor(name, &dims, 0.02, 3));
+    n.b.input(x, Edge::Integer).expect("input");
+    for (x, out, dims, bias) in [(x, h, [1, 1, 1, 4], None), (h, y, [1, 1, 1, 1], Some(vec![-40]))] {
+        let weights = (0..dims[3] as i32).map(|i| 90 - 50 * i).collect();
+        let window = window((1, 1), (1, 1), (1, 1), (1, 1), (0, 0));
+        let multipliers = vec![multiplier(0.01)];
+        let (clamp, depthwise, single_rounding) = ((-128, 127), false, false);
+        let c = Convolution { x, out, window, dims: &dims, weights, bias, x_zero: 3, multipliers, clamp, depthwise, single_rounding };
+        n.b.conv("conv", c).expect("conv");
+    }
+    n.b.output(y, Edge::Integer).expect("output");
+    n.b.private(Bounds::All(10));
+    let (program, weights) = n.b.finish(Some(16)).expect("a valid program");
+    assert_eq!(program.constants.iter().map(|c| c.dims.iter().product::<u32>()).collect::<Vec<_>>(), [4, 1, 1]);
+    let owner = || Owner::new((program.clone(), weights.clone()));
+    assert_eq!(owner().limbs().len(), 4 + 5, "only biases have a check of their own");
+    assert_eq!(owner().outcome(), Ok(()));
+    assert_eq!(linked(&owner(), &[owner(), owner()], None), Ok(()));
+    for (constant, at, value) in [(0, 3, 128), (0, 0, -129), (1, 0, 128), (2, 0, 1 << 31), (2, 0, (1 << 31) - 1)] {
+        assert_eq!(owner().changed(constant, at, value).outcome(), LOOKUPS, "constant {constant} = {value}");
+        assert_eq!(linked(&owner(), &[owner(), owner().changed(constant, at, value)], None), Err(Reject::Equation(EQUATIONS)));
+    }
+    // The first layer's weights keep half its bound, larger ones do not.
+    let declared = |bits: [u8; 2]| Program { private: Some(PrivateForm { log_bounds: bits.to_vec() }), ..Program::clone(&program) };
+    let kept = |bits: &u8| load(declared([*bits, 10]), Some(&weights)).is_ok();
+    let least = (8..=10).find(kept).expect("some bound");
+    let tight = |bits| Owner::new((load(declared([bits, 10]), None).expect("no weights are looked at"), weights.clone()));
+    assert_eq!(tight(least).outcome(), Ok(()));
+    assert!(least < 10);
+    assert_eq!((0..4).fold(tight(least), |owner, at| owner.weight(at, 127)).outcome(), LOOKUPS);
+}
+
+/// Links start at the registered commitment: one that starts at a linked commitment is nothing to a verifier, whoever makes it. Many links, and
+/// links of what is linked already, are.
+#[test]
+fn a_link_of_a_link_is_none() {
+    let a = key(nets::private_layer(false, 1));
+    let (b, c) = (again(&a), again(&a));
+    let root = |key: &ProvingKey| key.verifying.weights().root().expect("committed");
+    let first = link(&a, &[&b], &mut |_, _| true).expect("one model").proof;
+    b.verifying.admit_link(&verify_link(&a.verifying, &[&b.verifying], &first).expect("honest"));
+    assert!(b.verifying.is_linked());
+    assert!(link(&b, &[&c], &mut |_, _| true).is_err() && b.committed_again(Seed::from_bytes([7; 32])).is_err());
+
+    // Its maker owns all of it: the proof itself is as good as an honest one.
+    let owner = Owner::new(nets::private_layer(false, 1));
+    let commits: Vec<Committed> = (0..3).map(|_| owner.commit(Mode::Zk).1).collect();
+    let keys: Vec<VerifyingKey> = commits.iter().map(|c| key_of(&owner.program, &[commits[0].root, c.root].concat(), Mode::Zk)).collect();
+    let registered = key_of(&owner.program, &commits[0].root, Mode::Zk);
+    let compiled = owner.compiled(&registered, Layout::link(&owner.program, 1));
+    let chained = prove_cells(Subject::Link(&keys[1], &[&keys[2]]), &compiled, &Witness::default(), &[&commits[1], &commits[2]]);
+    assert!(matches!(verify_link(&keys[1], &[&keys[2]], &chained), Err(Reject::Statement(_))));
+    assert!(verify_link(&registered, &[&keys[2]], &chained).is_err());
+    // As if the second commitment were registered: that is another digest, which says nothing of this one.
+    let as_registered = key_of(&owner.program, &commits[1].root, Mode::Zk);
+    let under = key_of(&owner.program, &[commits[1].root, commits[2].root].concat(), Mode::Zk);
+    let honest = prove_cells(Subject::Link(&as_registered, &[&under]), &compiled, &Witness::default(), &[&commits[1], &commits[2]]);
+    let evidence = verify_link(&as_registered, &[&under], &honest).expect("an honest link of another model");
+    assert!(verify_link(&as_registered, &[&keys[2]], &honest).is_err(), "a key of the first model");
+    keys[2].admit_link(&evidence);
+    assert!(!keys[2].is_linked());
+
+    // From the registered commitment: both at once, or one after the other, or the first again.
+    for fresh in [vec![&c], vec![&b, &c], vec![&b]] {
+        let proof = link(&a, &fresh, &mut |_, _| true).expect("one model").proof;
+        let keys: Vec<&VerifyingKey> = fresh.iter().map(|key| &*key.verifying).collect();
+        let evidence = verify_link(&a.verifying, &keys, &proof).expect("honest");
+        assert!(fresh.iter().all(|key| evidence.covers(&root(key))) && !evidence.covers(&root(&a)));
+        c.verifying.admit_link(&evidence);
+    }
+    assert!(c.verifying.is_linked());
+}
+
+/// Every region of a registration and of a link changed, cut out, doubled and moved.
+#[test]
+fn changed_bytes() {
+    let a = key(nets::private_layer(false, 1));
+    let b = again(&a);
+    let proofs = [registered(&a), link(&a, &[&b], &mut |_, _| true).expect("one model").proof];
+    for (is_link, proof) in proofs.into_iter().enumerate() {
+        for bad in mutations(&proof, &mut Random(45)).iter().step_by(6) {
+            let verdict = timed(|| match is_link {
+                0 => verify_registration(&a.verifying, bad).map(drop),
+                _ => verify_link(&a.verifying, &[&b.verifying], bad).map(drop),
+            });
+            verdict.expect_err("a changed proof");
+        }
+    }
 }

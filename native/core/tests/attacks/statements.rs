@@ -26,53 +26,54 @@ fn is_bound(victim: &Victim, mode: Mode, statement: &Statement, proof: &[u8]) ->
 #[test]
 fn every_item_of_a_statement_is_bound() {
     for mode in [Mode::Plain, Mode::Zk] {
-        let victim = Victim::new(support::dense(1, 20, 7), false);
-        let x = Random(3).int8(20);
-        for committed in FORMS {
-            let (statement, proof) = made(&victim, mode, &committed, &x, [5; 32]);
-            let changed = |f: &dyn Fn(&mut Statement)| {
-                let mut s = statement.clone();
-                f(&mut s);
-                assert_ne!(s, statement);
-                s
-            };
-            for byte in 0..32 {
-                assert!(is_bound(&victim, mode, &changed(&|s| s.context[byte] ^= 1 << (byte % 8)), &proof));
-                let other = changed(&|s| s.digest[byte] ^= 1 << (byte % 8));
-                assert!(matches!(verify(&victim.in_mode(mode).verifying, &other, &proof), Err(Reject::Statement(_))));
-            }
-            for port in 0..2 {
-                let length = match &statement.tensors[port].content {
-                    Content::Clear(b) => b.len(),
-                    Content::Committed(_) => 32,
+        for victim in Victim::each(support::dense(1, 20, 7), false) {
+            let x = Random(3).int8(20);
+            for committed in FORMS {
+                let (statement, proof) = made(&victim, mode, &committed, &x, [5; 32]);
+                let changed = |f: &dyn Fn(&mut Statement)| {
+                    let mut s = statement.clone();
+                    f(&mut s);
+                    assert_ne!(s, statement);
+                    s
                 };
-                for byte in 0..length {
-                    let other = changed(&|s| match &mut s.tensors[port].content {
-                        Content::Clear(b) => b[byte] ^= 1,
-                        Content::Committed(c) => c[byte] ^= 1,
-                    });
-                    match other.tensors[port].content {
-                        Content::Clear(_) => assert!(is_bound(&victim, mode, &other, &proof)),
-                        Content::Committed(_) => {
-                            assert!(matches!(verify(&victim.in_mode(mode).verifying, &other, &proof), Err(Reject::Statement(_))))
-                        }
-                    }
-                }
-                let shapes: [&dyn Fn(&mut Statement); 4] = [
-                    &|s| s.tensors[port].dtype = DType::UInt8,
-                    &|s| s.tensors[port].dims.reverse(),
-                    &|s| s.tensors[port].dims.push(1),
-                    &|s| {
-                        s.tensors[port].dims.remove(0);
-                    },
-                ];
-                for change in shapes {
-                    let other = changed(change);
+                for byte in 0..32 {
+                    assert!(is_bound(&victim, mode, &changed(&|s| s.context[byte] ^= 1 << (byte % 8)), &proof));
+                    let other = changed(&|s| s.digest[byte] ^= 1 << (byte % 8));
                     assert!(matches!(verify(&victim.in_mode(mode).verifying, &other, &proof), Err(Reject::Statement(_))));
                 }
+                for port in 0..2 {
+                    let length = match &statement.tensors[port].content {
+                        Content::Clear(b) => b.len(),
+                        Content::Committed(_) => 32,
+                    };
+                    for byte in 0..length {
+                        let other = changed(&|s| match &mut s.tensors[port].content {
+                            Content::Clear(b) => b[byte] ^= 1,
+                            Content::Committed(c) => c[byte] ^= 1,
+                        });
+                        match other.tensors[port].content {
+                            Content::Clear(_) => assert!(is_bound(&victim, mode, &other, &proof)),
+                            Content::Committed(_) => {
+                                assert!(matches!(verify(&victim.in_mode(mode).verifying, &other, &proof), Err(Reject::Statement(_))))
+                            }
+                        }
+                    }
+                    let shapes: [&dyn Fn(&mut Statement); 4] = [
+                        &|s| s.tensors[port].dtype = DType::UInt8,
+                        &|s| s.tensors[port].dims.reverse(),
+                        &|s| s.tensors[port].dims.push(1),
+                        &|s| {
+                            s.tensors[port].dims.remove(0);
+                        },
+                    ];
+                    for change in shapes {
+                        let other = changed(change);
+                        assert!(matches!(verify(&victim.in_mode(mode).verifying, &other, &proof), Err(Reject::Statement(_))));
+                    }
+                }
+                let swapped = changed(&|s| s.tensors.swap(0, 1));
+                assert!(matches!(verify(&victim.in_mode(mode).verifying, &swapped, &proof), Err(Reject::Statement(_))));
             }
-            let swapped = changed(&|s| s.tensors.swap(0, 1));
-            assert!(matches!(verify(&victim.in_mode(mode).verifying, &swapped, &proof), Err(Reject::Statement(_))));
         }
     }
 }
@@ -80,12 +81,13 @@ fn every_item_of_a_statement_is_bound() {
 #[test]
 fn a_proof_of_one_form_is_none_of_another() {
     for mode in [Mode::Plain, Mode::Zk] {
-        let victim = Victim::new(support::dense(1, 20, 7), false);
-        let x = Random(3).int8(20);
-        let all = FORMS.map(|form| made(&victim, mode, &form, &x, [5; 32]));
-        for (i, (_, proof)) in all.iter().enumerate() {
-            for (j, (statement, _)) in all.iter().enumerate() {
-                assert_eq!(verify(&victim.in_mode(mode).verifying, statement, proof).is_ok(), i == j, "proof {i}, statement {j}");
+        for victim in Victim::each(support::dense(1, 20, 7), false) {
+            let x = Random(3).int8(20);
+            let all = FORMS.map(|form| made(&victim, mode, &form, &x, [5; 32]));
+            for (i, (_, proof)) in all.iter().enumerate() {
+                for (j, (statement, _)) in all.iter().enumerate() {
+                    assert_eq!(verify(&victim.in_mode(mode).verifying, statement, proof).is_ok(), i == j, "proof {i}, statement {j}");
+                }
             }
         }
     }
@@ -94,13 +96,14 @@ fn a_proof_of_one_form_is_none_of_another() {
 #[test]
 fn a_proof_serves_one_context_and_one_input() {
     for mode in [Mode::Plain, Mode::Zk] {
-        let victim = Victim::new(support::dense(1, 20, 7), true);
-        let (x, y) = (Random(3).int8(20), Random(4).int8(20));
-        let all: Vec<_> =
-            [(&x, [1; 32]), (&x, [2; 32]), (&y, [1; 32])].into_iter().map(|(x, c)| made(&victim, mode, &[true, false], x, c)).collect();
-        for (i, (_, proof)) in all.iter().enumerate() {
-            for (j, (statement, _)) in all.iter().enumerate() {
-                assert_eq!(verify(&victim.in_mode(mode).verifying, statement, proof).is_ok(), i == j);
+        for victim in Victim::each(support::dense(1, 20, 7), true) {
+            let (x, y) = (Random(3).int8(20), Random(4).int8(20));
+            let all: Vec<_> =
+                [(&x, [1; 32]), (&x, [2; 32]), (&y, [1; 32])].into_iter().map(|(x, c)| made(&victim, mode, &[true, false], x, c)).collect();
+            for (i, (_, proof)) in all.iter().enumerate() {
+                for (j, (statement, _)) in all.iter().enumerate() {
+                    assert_eq!(verify(&victim.in_mode(mode).verifying, statement, proof).is_ok(), i == j);
+                }
             }
         }
     }
@@ -110,10 +113,11 @@ fn a_proof_serves_one_context_and_one_input() {
 fn a_proof_is_of_one_model_parameter_set_and_kind_of_key() {
     for mode in [Mode::Plain, Mode::Zk] {
         let (a, b) = (support::dense_with(1, 20, 7, 9), support::dense_with(2, 20, 7, 9));
-        let keys: Vec<Victim> = [(&a, false, 100), (&a, true, 100), (&a, false, 128), (&b, false, 100), (&b, true, 100)]
+        let mut keys: Vec<Victim> = [(&a, false, 100), (&a, true, 100), (&a, false, 128), (&b, false, 100), (&b, true, 100)]
             .into_iter()
             .map(|(net, inside, security)| Victim::with_security(net.clone(), inside, security))
             .collect();
+        keys.extend([&a, &b].map(|net| Victim::private(net.clone())));
         let x = Random(3).int8(20);
         for (i, prover) in keys.iter().enumerate() {
             let (mut statement, proof) = made(prover, mode, &[true, false], &x, [5; 32]);

@@ -2,6 +2,7 @@
 #![allow(dead_code)] // each test binary uses a part
 
 pub mod nets;
+pub mod private;
 pub mod random_net;
 
 use nexus_edge_core::exec::{Executor, Trace};
@@ -35,8 +36,11 @@ impl Random {
     }
 }
 
-/// `x ~ M 2^-(31+e)` with `M` in `[2^30, 2^31)`.
+/// `x ~ M 2^-(31+e)` with `M` in `[2^30, 2^31)`, or `M = 0` for 0.
 pub fn multiplier(x: f64) -> (i32, i8) {
+    if x == 0.0 {
+        return (0, 0);
+    }
     let mut e = 0i8;
     let mut m = x;
     while m >= 1.0 {
