@@ -14,7 +14,7 @@ import structlog
 
 from nexus_edge.api.admin import AdminServer
 from nexus_edge.api.administration import Administration, Node
-from nexus_edge.clock import asleep_s, now_ms
+from nexus_edge.clock import SUSPENDED_S, asleep_s, now_ms
 from nexus_edge.compute import Child, Device, ModelLibrary, ModelStore, Pool, devices, memory_available
 from nexus_edge.config import Settings
 from nexus_edge.discovery import Mdns, PeerDirectory, Prober, Source, State
@@ -23,7 +23,6 @@ from nexus_edge.errors import LedgerError
 from nexus_edge.identity import NodeKey, load_node_key, parse_node_id, short_id
 from nexus_edge.ledger import BlobStore, CreditPolicy, Ledger
 from nexus_edge.ledger.database import CommitHook
-from nexus_edge.ledger.ledger import SUSPENDED_S
 from nexus_edge.market import leases
 from nexus_edge.market.admission import Demand
 from nexus_edge.market.buying import Buyer, Reachable

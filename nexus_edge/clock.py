@@ -5,6 +5,9 @@ from typing import Final
 
 from nexus_edge.types import UnixMs
 
+SUSPENDED_S: Final = 1.0
+"""A suspend that is shorter is none."""
+
 
 def now_ms() -> UnixMs:
     """Milliseconds since 1970, as this machine's clock has it: it may be wrong, and may be set while we run."""

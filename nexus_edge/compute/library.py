@@ -42,7 +42,7 @@ SAVED_EVERY: Final = 16  # jobs: averages that a restart sets back by so many sa
 FILE_LIMIT: Final = CHUNK * CHUNKS  # as for a program that a peer brings
 KEEP: Final = Bytes(256 * MIB)
 """Of committed models in each child between jobs, unless it is set otherwise."""
-INVITED: Final = 256  # peers that may upload a model now; the oldest invitation goes first
+INVITED: Final = 256  # peers that may upload a model now; the oldest invitation goes first, of those that nothing came of yet
 
 _IMPORT: Final = ".import-"
 
@@ -219,7 +219,8 @@ class ModelLibrary:
         """Let a peer upload a model that a quote to it named as missing."""
         self._invited.pop((peer, model), None)
         while len(self._invited) >= INVITED:
-            self._invited.pop(next(iter(self._invited)))
+            idle = (key for key, one in self._invited.items() if one.program is None)
+            self._invited.pop(next(idle, next(iter(self._invited))))
         self._invited[(peer, model)] = _Invitation(params, time.monotonic() + UPLOAD_KEPT_S)
 
     async def upload(self, peer: bytes, model: ModelDigest, upload: Upload) -> UploadAnswer:

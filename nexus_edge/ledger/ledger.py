@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from nexus_edge.clock import asleep_s, now_ms
+from nexus_edge.clock import SUSPENDED_S, asleep_s, now_ms
 from nexus_edge.errors import LedgerError
 from nexus_edge.identity import NodeKey
 from nexus_edge.ledger import integrity
@@ -26,8 +26,6 @@ from nexus_edge.wire.signing import Signed
 T = TypeVar("T")
 
 FILE: Final = "ledger.sqlite"
-SUSPENDED_S: Final = 1.0
-"""A suspend that is shorter is none."""
 AT_HAND: Final = 512
 """Objects kept in memory: of all jobs that are open at once, some 2 KiB each."""
 

@@ -193,6 +193,18 @@ async def test_a_model_comes_from_a_peer_in_chunks(tmp_path: Path, source: Path)
 
 
 @pytest.mark.asyncio
+async def test_who_asks_for_many_models_ends_nobodys_upload(tmp_path: Path, source: Path) -> None:
+    async with libraries(tmp_path / "mine", tmp_path / "theirs") as (mine, theirs):
+        record = await mine.import_file(source, "zk-100")
+        theirs.invite(PEER, record.model, "zk-100")
+        await theirs.upload(PEER, record.model, Upload(mine.manifest(record.model), None))
+        for number in range(2 * library_module.INVITED):
+            theirs.invite(STRANGER, ModelDigest(number.to_bytes(32, "big")), "zk-100")
+        assert len(theirs._invited) == library_module.INVITED
+        assert await bring(mine, theirs, record)
+
+
+@pytest.mark.asyncio
 async def test_models_that_peers_bring_do_not_pile_up(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(library_module, "RECORDS", 2)
     async with libraries(tmp_path / "mine", tmp_path / "theirs") as (mine, theirs):
