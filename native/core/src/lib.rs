@@ -3,6 +3,7 @@
 pub mod blocks;
 pub mod channel;
 pub mod contraction;
+pub mod control;
 pub mod eq;
 pub mod exec;
 pub mod field;
