@@ -7,6 +7,7 @@ pub mod control;
 pub mod eq;
 pub mod exec;
 pub mod field;
+mod halves;
 pub mod hash;
 pub mod layout;
 pub mod logup;

@@ -8,6 +8,7 @@
 //! the `i`-th variable in that order.
 
 mod columns;
+mod form;
 mod layer;
 mod leaves;
 mod register;
@@ -15,8 +16,9 @@ mod runs;
 mod split;
 mod tree;
 
+pub use form::{LinearForm, Slot};
 pub use leaves::{LeafBlocks, Leaves};
-pub use split::{AccumulatorWeight, LinearForm, Slot, split};
+pub use split::{AccumulatorWeight, split};
 
 use std::ops::ControlFlow;
 
