@@ -3,9 +3,11 @@
 pub mod blocks;
 pub mod channel;
 pub mod contraction;
+pub mod control;
 pub mod eq;
 pub mod exec;
 pub mod field;
+mod halves;
 pub mod hash;
 pub mod layout;
 pub mod logup;

@@ -4,7 +4,7 @@ use core::ops::Range;
 
 use p3_field::{PackedValue, PrimeCharacteristicRing};
 
-use crate::field::{Ext, F, K, LANES, PackedF};
+use crate::field::{Ext, F, K, LANES, PackedF, from_i64};
 
 /// A vector over `K`.
 #[derive(Clone, Debug, PartialEq)]
@@ -164,6 +164,11 @@ impl<const D: usize> Run<D> {
         self
     }
 
+    /// Becomes zeros.
+    pub fn clear(&mut self) {
+        self.0.iter_mut().for_each(|plane| plane.fill(F::ZERO));
+    }
+
     /// Becomes `k * x`, in the memory that it has.
     pub fn set_scaled(&mut self, x: &Self, k: K<D>) {
         self.0.iter_mut().zip(&x.0).for_each(|(to, from)| to.clone_from(from));
@@ -171,16 +176,22 @@ impl<const D: usize> Run<D> {
     }
 
     /// `self[i] values[i]` over the elements of `values`.
-    pub fn times_each(&self, values: &[F]) -> Self {
-        let (packed, rest) = PackedF::pack_slice_with_suffix(values);
-        let plane = |plane: &Vec<F>| {
-            let mut out = plane[..values.len()].to_vec();
-            let (head, tail) = out.split_at_mut(values.len() - rest.len());
-            PackedF::pack_slice_mut(head).iter_mut().zip(packed).for_each(|(o, &x)| *o *= x);
-            tail.iter_mut().zip(rest).for_each(|(o, &x)| *o *= x);
-            out
-        };
-        Run(self.0.each_ref().map(plane))
+    pub fn times_each(&self, values: &[i64]) -> Self {
+        // Factors at a time.
+        const STEP: usize = 64;
+        let mut out: [Vec<F>; D] = core::array::from_fn(|_| Vec::with_capacity(values.len()));
+        let mut factors = [F::ZERO; STEP];
+        for (step, values) in values.chunks(STEP).enumerate() {
+            factors.iter_mut().zip(values).for_each(|(factor, &x)| *factor = from_i64(x));
+            let (packed, rest) = PackedF::pack_slice_with_suffix(&factors[..values.len()]);
+            for (out, plane) in out.iter_mut().zip(&self.0) {
+                out.extend_from_slice(&plane[step * STEP..][..values.len()]);
+                let (head, tail) = out[step * STEP..].split_at_mut(values.len() - rest.len());
+                PackedF::pack_slice_mut(head).iter_mut().zip(packed).for_each(|(o, &x)| *o *= x);
+                tail.iter_mut().zip(rest).for_each(|(o, &x)| *o *= x);
+            }
+        }
+        Run(out)
     }
 
     /// The sum of all elements.
@@ -255,7 +266,8 @@ mod tests {
         assert_eq!(x.dot(at, &y, from, n), (0..n).map(|i| a[at + i] * b[from + i]).sum());
         let base: Vec<F> = b.iter().map(|x| x.0[0]).collect();
         assert_eq!(x.dot_base(&base[..n]), (0..n).map(|i| a[i].scale(base[i])).sum());
-        assert_eq!(x.times_each(&base[..n]), (0..n).map(|i| a[i].scale(base[i])).collect::<Vec<_>>().into());
+        let integers: Vec<i64> = (0..n as i64).map(|i| (i * 7919) << (i % 30)).map(|x| if x % 3 == 0 { -x } else { x }).collect();
+        assert_eq!(x.times_each(&integers), (0..n).map(|i| a[i].scale(from_i64(integers[i]))).collect::<Vec<_>>().into());
         assert_eq!(x.sum(), a.iter().copied().sum());
         assert_eq!(x.clone().scaled(k).iter(0..a.len()).collect::<Vec<_>>(), a.iter().map(|&x| x * k).collect::<Vec<_>>());
         for k in [k, K::ONE] {

@@ -11,6 +11,7 @@ use p3_field::PrimeCharacteristicRing;
 use crate::blocks::Piece;
 use crate::eq::{below, eq_at, inner};
 use crate::field::{F, K};
+use crate::halves::Halves;
 use crate::layout::Index;
 use crate::run::Run;
 
@@ -41,7 +42,7 @@ impl<const D: usize> Part<D> {
     fn add_to(&self, out: &mut Run<D>, at: usize) {
         let (from, to) = (self.start.max(at), self.range().end.min(at + out.len()));
         if from < to {
-            out.add_scaled(from - at, &Run::eq(self.coefficient, &self.point), from - self.start, to - from, K::ONE);
+            Halves::eq(self.coefficient, &self.point).add_to(from - self.start, out, from - at, to - from);
         }
     }
 
@@ -90,7 +91,7 @@ pub(crate) struct Axis<'a, const D: usize> {
     /// Factors of bit 0 and 1 of each variable.
     pub pairs: &'a [(K<D>, K<D>)],
     /// The factors multiplied out.
-    pub table: Option<&'a Run<D>>,
+    pub table: Option<&'a Halves<D>>,
 }
 
 impl<const D: usize> Side<D> {
@@ -280,7 +281,7 @@ impl<const D: usize> Side<D> {
         let table = || axis.table.expect("a table, as `needs_table` says");
         let (start, end) = (self.start.max(piece.start), self.end().min(piece.range().end));
         if start < end {
-            total += self.run.dot(start - self.start, table(), start - piece.start, end - start);
+            total += table().dot(start - piece.start, &self.run, start - self.start, end - start);
         }
         for part in self.parts.iter().filter(|p| !p.misses(piece)) {
             total += match part.on(piece) {
@@ -288,7 +289,7 @@ impl<const D: usize> Side<D> {
                 None => {
                     let mut values = Run::zeros(piece.used);
                     part.add_to(&mut values, piece.start);
-                    values.dot(0, table(), 0, piece.used)
+                    table().dot(0, &values, 0, piece.used)
                 }
             };
         }
@@ -363,11 +364,12 @@ mod tests {
             prop_assert_eq!(side.weigh(&vec![-3; n]), plain.iter().map(|&x| times(x, -3)).sum());
             prop_assert_eq!(side.weigh(&values), plain.iter().zip(&values).map(|(&x, &v)| times(x, v)).sum());
             for piece in pieces(n) {
-                let pairs: Vec<(K<2>, K<2>)> = (0..piece.log() as u64).map(|i| (element(2 * i), element(2 * i + 1))).collect();
+                let pair = |i: u64| if i.is_multiple_of(2) { (element(i), K::ONE) } else { (K::ONE - element(i), element(i)) };
+                let pairs: Vec<(K<2>, K<2>)> = (0..piece.log() as u64).map(pair).collect();
                 let table = tensor(&pairs);
                 let slow: K<2> = plain[piece.range()].iter().zip(&table).map(|(&x, &y)| x * y).sum();
                 // Without a table where none is needed.
-                let table = Run::from(table);
+                let table = Halves::new(K::ONE, &pairs);
                 let table = side.needs_table(&piece).then_some(&table);
                 prop_assert_eq!(side.over(&piece, Axis { pairs: &pairs, table }), slow);
                 prop_assert_eq!(&side.range(piece.range())[..], &plain[piece.range()]);

@@ -3,6 +3,8 @@
 
 mod support;
 
+use std::ops::ControlFlow;
+
 use nexus_edge_core::field::{Ext, F, K, from_i64};
 use nexus_edge_core::layout::{Form, Layout, Lookup, Rows, Source, Term};
 use nexus_edge_core::logup::{LeafBlocks, Leaves};
@@ -61,7 +63,8 @@ fn check_layout<const D: usize>(name: &str, layout: &Layout, seed: u64) {
     let alpha: K<D> = extension(&mut random);
     let betas: Vec<K<D>> = (0..layout.tuple_width()).map(|_| extension(&mut random)).collect();
     let blocks = LeafBlocks::new(layout);
-    let leaves = Leaves::new(layout, &witness, &blocks, alpha, &betas);
+    let flow = Leaves::new(layout, &witness, &blocks, alpha, &betas, &mut |_| ControlFlow::Continue(()));
+    let leaves = flow.continue_value().expect("nobody stops it");
     for b in &blocks.blocks {
         for i in 0..b.size() {
             let (p, c) = (b.positions.start + i / b.channels.size, b.channels.start + i % b.channels.size);

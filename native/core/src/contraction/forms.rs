@@ -75,35 +75,51 @@ fn reach(outputs: usize, at: impl Fn(usize) -> Option<usize>) -> Option<(Range<u
     Some((first..last + 1, at(first)?))
 }
 
-/// `Psi[i] = sum over (o, ky, kx) that read input i of u[o] rows[ky] columns[kx]`, in two passes.
+/// A tap of one dimension that some output reads: its weight, these outputs, and the input of the first of them.
+fn along<const D: usize>(weights: &[K<D>], outputs: usize, at: impl Fn(usize, usize) -> Option<usize>) -> Vec<(K<D>, Range<usize>, usize)> {
+    let tap = |(k, &weight)| reach(outputs, |o| at(o, k)).map(|(outputs, input)| (weight, outputs, input));
+    weights.iter().enumerate().filter_map(tap).collect()
+}
+
+/// `Psi[i] = sum over (o, ky, kx) that read input i of u[o] rows[ky] columns[kx]`, in two passes over a few input rows at a time: what the
+/// first leaves to the second stays in the cache.
 fn pull_back<const D: usize>(window: &Window, u: &Run<D>, rows: &[K<D>], columns: &[K<D>]) -> Run<D> {
     // Below this length the ends of registers cost more than single additions.
     const SHORT: usize = 16;
+    // Elements between the passes.
+    const BAND: usize = 1 << 10;
     let (ih, iw) = (window.input.0 as usize, window.input.1 as usize);
     let (oh, ow) = (window.output.0 as usize, window.output.1 as usize);
     let (sy, sx) = (window.stride.0 as usize, window.stride.1 as usize);
-    let mut down = Run::zeros(ih * ow);
-    for (ky, &e) in rows.iter().enumerate().take(window.kernel.0 as usize) {
-        let Some((outputs, iy)) = reach(oh, |oy| window.row(oy, ky)) else { continue };
-        if sy == 1 {
-            down.add_scaled(iy * ow, u, outputs.start * ow, outputs.len() * ow, e);
-        } else {
-            for (k, oy) in outputs.enumerate() {
-                down.add_scaled((iy + k * sy) * ow, u, oy * ow, ow, e);
+    let rows = along(&rows[..window.kernel.0 as usize], oh, |oy, ky| window.row(oy, ky));
+    let columns = along(&columns[..window.kernel.1 as usize], ow, |ox, kx| window.column(ox, kx));
+    let height = (BAND / ow).clamp(1, ih);
+    let (mut out, mut down, mut scaled) = (Run::zeros(ih * iw), Run::zeros(height * ow), Run::zeros(0));
+    for top in (0..ih).step_by(height) {
+        let bottom = (top + height).min(ih);
+        down.clear();
+        for (e, outputs, iy) in &rows {
+            // Output `outputs.start + k` reads row `iy + k sy`.
+            let before = |row: usize| row.saturating_sub(*iy).div_ceil(sy).min(outputs.len());
+            let (from, to) = (before(top), before(bottom));
+            if sy == 1 && from < to {
+                down.add_scaled((iy + from - top) * ow, u, (outputs.start + from) * ow, (to - from) * ow, *e);
+            } else {
+                for k in from..to {
+                    down.add_scaled((iy + k * sy - top) * ow, u, (outputs.start + k) * ow, ow, *e);
+                }
             }
         }
-    }
-    let (mut out, mut scaled) = (Run::zeros(ih * iw), Run::zeros(0));
-    for (kx, &e) in columns.iter().enumerate().take(window.kernel.1 as usize) {
-        let Some((outputs, ix)) = reach(ow, |ox| window.column(ox, kx)) else { continue };
-        if sx == 1 && outputs.len() >= SHORT {
-            for iy in 0..ih {
-                out.add_scaled(iy * iw + ix, &down, iy * ow + outputs.start, outputs.len(), e);
+        for (e, outputs, ix) in &columns {
+            if sx == 1 && outputs.len() >= SHORT {
+                for iy in top..bottom {
+                    out.add_scaled(iy * iw + ix, &down, (iy - top) * ow + outputs.start, outputs.len(), *e);
+                }
+            } else {
+                let in_row = |iy: usize| outputs.clone().enumerate().map(move |(k, ox)| (iy * iw + ix + k * sx, (iy - top) * ow + ox));
+                scaled.set_scaled(&down, *e);
+                out.add_moved(&scaled, (top..bottom).flat_map(in_row));
             }
-        } else {
-            let pairs = (0..ih).flat_map(|iy| outputs.clone().enumerate().map(move |(k, ox)| (iy * iw + ix + k * sx, iy * ow + ox)));
-            scaled.set_scaled(&down, e);
-            out.add_moved(&scaled, pairs);
         }
     }
     out

@@ -4,12 +4,15 @@
 //! `lambda (q0 + 1/lambda) (q1 + 1/lambda) - 1/lambda`: one product instead of two, of two arrays instead of four, and folding two
 //! neighbours keeps the numerators 1. Such nodes are *units*.
 
+use std::ops::ControlFlow;
+
 use rayon::prelude::*;
 
 use super::LANE_BITS;
 use super::register::{Factor, GROUP, PER_GROUP, children, two_products};
 use super::runs::{Run, count, find, halved};
 use crate::channel::Prover;
+use crate::control::Control;
 use crate::eq::{below, eq};
 use crate::field::{K, LANES, PackedK};
 
@@ -245,10 +248,15 @@ fn halve<const D: usize>(weights: &mut Vec<K<D>>) {
     weights.truncate(n);
 }
 
+/// Groups of folded nodes from which on a round is worth a report.
+pub(super) const REPORTED: usize = 1 << 14;
+
 /// The sumcheck of one layer: the challenges so far.
 pub(super) struct Rounds<'a, const D: usize> {
     pub prover: &'a mut Prover,
     pub point: Vec<K<D>>,
+    /// Told how much of the layer is done.
+    pub control: Control<'a>,
 }
 
 impl<const D: usize> Rounds<'_, D> {
@@ -276,12 +284,19 @@ impl<const D: usize> Rounds<'_, D> {
     }
 
     /// The rounds of a layer whose parent has at least one whole group. `runs` are those of `nodes`; units need `lambda != 0`.
-    pub fn layer(&mut self, nodes: &impl Nodes<D>, mut runs: Vec<Run>, r: &[K<D>], lambda: K<D>, space: &mut Space<D>) -> [K<D>; 4] {
+    pub fn layer(
+        &mut self,
+        nodes: &impl Nodes<D>,
+        mut runs: Vec<Run>,
+        r: &[K<D>],
+        lambda: K<D>,
+        space: &mut Space<D>,
+    ) -> ControlFlow<(), [K<D>; 4]> {
         let inverse = lambda.try_inverse().unwrap_or(K::ZERO);
         let (shift, packed) = (inverse.broadcast(), lambda.broadcast());
         let (outer, lane_point) = r.split_at(r.len() - LANE_BITS);
         if outer.is_empty() {
-            return self.lanes(unpack(nodes), r);
+            return ControlFlow::Continue(self.lanes(unpack(nodes), r));
         }
         let lanes = eq(lane_point);
         let total = |f: &dyn Fn(usize) -> PackedK<D>| (0..GROUP).map(|l| lanes[l] * f(l / LANES).lane(l % LANES)).sum::<K<D>>();
@@ -299,6 +314,10 @@ impl<const D: usize> Rounds<'_, D> {
             let t2 = total(&|w| sums.quads[w].1) + lambda * total(&|w| sums.units[w].1);
             let x = self.exchange(t0, t2);
             let next = halved(&runs, groups);
+            if groups >= REPORTED {
+                // Each pass reads half as much as the one before.
+                (self.control)(1.0 - 0.5f64.powi(j as i32 + 1))?;
+            }
             reserve(to, &next);
             if rest.is_empty() {
                 weights.clear();
@@ -314,7 +333,7 @@ impl<const D: usize> Rounds<'_, D> {
             runs = next;
             core::mem::swap(&mut to, &mut from);
         }
-        self.lanes(unpack(&folded(&runs, from, packed)), lane_point)
+        ControlFlow::Continue(self.lanes(unpack(&folded(&runs, from, packed)), lane_point))
     }
 }
 

@@ -1,5 +1,7 @@
 //! Leaf blocks, and their fractions for given challenges.
 
+use std::ops::ControlFlow;
+
 use p3_field::{PackedValue, PrimeCharacteristicRing};
 use rayon::prelude::*;
 
@@ -7,6 +9,7 @@ use super::LANE_BITS;
 use super::register::GROUP;
 use super::runs::{Run, find, runs};
 use crate::blocks::{Block, stack};
+use crate::control::Control;
 use crate::eq::log2_ceil;
 use crate::field::{Ext, F, K, LANES, PackedF, from_i64};
 use crate::layout::{Layout, Table};
@@ -54,11 +57,18 @@ struct Rows<'a, const D: usize> {
 
 impl<const D: usize> Leaves<D> {
     /// `1 / (alpha - fingerprint)` and `-m / (alpha - fingerprint)`; `0 / 1` in padding.
-    pub fn new(layout: &Layout, witness: &Witness, blocks: &LeafBlocks, alpha: K<D>, betas: &[K<D>]) -> Self {
+    pub fn new(
+        layout: &Layout,
+        witness: &Witness,
+        blocks: &LeafBlocks,
+        alpha: K<D>,
+        betas: &[K<D>],
+        control: Control<'_>,
+    ) -> ControlFlow<(), Self> {
         let groups = blocks.total.div_ceil(GROUP);
         let mut q: [Vec<F>; D] = core::array::from_fn(|_| F::zero_vec(groups * GROUP));
         q[0][blocks.total..].fill(F::ONE);
-        rows_by_owner(blocks, layout.lookups.len() + layout.tables.len(), &mut q).into_par_iter().enumerate().for_each(|(owner, rows)| {
+        let fill = |(owner, rows): (usize, Vec<Rows<'_, D>>)| {
             let Some(lookup) = layout.lookups.get(owner) else {
                 let table = &layout.tables[owner - layout.lookups.len()];
                 let base = alpha - betas[0].scale(from_i64((owner - layout.lookups.len()) as i64 + 1));
@@ -70,10 +80,26 @@ impl<const D: usize> Leaves<D> {
             let entries: Vec<Entry<'_>> =
                 lookup.entries.iter().map(|e| Entry::new(layout, witness, e, lookup.positions, &lookup.channels)).collect();
             rows.into_par_iter().for_each(|rows| fill_lookup(rows, &entries, base, &betas[1..]));
-        });
+        };
+        let mut owners = rows_by_owner(blocks, layout.lookups.len() + layout.tables.len(), &mut q).into_iter().enumerate().peekable();
+        let mut filled = 0;
+        while owners.peek().is_some() {
+            // Some owners at a time, so that reports come between.
+            let mut batch = Vec::new();
+            let mut size = 0;
+            while size < (blocks.total / BATCHES).max(1)
+                && let Some((owner, rows)) = owners.next()
+            {
+                size += rows.iter().map(|r| r.columns[0].len()).sum::<usize>();
+                batch.push((owner, rows));
+            }
+            batch.into_par_iter().for_each(fill);
+            filled += size;
+            control(filled as f64 / blocks.total.max(1) as f64)?;
+        }
         let runs = runs(units(layout, blocks), 4, groups);
         let p = numerators(layout, witness, blocks, &runs);
-        Leaves { runs, p, q }
+        ControlFlow::Continue(Leaves { runs, p, q })
     }
 
     /// One fraction (tests; the prover reads registers).
@@ -153,6 +179,9 @@ fn rows_by_owner<'a, const D: usize>(blocks: &'a LeafBlocks, owners: usize, q: &
     }
     out
 }
+
+/// Reports while leaves are filled, at most and about.
+const BATCHES: usize = 8;
 
 /// Leaves that one task fills.
 const ROWS: usize = 1 << 13;

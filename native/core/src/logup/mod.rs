@@ -8,6 +8,7 @@
 //! the `i`-th variable in that order.
 
 mod columns;
+mod form;
 mod layer;
 mod leaves;
 mod register;
@@ -15,12 +16,17 @@ mod runs;
 mod split;
 mod tree;
 
+pub use form::{LinearForm, Slot};
 pub use leaves::{LeafBlocks, Leaves};
-pub use split::{AccumulatorWeight, LinearForm, Slot, split};
-pub use tree::prove;
+pub use split::{AccumulatorWeight, split};
 
-use crate::channel::Reader;
+use std::ops::ControlFlow;
+
+use crate::channel::{Prover, Reader};
+use crate::control::Control;
 use crate::field::K;
+use crate::layout::Layout;
+use crate::prover::values::Witness;
 use crate::reject::{Reject, Verdict};
 
 /// Variables that a group of leaves holds.
@@ -47,6 +53,22 @@ fn inverses<const D: usize>(x: &[K<D>]) -> Option<Vec<K<D>>> {
         inverse *= x;
     }
     Some(out)
+}
+
+/// Proves all lookups. -> the point, by index bit. Breaks when `control` does.
+pub fn prove<const D: usize>(
+    prover: &mut Prover,
+    layout: &Layout,
+    witness: &Witness,
+    blocks: &LeafBlocks,
+    alpha: K<D>,
+    betas: &[K<D>],
+    control: Control<'_>,
+) -> ControlFlow<(), Vec<K<D>>> {
+    // What part of the work the leaves are.
+    const LEAVES: f64 = 0.4;
+    let leaves = Leaves::new(layout, witness, blocks, alpha, betas, &mut |done| control(LEAVES * done))?;
+    tree::prove(prover, leaves, &mut |done| control(LEAVES + (1.0 - LEAVES) * done))
 }
 
 /// Reads the tree of `2^n` leaves. -> the point (by index bit) and the claims `p~`, `q~` on the leaves.

@@ -8,32 +8,13 @@ use rayon::prelude::*;
 
 use super::LeafBlocks;
 use super::columns::column_at;
+use super::form::LinearForm;
 use crate::blocks::{Block, Piece};
 use crate::eq::{below, eq_at};
 use crate::field::{F, K, LANES, from_i64};
 use crate::layout::{Index, Layout, Lookup, Rows, Source, StorageId, Term};
 use crate::run::Run;
 use crate::side::{Part, Side, times};
-
-/// `constant + sum of <storage, u (x) v>`.
-#[derive(Clone, Debug)]
-pub struct LinearForm<const D: usize> {
-    /// Public part.
-    pub constant: K<D>,
-    /// Functionals.
-    pub slots: Vec<Slot<D>>,
-}
-
-/// A separable functional on one storage.
-#[derive(Clone, Debug)]
-pub struct Slot<const D: usize> {
-    /// The storage.
-    pub storage: StorageId,
-    /// Weight of each position.
-    pub u: Side<D>,
-    /// Weight of each channel.
-    pub v: Side<D>,
-}
 
 /// A weight `u (x) v` on an accumulator, merged over the position pieces and checks that share `v`.
 #[derive(Clone, Debug)]
@@ -44,53 +25,6 @@ pub struct AccumulatorWeight<const D: usize> {
     pub u: Side<D>,
     /// Weight of each channel.
     pub v: Side<D>,
-}
-
-impl<const D: usize> Default for LinearForm<D> {
-    fn default() -> Self {
-        LinearForm { constant: K::ZERO, slots: Vec::new() }
-    }
-}
-
-impl<const D: usize> LinearForm<D> {
-    /// Adds a functional of its own.
-    pub fn push(&mut self, storage: StorageId, u: impl Into<Side<D>>, v: impl Into<Side<D>>) {
-        self.slots.push(Slot { storage, u: u.into(), v: v.into() });
-    }
-
-    /// Adds another form.
-    pub fn absorb(&mut self, other: LinearForm<D>) {
-        self.constant += other.constant;
-        self.slots.extend(other.slots);
-    }
-
-    /// Pulls a functional `u (x) v` on a tensor back to its storages.
-    pub fn tensor(&mut self, layout: &Layout, tensor: u32, u: Side<D>, v: Side<D>) {
-        let view = &layout.views[tensor as usize];
-        for (a, b) in &view.constants {
-            self.constant += u.weigh(a) * v.weigh(b);
-        }
-        let Some((last, others)) = view.pieces.split_last() else { return };
-        for piece in others {
-            let s = layout.storages[piece.storage];
-            let us = u.moved(s.positions, &piece.storage_positions, &piece.tensor_positions);
-            let vs = v.moved(s.channels, &piece.storage_channels, &piece.tensor_channels);
-            self.push(piece.storage, us, vs);
-        }
-        let s = layout.storages[last.storage];
-        let us = u.into_moved(s.positions, &last.storage_positions, &last.tensor_positions);
-        let vs = v.into_moved(s.channels, &last.storage_channels, &last.tensor_channels);
-        self.push(last.storage, us, vs);
-    }
-
-    /// The value on given cells (the prover's self-test and tests; never the verifier).
-    pub fn value(&self, storages: &[Vec<crate::field::F>]) -> K<D> {
-        self.slots.iter().fold(self.constant, |total, s| {
-            let (u, v) = (s.u.to_vec(), s.v.to_vec());
-            let rows = storages[s.storage].chunks_exact(v.len()).zip(&u);
-            total + rows.map(|(row, &u)| u * row.iter().zip(&v).map(|(&x, &v)| v.scale(x)).sum::<K<D>>()).sum::<K<D>>()
-        })
-    }
 }
 
 /// What a slot is a functional on.
@@ -185,7 +119,7 @@ impl<const D: usize> Splitter<'_, D> {
         let range = (0, leaf.bits.0);
         match &term.by_channel {
             Some(w) => {
-                let weights = self.table(range).times_each(&elements(&w.values[start..][..used]));
+                let weights = self.table(range).times_each(&w.values[start..][..used]);
                 Side::placed(size, start, weights)
             }
             None => Side::of(size, Part { start, used, point: leaf.across.clone(), coefficient: K::ONE }),
@@ -195,14 +129,14 @@ impl<const D: usize> Splitter<'_, D> {
     /// The same at the channels of a tensor or an accumulator that the lookup stands for.
     fn spread(&mut self, leaf: &Leaf<'_, D>, term: &Term, size: usize) -> Side<D> {
         let n = leaf.lookup.channels.len();
-        self.channels(leaf, term, n).moved(size, &leaf.lookup.channels, &Index::all(n))
+        self.channels(leaf, term, n).into_moved(size, &leaf.lookup.channels, &Index::all(n))
     }
 
     /// The leaf's position weights times the term's factors and `factor`, one by one.
     fn position_weights(&mut self, leaf: &Leaf<'_, D>, term: &Term, factor: K<D>) -> Run<D> {
         let (table, Piece { start, used, .. }) = (self.table(leaf.bits), leaf.positions);
         let weights = match &term.by_position {
-            Some(w) => table.times_each(&elements(&w.values[start..][..used])),
+            Some(w) => table.times_each(&w.values[start..][..used]),
             None => table.slice(0..used),
         };
         weights.scaled(factor * leaf.slot)
@@ -319,7 +253,7 @@ impl<const D: usize> Splitter<'_, D> {
                 for (i, p) in view.pieces.iter().enumerate() {
                     let s = layout.storages[p.storage];
                     let slot = self.slot(key(Target::Piece(*x, i)), s.positions, |this| {
-                        this.spread(leaf, term, view.channels).moved(s.channels, &p.storage_channels, &p.tensor_channels)
+                        this.spread(leaf, term, view.channels).into_moved(s.channels, &p.storage_channels, &p.tensor_channels)
                     });
                     self.pending[slot].u.add(&whole.moved(s.positions, &p.storage_positions, &p.tensor_positions), K::ONE);
                 }
@@ -433,16 +367,18 @@ pub fn split<const D: usize>(
         share.into_iter().for_each(|at| s.block(blocks, at, gamma, alpha, betas, &fingerprints));
         (s.constant, s.pending)
     };
-    let (mut constant, mut pending) = (gamma, Vec::new());
-    for (of_share, own) in shares(layout, blocks).into_par_iter().map(share).collect::<Vec<_>>() {
-        constant += of_share;
-        pending.extend(own);
-    }
-    // In the order of blocks, each of which is in one share.
-    pending.sort_by_key(|p| p.block);
-    let mut form = LinearForm { constant, slots: Vec::new() };
+    let shares: Vec<(K<D>, Vec<Pending<D>>)> = shares(layout, blocks).into_par_iter().map(share).collect();
+    let constant = shares.iter().fold(gamma, |sum, (own, _)| sum + *own);
+    // In the order of blocks, each of which is in one share; within a share they are.
+    let count = shares.iter().map(|(_, pending)| pending.len()).sum();
+    let mut rest: Vec<_> = shares.into_iter().map(|(_, pending)| pending.into_iter()).collect();
+    let mut next = || {
+        let ahead = rest.iter_mut().filter_map(|share| Some((share.as_slice().first()?.block, share)));
+        ahead.min_by_key(|(block, _)| *block)?.1.next()
+    };
+    let mut form = LinearForm { constant, slots: Vec::with_capacity(count) };
     let mut weights = Vec::new();
-    for Pending { target, u, v, .. } in pending {
+    while let Some(Pending { target, u, v, .. }) = next() {
         match target {
             Target::Storage(storage) | Target::ColumnSums(storage) => form.push(storage, u, v),
             Target::Piece(x, i) => form.push(layout.views[x as usize].pieces[i].storage, u, v),

@@ -1,14 +1,17 @@
 //! The prover's fractional-sum tree.
 
+use std::ops::ControlFlow;
+
 use p3_field::PackedValue;
 use rayon::prelude::*;
 
-use super::layer::{Nodes, Quad, Rounds, SPARE, TASK, Unit};
+use super::layer::{Nodes, Quad, REPORTED, Rounds, SPARE, TASK, Unit};
 use super::leaves::Leaves;
 use super::register::{Factor, GROUP, PER_GROUP, children, two_products};
 use super::runs::{Run, find, halved, runs};
 use super::{LANE_BITS, by_index};
 use crate::channel::Prover;
+use crate::control::Control;
 use crate::eq::log2_ceil;
 use crate::field::{Ext, K, LANES, PackedF, PackedK};
 
@@ -81,20 +84,27 @@ impl<const D: usize> Fractions<D> for Layer<D> {
     }
 }
 
-/// The layer above: sums of neighbouring groups.
-fn parent<const D: usize>(child: &impl Fractions<D>) -> Layer<D> {
+/// The layer above: sums of neighbouring groups. `control` hears how much of it there is, if it is long.
+fn parent<const D: usize>(child: &impl Fractions<D>, control: Control<'_>) -> ControlFlow<(), Layer<D>> {
     let nodes = child.len().div_ceil(2 * PER_GROUP) * PER_GROUP;
     let mut out = Vec::with_capacity(nodes + SPARE.div_ceil(2));
-    let sum = |i| {
+    let sum = |i| -> [PackedK<D>; 2] {
         let (a, b) = children(i);
         child.sum(a, b).into()
     };
     if nodes <= 2 * TASK {
         out.extend((0..nodes).map(sum));
     } else {
-        (0..nodes).into_par_iter().with_min_len(TASK).map(sum).collect_into_vec(&mut out);
+        // Fresh memory makes this slow where there is little of it: reports come between parts.
+        let part = (nodes / 4).max(REPORTED * PER_GROUP);
+        while out.len() < nodes {
+            out.par_extend((out.len()..nodes.min(out.len() + part)).into_par_iter().with_min_len(TASK).map(sum));
+            if nodes >= REPORTED * PER_GROUP {
+                control(out.len() as f64 / nodes as f64)?;
+            }
+        }
     }
-    out
+    ControlFlow::Continue(out)
 }
 
 /// Nodes over fractions in memory.
@@ -118,14 +128,19 @@ impl<T: Fractions<D>, const D: usize> Nodes<D> for Over<'_, T, D> {
     }
 }
 
+/// What part of the work the sums are; the rest is sumchecks.
+const SUMS: f64 = 0.25;
+
 /// Proves the tree over `leaves`. -> the point, by index bit.
-pub fn prove<const D: usize>(prover: &mut Prover, leaves: Leaves<D>) -> Vec<K<D>> {
+pub fn prove<const D: usize>(prover: &mut Prover, leaves: Leaves<D>, control: Control<'_>) -> ControlFlow<(), Vec<K<D>>> {
     let n = log2_ceil(leaves.groups()) + LANE_BITS;
     let mut layers: Vec<Layer<D>> = Vec::with_capacity(n);
     for k in 0..n - LANE_BITS {
+        // Half the work of the layer under it.
+        let mut of_layer = |done: f64| control(SUMS * (1.0 - 0.5f64.powi(k as i32) * (1.0 - done / 2.0)));
         let up = match k {
-            0 => parent(&LeafFractions::new(&leaves)),
-            _ => parent(&layers[k - 1]),
+            0 => parent(&LeafFractions::new(&leaves), &mut of_layer)?,
+            _ => parent(&layers[k - 1], &mut of_layer)?,
         };
         layers.push(up);
     }
@@ -146,7 +161,10 @@ pub fn prove<const D: usize>(prover: &mut Prover, leaves: Leaves<D>) -> Vec<K<D>
     let mut r: Vec<K<D>> = Vec::new();
     for k in 0..n {
         let lambda: K<D> = prover.challenge("lambda");
-        let mut rounds = Rounds { prover: &mut *prover, point: Vec::with_capacity(n) };
+        // A layer is twice the work of the one before.
+        let before = 0.5f64.powi((n - k) as i32);
+        let mut of_layer = |done: f64| control(SUMS + (1.0 - SUMS) * before * (1.0 + done));
+        let mut rounds = Rounds { prover: &mut *prover, point: Vec::with_capacity(n), control: &mut of_layer };
         let [big, q1, p1, q0] = if let Some((p, q)) = small.pop() {
             let half = |f: &dyn Fn(usize) -> K<D>| (0..p.len() / 2).map(f).collect::<Vec<_>>();
             let arrays = [half(&|i| p[2 * i] + lambda * q[2 * i]), half(&|i| q[2 * i + 1]), half(&|i| p[2 * i + 1]), half(&|i| q[2 * i])];
@@ -154,7 +172,7 @@ pub fn prove<const D: usize>(prover: &mut Prover, leaves: Leaves<D>) -> Vec<K<D>
         } else if k + 1 < n {
             let layer = layers.pop().expect("a layer for each variable but the lanes' and the leaves'");
             let pairs = runs([], 2, layer.len().div_ceil(2 * PER_GROUP));
-            let out = rounds.layer(&Over { fractions: &layer, lambda: Factor::new(lambda) }, pairs, &r, lambda, &mut space);
+            let out = rounds.layer(&Over { fractions: &layer, lambda: Factor::new(lambda) }, pairs, &r, lambda, &mut space)?;
             // What is folded next fits where the last two layers were: no fresh pages.
             let [larger, _] = space;
             space = [layer.into_flattened(), larger];
@@ -164,14 +182,14 @@ pub fn prove<const D: usize>(prover: &mut Prover, leaves: Leaves<D>) -> Vec<K<D>
             let pairs = leaves.groups().div_ceil(2);
             // Units divide by lambda.
             let pairs = if lambda == K::ZERO { runs([], 2, pairs) } else { halved(&leaves.runs, pairs) };
-            rounds.layer(&nodes, pairs, &r, lambda, &mut space)
+            rounds.layer(&nodes, pairs, &r, lambda, &mut space)?
         };
         let point = rounds.point;
         prover.send("gkr layer", &[big - lambda * q0, p1, q0, q1]);
         r = vec![prover.challenge("gkr layer")];
         r.extend(point);
     }
-    by_index(&r)
+    ControlFlow::Continue(by_index(&r))
 }
 
 /// The only group of a layer.
@@ -194,6 +212,42 @@ mod tests {
     use crate::reject::Reject;
     use p3_field::PrimeCharacteristicRing;
     use proptest::prelude::*;
+
+    /// A prover whom nobody stops.
+    fn prove<const D: usize>(prover: &mut Prover, leaves: Leaves<D>) -> Vec<K<D>> {
+        let mut last = 0.0;
+        let mut control = |done| {
+            assert!((last..=1.0).contains(&done), "{done} after {last}");
+            last = done;
+            ControlFlow::Continue(())
+        };
+        let ControlFlow::Continue(point) = super::prove(prover, leaves, &mut control) else { panic!("nobody stops it") };
+        point
+    }
+
+    #[test]
+    fn long_layers_report_and_stop() {
+        let dense = leaves::<2>(1 << 20, 5);
+        let mut seen = Vec::new();
+        let mut all = |done| {
+            seen.push(done);
+            ControlFlow::Continue(())
+        };
+        assert!(super::prove(&mut Prover::new(Transcript::new()), dense, &mut all).is_continue());
+        // The sums, and several rounds of the largest layers.
+        assert!(seen.iter().filter(|&&done| done > 0.6).count() >= 2, "{seen:?}");
+        for stop in 0..seen.len() {
+            let mut calls = 0;
+            let mut control = |_| {
+                calls += 1;
+                if calls > stop { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            };
+            if stop % 4 == 0 {
+                assert!(super::prove(&mut Prover::new(Transcript::new()), leaves::<2>(1 << 20, 5), &mut control).is_break());
+                assert_eq!(calls, stop + 1);
+            }
+        }
+    }
 
     /// `total` leaves whose fractions sum to 0: lookups of 5 values, and their table.
     fn leaves<const D: usize>(total: usize, seed: u64) -> Leaves<D> {

@@ -20,8 +20,6 @@ mod verify;
 mod weight;
 mod whir;
 
-use std::ops::ControlFlow;
-
 pub(crate) use fresh::Fresh;
 pub use functional::{Claim, Functional};
 pub use open::{Combination, Halt, OpenedRows, combine, query};
@@ -32,6 +30,3 @@ pub use verify::{Combined, verify_combination, verify_queries};
 pub(crate) use whir::stages;
 #[cfg(test)]
 pub(crate) use {open::reduced, oracle::assemble, whir::Word, whir::distinct, whir::monomials, whir::prove as prove_folding};
-
-/// Told how much of the work is done, from 0 to 1; breaks it off by returning `Break`.
-pub type Control<'a> = &'a mut dyn FnMut(f64) -> ControlFlow<()>;

@@ -4,7 +4,6 @@ use std::ops::ControlFlow;
 
 use rayon::prelude::*;
 
-use super::Control;
 use super::functional::{Functional, batch};
 use super::kernel::over_columns;
 use super::oracle::Committed;
@@ -12,6 +11,7 @@ use super::stack::Stack;
 use super::sumcheck;
 use super::whir::{self, Word, distinct};
 use crate::channel::Prover;
+use crate::control::Control;
 use crate::eq::eq;
 use crate::field::K;
 use crate::parameters::{ORACLE_LOG_BLOWUP, Parameters};

@@ -11,7 +11,6 @@ use std::ops::ControlFlow;
 
 use rayon::prelude::*;
 
-use super::Control;
 use super::cells::BlockCells;
 use super::functional::{Term, Weighted, restrict};
 use super::kernel::{over_channels, over_positions};
@@ -19,6 +18,7 @@ use super::oracle::Committed;
 use super::planes::{Basis, Planes, round};
 use super::stack::{Span, Stack};
 use crate::channel::Prover;
+use crate::control::Control;
 use crate::eq::tensor;
 use crate::field::K;
 

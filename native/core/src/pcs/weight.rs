@@ -8,7 +8,7 @@ use super::functional::Weighted;
 use super::stack::{Span, Stack};
 use crate::blocks::Block;
 use crate::field::K;
-use crate::run::Run;
+use crate::halves::Halves;
 use crate::side::Axis;
 
 /// The multilinear extension of the batched functionals at `z`.
@@ -43,7 +43,7 @@ struct Tensors<const D: usize> {
     /// as `w_e + z (w_o - w_e)`.
     pairs: Vec<(K<D>, K<D>)>,
     /// Their products, by first variable and number of variables, where a side has no closed form.
-    tables: BTreeMap<(usize, usize), Run<D>>,
+    tables: BTreeMap<(usize, usize), Halves<D>>,
 }
 
 impl<const D: usize> Tensors<D> {
@@ -51,7 +51,7 @@ impl<const D: usize> Tensors<D> {
     fn new(z: &[K<D>], coefficients: usize, tables: BTreeSet<(usize, usize)>) -> Self {
         let pair = |(j, &z)| if j < coefficients { (z, K::ONE) } else { (K::ONE - z, z) };
         let pairs: Vec<_> = z.iter().enumerate().map(pair).collect();
-        let table = |(from, len)| ((from, len), Run::tensor(K::ONE, pairs[from..from + len].iter().copied()));
+        let table = |(from, len)| ((from, len), Halves::new(K::ONE, &pairs[from..from + len]));
         let tables = tables.into_par_iter().map(table).collect();
         Tensors { pairs, tables }
     }

@@ -18,7 +18,7 @@ use crate::channel::{Prover, Transcript};
 use crate::contraction;
 use crate::exec::{ExecError, Executor};
 use crate::field::{F, K};
-use crate::logup::{self, Leaves};
+use crate::logup;
 use crate::pcs::{self, Committed, Halt, Hiding, Secret};
 use crate::prover::values::Witness;
 use crate::prover::witness;
@@ -130,6 +130,11 @@ impl Clock<'_, '_> {
 
     fn report(&mut self, fraction: f64) -> Result<(), ProveError> {
         if (self.progress)(self.phase, fraction) { Ok(()) } else { Err(ProveError::Stopped) }
+    }
+
+    /// [`Self::report`] for steps that know nothing of phases.
+    fn control(&mut self, fraction: f64) -> ControlFlow<()> {
+        if self.report(fraction).is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     }
 
     fn leave(&mut self) {
@@ -353,9 +358,11 @@ impl Attempt<'_> {
         let copy_point: Vec<K<D>> = prover.challenges("copy", copy_variables(c));
         let alpha: K<D> = prover.challenge("alpha");
         let betas: Vec<K<D>> = prover.challenges("betas", layout.tuple_width());
-        let leaves = Leaves::new(layout, self.witness, &c.blocks, alpha, &betas);
-        clock.report(0.4)?;
-        let r = logup::prove(&mut prover, leaves);
+        let ControlFlow::Continue(r) =
+            logup::prove(&mut prover, layout, self.witness, &c.blocks, alpha, &betas, &mut |done| clock.control(done))
+        else {
+            return Err(ProveError::Stopped);
+        };
         let gamma: K<D> = prover.challenge("gamma");
         let (mut form, weights) = logup::split(layout, &c.blocks, &r, gamma, alpha, &betas);
 
@@ -370,7 +377,7 @@ impl Attempt<'_> {
         let claims: Vec<_> = forms.into_iter().map(|f| c.functionals(f)).collect();
         #[cfg(feature = "attacks")]
         let mut prover = self.compensated::<D>(prover, &transcript, &statement, &oracles, &roots, start);
-        let mut control = |done| if clock.report(done).is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) };
+        let mut control = |done| clock.control(done);
         let combination = match pcs::combine(key.parameters(), &mut prover, &c.stack, &oracles, &claims, &mut control) {
             ControlFlow::Continue(combination) => combination,
             ControlFlow::Break(halt) => return Err(halt.into()),

@@ -28,7 +28,7 @@ use crate::channel::{Prover, Reader, Transcript};
 use crate::exec::Trace;
 use crate::field::{F, K};
 use crate::layout::{Layout, LayoutError};
-use crate::logup::{self, Leaves};
+use crate::logup;
 #[cfg(feature = "attacks")]
 use crate::masking::MaskedReader;
 use crate::parameters::Parameters;
@@ -305,6 +305,11 @@ fn report(progress: &mut (dyn FnMut(&'static str, f64) -> bool + Send), phase: &
     if progress(phase, fraction) { Ok(()) } else { Err(ProveError::Stopped) }
 }
 
+/// [`report`] for steps that know nothing of phases.
+fn control<'a>(progress: Progress<'a>, phase: &'static str) -> impl FnMut(f64) -> ControlFlow<()> + 'a {
+    move |done| if progress(phase, done) { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+}
+
 /// An attempt at a proof about weights.
 struct Attempt<'a> {
     subject: Subject<'a>,
@@ -371,17 +376,18 @@ impl<'a> Attempt<'a> {
         let copy_point: Vec<K<D>> = prover.challenges("copy", copy_variables(c));
         let mut forms = Vec::new();
         if !layout.lookups.is_empty() {
-            report(progress, "lookups", 0.0)?;
             let alpha: K<D> = prover.challenge("alpha");
             let betas: Vec<K<D>> = prover.challenges("betas", layout.tuple_width());
-            let r = logup::prove(prover, Leaves::new(layout, self.witness, &c.blocks, alpha, &betas));
+            report(progress, "lookups", 0.0)?;
+            let mut control = control(progress, "lookups");
+            let flow = logup::prove(prover, layout, self.witness, &c.blocks, alpha, &betas, &mut control);
+            let ControlFlow::Continue(r) = flow else { return Err(ProveError::Stopped) };
             let gamma: K<D> = prover.challenge("gamma");
             forms.push(logup::split(layout, &c.blocks, &r, gamma, alpha, &betas).0);
         }
         forms.extend(copies(c, &copy_point));
         let claims: Vec<_> = forms.into_iter().map(|f| c.functionals(f)).collect();
-        let mut control = |done| if report(progress, "opening", done).is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) };
-        let combination = match pcs::combine(parameters, prover, &c.stack, oracles, &claims, &mut control) {
+        let combination = match pcs::combine(parameters, prover, &c.stack, oracles, &claims, &mut control(progress, "opening")) {
             ControlFlow::Continue(combination) => combination,
             ControlFlow::Break(halt) => return Err(halt.into()),
         };
