@@ -79,17 +79,20 @@ fn reach(outputs: usize, at: impl Fn(usize) -> Option<usize>) -> Option<(Range<u
 fn pull_back<const D: usize>(window: &Window, u: &Run<D>, rows: &[K<D>], columns: &[K<D>]) -> Run<D> {
     // Below this length the ends of registers cost more than single additions.
     const SHORT: usize = 16;
-    let (ih, iw) = (window.input.0 as usize, window.input.1 as usize);
+    let (ih, iw) = (window.input_rows(), window.input.1 as usize);
     let (oh, ow) = (window.output.0 as usize, window.output.1 as usize);
+    let images = |step: u32| (0..window.batch as usize).map(move |n| n * step as usize);
     let (sy, sx) = (window.stride.0 as usize, window.stride.1 as usize);
     let mut down = Run::zeros(ih * ow);
     for (ky, &e) in rows.iter().enumerate().take(window.kernel.0 as usize) {
         let Some((outputs, iy)) = reach(oh, |oy| window.row(oy, ky)) else { continue };
-        if sy == 1 {
-            down.add_scaled(iy * ow, u, outputs.start * ow, outputs.len() * ow, e);
-        } else {
-            for (k, oy) in outputs.enumerate() {
-                down.add_scaled((iy + k * sy) * ow, u, oy * ow, ow, e);
+        for (to, from) in images(window.input.0).zip(images(window.output.0)) {
+            if sy == 1 {
+                down.add_scaled((to + iy) * ow, u, (from + outputs.start) * ow, outputs.len() * ow, e);
+            } else {
+                for (k, oy) in outputs.clone().enumerate() {
+                    down.add_scaled((to + iy + k * sy) * ow, u, (from + oy) * ow, ow, e);
+                }
             }
         }
     }
@@ -266,13 +269,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_window_pulls_back_tap_by_tap(y in axis(), x in axis()) {
+        fn a_window_pulls_back_tap_by_tap(batch in 1u32..4, y in axis(), x in axis()) {
             let pair = |i: usize| (y[i], x[i]);
-            let window = Window { output: pair(0), kernel: pair(1), stride: pair(2), dilation: pair(3), pad: pair(4), input: pair(5) };
-            let (oh, ow, iw) = (y[0] as usize, x[0] as usize, x[5] as usize);
+            let window = Window { batch, output: pair(0), kernel: pair(1), stride: pair(2), dilation: pair(3), pad: pair(4), input: pair(5) };
+            let (oh, ow, iw) = ((batch * y[0]) as usize, x[0] as usize, x[5] as usize);
             let vector = |n: usize, seed: u64| -> Vec<K<2>> { (0..n as u64).map(|i| element(seed + i)).collect() };
             let (u, rows, columns) = (vector(oh * ow, 0), vector(4, 5000), vector(4, 6000));
-            let mut slow = vec![K::ZERO; (y[5] * x[5]) as usize];
+            let mut slow = vec![K::ZERO; (batch * y[5] * x[5]) as usize];
             for o in 0..oh * ow {
                 for ky in 0..y[1] as usize {
                     for kx in 0..x[1] as usize {

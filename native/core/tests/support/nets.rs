@@ -4,7 +4,7 @@ use nexus_edge_core::program::builder::{Bounds, Convolution};
 use nexus_edge_core::program::check::CheckedProgram;
 use nexus_edge_core::program::error::ProgramError;
 use nexus_edge_core::program::quantize::Multiplier;
-use nexus_edge_core::program::{Edge, Piece, TensorId, Weights};
+use nexus_edge_core::program::{Edge, Piece, TensorId, Weights, Window};
 
 use super::{Net, multiplier, window};
 
@@ -88,6 +88,23 @@ pub fn average_pool() -> (CheckedProgram, Weights) {
     let x = input(&mut n, &[1, 4, 4, 2], 0);
     let y = n.tensor("y", &[1, 4, 4, 2], 0.02, 0);
     n.b.average_pool("average", x, y, window((4, 4), (4, 4), (3, 3), (1, 1), (1, 1)), (-128, 127)).expect("average pool");
+    finish(n, y, 12)
+}
+
+/// Two images of 4 x 3 x 2, zero point 7, and one operator on each: 3 x 3 with a border, to 4 channels or channel by channel.
+pub fn batch(kind: &str) -> (CheckedProgram, Weights) {
+    let mut n = Net::new("batch", 24);
+    let x = input(&mut n, &[2, 4, 3, 2], 7);
+    let w = Window { batch: 2, ..window((4, 3), (4, 3), (3, 3), (1, 1), (1, 1)) };
+    let channels = if kind == "convolution" { 4 } else { 2 };
+    let same = kind == "average" || kind == "maximum";
+    let y = n.tensor("y", &[2, 4, 3, channels], 0.02, if same { 7 } else { -20 });
+    match kind {
+        "convolution" => n.conv((x, 7), y, w, &[4, 3, 3, 2], -128, false),
+        "depthwise" => n.conv((x, 7), y, w, &[3, 3, 2], -128, true),
+        "average" => n.b.average_pool("average", x, y, w, (-128, 127)).expect("average pool"),
+        _ => n.b.max_pool("maximum", x, y, w, (-128, 127)).expect("max pool"),
+    }
     finish(n, y, 12)
 }
 
