@@ -297,6 +297,21 @@ def reshape(rng: Generator, dtype: str) -> Case:
     return Case(m.finish(y), [inputs(rng, dtype, shape)])
 
 
+def regroup(rng: Generator, dtype: str) -> Case:
+    """RESHAPE to rows that are neither longer nor shorter by whole dimensions, then a FULLY_CONNECTED on each."""
+    m = ModelWriter()
+    first, second = (int(v) for v in rng.choice([(4, 6), (6, 4), (9, 6), (10, 4), (6, 15)]))
+    total = int(np.lcm(first, second)) * int(rng.integers(1, 4))
+    s_in, z_in = scale(rng), zero(rng, dtype)
+    x = m.input(dtype, [1, total // first, first], s_in, z_in)
+    shape = [total // second, second]
+    y = m.add("RESHAPE", [x, m.constant(ints(shape))], m.tensor(dtype, shape, s_in, z_in), new_shape=shape)
+    f, scales, _ = weights(rng, m, dtype, (3, second), 0)
+    out = m.tensor(dtype, [shape[0], 3], float(s_in * scales.max() * 75 * 75 * np.sqrt(second) / 128), zero(rng, dtype))
+    m.add("FULLY_CONNECTED", [y, f], out, fused_activation_function=fused(rng), keep_num_dims=False)
+    return Case(m.finish(out), [inputs(rng, dtype, (1, total // first, first))])
+
+
 def transpose(rng: Generator, dtype: str) -> Case:
     m = ModelWriter()
     shape = tuple(int(v) for v in rng.integers(1, 5, int(rng.integers(2, 5))))
@@ -484,6 +499,7 @@ CASES: dict[str, Callable[[Generator, str], Case]] = {
     "pad": pad,
     "padded convolution": padded_convolution,
     "quantize": quantize,
+    "regroup": regroup,
     "relu": _unary("RELU", None),
     "relu6": _unary("RELU6", None),
     "reshape": reshape,

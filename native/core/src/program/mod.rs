@@ -13,9 +13,12 @@ pub mod error;
 pub mod interval;
 pub mod limits;
 pub mod lines;
+mod permute;
 pub mod private;
 pub mod quantize;
 pub mod softmax;
+
+pub(crate) use permute::{Permutation, split};
 
 /// Index into [`Program::tensors`].
 pub type TensorId = u32;
@@ -395,11 +398,17 @@ impl Program {
         self.private.as_ref()?.log_bounds.get(acc as usize).copied().filter(|&bits| bits > 0)
     }
 
-    /// Whether an operator has a form of the later encoding: a window over a batch.
+    /// Whether an operator has a form of the later encoding: a window over a batch, or a reshape whose rows are not, on both
+    /// sides, products of whole dimensions.
     fn has_later_forms(&self) -> bool {
         self.ops.iter().any(|op| match op {
             Op::Contract { contract, .. } => contract.window().is_some_and(|w| w.batch != 1),
             Op::MaxPool { window, .. } => window.batch != 1,
+            Op::Permute { x, out, dims, perm } => {
+                let last = |id: &TensorId| Some(*self.tensors.get(*id as usize)?.dims.last()? as usize);
+                let form = Permutation::new(dims, perm);
+                form.is_identity() && last(x).zip(last(out)).is_some_and(|(from, to)| from != to && !form.splits(from, to))
+            }
             _ => false,
         })
     }

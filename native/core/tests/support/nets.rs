@@ -108,6 +108,17 @@ pub fn batch(kind: &str) -> (CheckedProgram, Weights) {
     finish(n, y, 12)
 }
 
+/// 2 x 3 rows of 4 read as 4 rows of 6, then halved.
+pub fn regrouped() -> (CheckedProgram, Weights) {
+    let mut n = Net::new("regrouped", 0);
+    let x = input(&mut n, &[2, 3, 4], 0);
+    let r = n.tensor("r", &[4, 6], 0.02, 0);
+    n.b.permute("reshape", x, r, vec![24], vec![0]);
+    let y = n.tensor("y", &[4, 6], 0.02, 0);
+    n.b.lookup("half", vec![r], y, (-128..128).map(|v: i16| v / 2).collect()).expect("lookup");
+    finish(n, y, 8)
+}
+
 /// Softmax over `rows` rows of `width` scores of scale 0.18.
 pub fn softmax(rows: u32, width: u32) -> (CheckedProgram, Weights) {
     let mut n = Net::new("softmax", 0);

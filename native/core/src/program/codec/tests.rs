@@ -214,11 +214,11 @@ proptest! {
     }
 }
 
-fn with_op(op: Op) -> Program {
+fn with_op(tensors: Vec<Tensor>, op: Op) -> Program {
     Program {
         name: String::new(),
         semantics: Semantics::Tflm,
-        tensors: Vec::new(),
+        tensors,
         accumulators: Vec::new(),
         constants: Vec::new(),
         tables: Vec::new(),
@@ -237,13 +237,21 @@ fn with_op(op: Op) -> Program {
 fn the_version_is_that_of_the_forms() {
     let one = (1, 1);
     let window = |batch| Window { batch, input: one, output: one, kernel: one, stride: one, pad: one, dilation: one };
-    let pool = |batch| with_op(Op::MaxPool { x: 0, out: 1, window: window(batch), clamp: (0, 0) });
-    let sum = |batch| with_op(Op::Contract { acc: 0, contract: Contract::Sum { x: 0, window: window(batch), x_zero: 0 } });
+    let pool = |batch| with_op(Vec::new(), Op::MaxPool { x: 0, out: 1, window: window(batch), clamp: (0, 0) });
+    let sum = |batch| with_op(Vec::new(), Op::Contract { acc: 0, contract: Contract::Sum { x: 0, window: window(batch), x_zero: 0 } });
+    let tensor = |dims: [u32; 2]| Tensor { name: String::new(), dtype: DType::Int8, dims: dims.into(), scale: None, zero_point: 0 };
+    let reshape = |dims: [u32; 2], to: [u32; 2]| {
+        with_op(vec![tensor([6, 4]), tensor(to)], Op::Permute { x: 0, out: 1, dims: dims.into(), perm: vec![0, 1] })
+    };
     let versions = [
         (pool(1), 1),
         (pool(2), 3),
         (sum(1), 1),
         (sum(3), 3),
+        (reshape([6, 4], [24, 1]), 1),
+        (reshape([6, 4], [1, 24]), 1),
+        (reshape([1, 24], [4, 6]), 3),
+        (reshape([6, 4], [4, 6]), 3),
     ];
     for (program, version) in versions {
         let bytes = program.to_bytes();
