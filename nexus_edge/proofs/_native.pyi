@@ -56,6 +56,7 @@ class Cancelled(NativeError):
     """The progress callback asked to stop."""
 
 _Window = tuple[
+    int,  # batch
     tuple[int, int],  # input height, width
     tuple[int, int],  # output height, width
     tuple[int, int],  # kernel

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -77,46 +78,46 @@ def bias(rng: Generator, m: ModelWriter, channels: int, scales: NDArray[np.float
     return m.constant(values, [float(s) for s in scales])
 
 
-def convolution(rng: Generator, dtype: str) -> Case:
+def convolution(rng: Generator, dtype: str, batch: int = 1) -> Case:
     m = ModelWriter()
     h, w, c, o = (int(v) for v in rng.integers(1, [9, 9, 6, 7]))
     kernel, stride, dilation = rng.integers(1, 4, 2), rng.integers(1, 4, 2), rng.integers(1, 3, 2)
     padding = int(rng.integers(0, 2)) if all((kernel - 1) * dilation < (h, w)) else 0
     s_in, z_in = scale(rng), zero(rng, dtype)
-    x = m.input(dtype, [1, h, w, c], s_in, z_in)
+    x = m.input(dtype, [batch, h, w, c], s_in, z_in)
     f, scales, _ = weights(rng, m, dtype, (o, int(kernel[0]), int(kernel[1]), c), 0)
     spread = 75 * 75 * np.sqrt(kernel.prod() * c)
     b = bias(rng, m, o, np.float32(s_in) * scales, spread, optional=False)
-    out = _windowed_output(rng, m, dtype, (h, w), o, kernel, stride, dilation, padding, s_in * scales.max() * spread)
+    out = _windowed_output(rng, m, dtype, (batch, h, w), o, kernel, stride, dilation, padding, s_in * scales.max() * spread)
     m.add("CONV_2D", [x, f, b], out, padding=padding, stride_w=int(stride[1]), stride_h=int(stride[0]),
           dilation_w_factor=int(dilation[1]), dilation_h_factor=int(dilation[0]), fused_activation_function=fused(rng))  # fmt: skip
-    return Case(m.finish(out), [inputs(rng, dtype, (1, h, w, c))])
+    return Case(m.finish(out), [inputs(rng, dtype, (batch, h, w, c))])
 
 
-def depthwise(rng: Generator, dtype: str) -> Case:
+def depthwise(rng: Generator, dtype: str, batch: int = 1) -> Case:
     m = ModelWriter()
     h, w, c, multiplier = (int(v) for v in rng.integers(1, [9, 9, 6, 4]))
     kernel, stride, dilation = rng.integers(1, 4, 2), rng.integers(1, 4, 2), rng.integers(1, 3, 2)
     padding = int(rng.integers(0, 2)) if all((kernel - 1) * dilation < (h, w)) else 0
     s_in, z_in = scale(rng), zero(rng, dtype)
-    x = m.input(dtype, [1, h, w, c], s_in, z_in)
+    x = m.input(dtype, [batch, h, w, c], s_in, z_in)
     f, scales, _ = weights(rng, m, dtype, (1, int(kernel[0]), int(kernel[1]), c * multiplier), 3)
     spread = 75 * 75 * np.sqrt(kernel.prod())
     b = bias(rng, m, c * multiplier, np.float32(s_in) * scales, spread)
-    out = _windowed_output(rng, m, dtype, (h, w), c * multiplier, kernel, stride, dilation, padding, s_in * scales.max() * spread)
+    out = _windowed_output(rng, m, dtype, (batch, h, w), c * multiplier, kernel, stride, dilation, padding, s_in * scales.max() * spread)
     m.add("DEPTHWISE_CONV_2D", [x, f, b] if b >= 0 else [x, f], out, padding=padding, stride_w=int(stride[1]), stride_h=int(stride[0]),
           dilation_w_factor=int(dilation[1]), dilation_h_factor=int(dilation[0]), depth_multiplier=multiplier,
           fused_activation_function=fused(rng))  # fmt: skip
-    return Case(m.finish(out), [inputs(rng, dtype, (1, h, w, c))])
+    return Case(m.finish(out), [inputs(rng, dtype, (batch, h, w, c))])
 
 
 def _windowed_output(
-    rng: Generator, m: ModelWriter, dtype: str, size: tuple[int, int], channels: int, kernel: Any, stride: Any, dilation: Any, padding: int,
+    rng: Generator, m: ModelWriter, dtype: str, images: tuple[int, int, int], channels: int, kernel: Any, stride: Any, dilation: Any, padding: int,
     real: float,
 ) -> int:  # fmt: skip
-    extent = (kernel - 1) * dilation + 1
+    (batch, *size), extent = images, (kernel - 1) * dilation + 1
     dims = [-(-size[i] // int(stride[i])) if padding == 0 else -(-(size[i] - int(extent[i]) + 1) // int(stride[i])) for i in (0, 1)]
-    return m.tensor(dtype, [1, *dims, channels], float(real / 128 * rng.choice([0.3, 1, 3])), zero(rng, dtype))
+    return m.tensor(dtype, [batch, *dims, channels], float(real / 128 * rng.choice([0.3, 1, 3])), zero(rng, dtype))
 
 
 def fully_connected(rng: Generator, dtype: str) -> Case:
@@ -144,19 +145,19 @@ def kept_dimensions(rng: Generator, dtype: str) -> Case:
     return Case(m.finish(out), [inputs(rng, dtype, (1, time, depth))])
 
 
-def flattened(rng: Generator, dtype: str) -> Case:
+def flattened(rng: Generator, dtype: str, batch: int = 1) -> Case:
     """FULLY_CONNECTED over an image, with and without a RESHAPE before it."""
     m = ModelWriter()
     h, w, c, o = (int(v) for v in rng.integers(1, [5, 5, 5, 5]))
     s_in, z_in, depth = scale(rng), zero(rng, dtype), h * w * c
-    x = m.input(dtype, [1, h, w, c], s_in, z_in)
+    x = m.input(dtype, [batch, h, w, c], s_in, z_in)
     if rng.random() < 0.5:
-        flat = m.tensor(dtype, [1, depth], s_in, z_in)
-        x = m.add("RESHAPE", [x, m.constant(ints([1, depth]))], flat, new_shape=[1, depth])
+        flat = m.tensor(dtype, [batch, depth], s_in, z_in)
+        x = m.add("RESHAPE", [x, m.constant(ints([batch, depth]))], flat, new_shape=[batch, depth])
     f, scales, _ = weights(rng, m, dtype, (o, depth), 0)
-    out = m.tensor(dtype, [1, o], float(s_in * scales.max() * 75 * 75 * np.sqrt(depth) / 128), zero(rng, dtype))
+    out = m.tensor(dtype, [batch, o], float(s_in * scales.max() * 75 * 75 * np.sqrt(depth) / 128), zero(rng, dtype))
     m.add("FULLY_CONNECTED", [x, f], out, fused_activation_function=fused(rng), keep_num_dims=False)
-    return Case(m.finish(out), [inputs(rng, dtype, (1, h, w, c))])
+    return Case(m.finish(out), [inputs(rng, dtype, (batch, h, w, c))])
 
 
 def _pair_shapes(rng: Generator) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
@@ -208,19 +209,19 @@ def _elementwise_scale(rng: Generator, kind: str, s1: float, s2: float) -> float
     return float(natural * rng.choice([0.5, 1, 2]) * rng.uniform(0.8, 1.2))
 
 
-def _pool(kind: str) -> Callable[[Generator, str], Case]:
+def _pool(kind: str, batch: int = 1) -> Callable[[Generator, str], Case]:
     def make(rng: Generator, dtype: str) -> Case:
         m = ModelWriter()
         h, w, c = (int(v) for v in rng.integers(1, [9, 9, 6]))
         kernel, stride = rng.integers(1, 5, 2), rng.integers(1, 4, 2)
         padding = int(rng.integers(0, 2)) if all(kernel <= (h, w)) else 0
         q = scale(rng), zero(rng, dtype)
-        x = m.input(dtype, [1, h, w, c], *q)
+        x = m.input(dtype, [batch, h, w, c], *q)
         dims = [-(-(h, w)[i] // int(stride[i])) if padding == 0 else -(-((h, w)[i] - int(kernel[i]) + 1) // int(stride[i])) for i in (0, 1)]
-        out = m.tensor(dtype, [1, *dims, c], *q)
+        out = m.tensor(dtype, [batch, *dims, c], *q)
         m.add(kind, [x], out, padding=padding, stride_w=int(stride[1]), stride_h=int(stride[0]), filter_width=int(kernel[1]),
               filter_height=int(kernel[0]), fused_activation_function=fused(rng))  # fmt: skip
-        return Case(m.finish(out), [inputs(rng, dtype, (1, h, w, c))])
+        return Case(m.finish(out), [inputs(rng, dtype, (batch, h, w, c))])
 
     return make
 
@@ -266,7 +267,7 @@ def padded_convolution(rng: Generator, dtype: str) -> Case:
     padded = m.add("PADV2" if fill else "PAD", [x, m.constant(amounts), *fill], m.tensor(dtype, shape, *q))
     f, scales, _ = weights(rng, m, dtype, (3, 3, 3, shape[3]), 0)
     stride, padding = rng.integers(1, 3, 2), int(rng.choice([0, 1, 1]))
-    out = _windowed_output(rng, m, dtype, (shape[1], shape[2]), 3, np.array([3, 3]), stride, np.array([1, 1]), padding,
+    out = _windowed_output(rng, m, dtype, (shape[0], shape[1], shape[2]), 3, np.array([3, 3]), stride, np.array([1, 1]), padding,
                            q[0] * scales.max() * 75 * 75 * np.sqrt(9 * shape[3]))  # fmt: skip
     b = bias(rng, m, 3, np.float32(q[0]) * scales, 1000, optional=False)
     m.add("CONV_2D", [padded, f, b], out, padding=padding, stride_w=int(stride[1]), stride_h=int(stride[0]), dilation_w_factor=1,
@@ -294,6 +295,21 @@ def reshape(rng: Generator, dtype: str) -> Case:
         done = [*shape[:axis], 1, *shape[axis:]]
         y = m.add(kind, [x, m.constant(ints([axis]))], m.tensor(dtype, done, *q))
     return Case(m.finish(y), [inputs(rng, dtype, shape)])
+
+
+def regroup(rng: Generator, dtype: str) -> Case:
+    """RESHAPE to rows that are neither longer nor shorter by whole dimensions, then a FULLY_CONNECTED on each."""
+    m = ModelWriter()
+    first, second = (int(v) for v in rng.choice([(4, 6), (6, 4), (9, 6), (10, 4), (6, 15)]))
+    total = int(np.lcm(first, second)) * int(rng.integers(1, 4))
+    s_in, z_in = scale(rng), zero(rng, dtype)
+    x = m.input(dtype, [1, total // first, first], s_in, z_in)
+    shape = [total // second, second]
+    y = m.add("RESHAPE", [x, m.constant(ints(shape))], m.tensor(dtype, shape, s_in, z_in), new_shape=shape)
+    f, scales, _ = weights(rng, m, dtype, (3, second), 0)
+    out = m.tensor(dtype, [shape[0], 3], float(s_in * scales.max() * 75 * 75 * np.sqrt(second) / 128), zero(rng, dtype))
+    m.add("FULLY_CONNECTED", [y, f], out, fused_activation_function=fused(rng), keep_num_dims=False)
+    return Case(m.finish(out), [inputs(rng, dtype, (1, total // first, first))])
 
 
 def transpose(rng: Generator, dtype: str) -> Case:
@@ -461,16 +477,21 @@ CASES: dict[str, Callable[[Generator, str], Case]] = {
     "add": _elementwise("ADD"),
     "add constant": _elementwise_constant("ADD"),
     "average pool": _pool("AVERAGE_POOL_2D"),
+    "average pool of a batch": _pool("AVERAGE_POOL_2D", 3),
     "concatenation": concatenation,
     "convolution": convolution,
+    "convolution of a batch": partial(convolution, batch=3),
     "depthwise": depthwise,
+    "depthwise of a batch": partial(depthwise, batch=2),
     "flattened": flattened,
+    "flattened batch": partial(flattened, batch=3),
     "float edges": float_edges,
     "fully connected": fully_connected,
     "fully connected, kept dimensions": kept_dimensions,
     "hard swish": hard_swish,
     "logistic": _unary("LOGISTIC", (1 / 256, {"int8": -128, "uint8": 0})),
     "max pool": _pool("MAX_POOL_2D"),
+    "max pool of a batch": _pool("MAX_POOL_2D", 2),
     "mean": mean,
     "mul": _elementwise("MUL"),
     "mul constant": _elementwise_constant("MUL"),
@@ -478,6 +499,7 @@ CASES: dict[str, Callable[[Generator, str], Case]] = {
     "pad": pad,
     "padded convolution": padded_convolution,
     "quantize": quantize,
+    "regroup": regroup,
     "relu": _unary("RELU", None),
     "relu6": _unary("RELU6", None),
     "reshape": reshape,

@@ -46,6 +46,7 @@ impl Network {
         let pad = ((side - 1) * stride + kernel).saturating_sub(self.side) / 2;
         let out = self.tensor(side, depth)?;
         let window = Window {
+            batch: 1,
             input: (self.side, self.side),
             output: (side, side),
             kernel: (kernel, kernel),
@@ -89,7 +90,7 @@ impl Network {
     fn finish(mut self, classes: u32) -> Result<(Program, Weights), Error> {
         let pooled = self.tensor(1, self.depth)?;
         let side = (self.side, self.side);
-        let window = Window { input: side, output: (1, 1), kernel: side, stride: (1, 1), pad: (0, 0), dilation: (1, 1) };
+        let window = Window { batch: 1, input: side, output: (1, 1), kernel: side, stride: (1, 1), pad: (0, 0), dilation: (1, 1) };
         self.builder.average_pool("pool", self.last, pooled, window, (-128, 127))?;
         (self.side, self.last) = (1, pooled);
         let out = self.conv(classes, 1, 1, false)?;

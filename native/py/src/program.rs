@@ -15,10 +15,10 @@ use crate::proofs::ProvingKey;
 use crate::secrets::Seed;
 use crate::{arrays, errors, tensors};
 
-type WindowTuple = ((u32, u32), (u32, u32), (u32, u32), (u32, u32), (u32, u32), (u32, u32));
+type WindowTuple = (u32, (u32, u32), (u32, u32), (u32, u32), (u32, u32), (u32, u32), (u32, u32));
 
-fn window((input, output, kernel, stride, pad, dilation): WindowTuple) -> Window {
-    Window { input, output, kernel, stride, pad, dilation }
+fn window((batch, input, output, kernel, stride, pad, dilation): WindowTuple) -> Window {
+    Window { batch, input, output, kernel, stride, pad, dilation }
 }
 
 fn edge(float: bool) -> Edge {

@@ -275,7 +275,7 @@ class Lowering:
             flat = self.scratch(constant.info, (1, size))
             biases = constant.array.reshape(-1).astype(np.int32) - zero
             self.count_rules(op, size)
-            window = ((1, 1), (1, 1), (1, 1), (1, 1), (0, 0), (1, 1))
+            window = (1, (1, 1), (1, 1), (1, 1), (1, 1), (0, 0), (1, 1))
             weights = np.zeros((size, 1, 1, 1), np.int32)
             clamp = RANGES[constant.info.dtype]
             cell_zero = anchor.info.zero_points[0] if len(anchor.info.scales) == 1 else 0

@@ -15,7 +15,7 @@ SAME, VALID = 0, 1
 
 @dataclass(frozen=True)
 class Window:
-    """Output `(oy, ox)`, tap `(ky, kx)` reads input `(oy sy + ky dy - py, ox sx + kx dx - px)`."""
+    """Output `(oy, ox)`, tap `(ky, kx)` reads input `(oy sy + ky dy - py, ox sx + kx dx - px)` of the same image."""
 
     input: Pair
     output: Pair
@@ -23,11 +23,12 @@ class Window:
     stride: Pair = (1, 1)
     pad: Pair = (0, 0)
     dilation: Pair = (1, 1)
+    batch: int = 1
 
     @property
-    def native(self) -> tuple[Pair, Pair, Pair, Pair, Pair, Pair]:
+    def native(self) -> tuple[int, Pair, Pair, Pair, Pair, Pair, Pair]:
         """As the program builder takes it."""
-        return self.input, self.output, self.kernel, self.stride, self.pad, self.dilation
+        return self.batch, self.input, self.output, self.kernel, self.stride, self.pad, self.dilation
 
     @property
     def reaches_input(self) -> bool:

@@ -16,7 +16,12 @@ OTHER = Quantized(scale=0.06)
 
 
 def _convolution(
-    weights: np.ndarray | None = None, bias: np.ndarray | None = None, batch: int = 1, computed: bool = False, **changes: object
+    weights: np.ndarray | None = None,
+    bias: np.ndarray | None = None,
+    batch: int = 1,
+    out_batch: int = 1,
+    computed: bool = False,
+    **changes: object,
 ) -> bytes:
     m = ModelWriter()
     x = m.input("int8", [batch, 3, 3, 2], 0.1)
@@ -24,7 +29,7 @@ def _convolution(
     array = np.ones((4, 1, 1, 2), np.int8) if weights is None else weights
     w = m.input("int8", array.shape, 0.1, name="w") if computed else m.constant(array, name="w", **options)  # type: ignore[arg-type]
     b = m.constant(np.zeros(4, np.int32) if bias is None else bias, 0.01, name="b")
-    y = m.tensor("int8", [batch, 3, 3, 4], 0.1, name="y")
+    y = m.tensor("int8", [out_batch, 3, 3, 4], 0.1, name="y")
     m.add("CONV_2D", [x, w, b], y, **CONVOLUTION | {k: v for k, v in changes.items() if k in CONVOLUTION})
     return m.finish(y)
 
@@ -149,7 +154,7 @@ REFUSALS: list[tuple[str, Callable[[], bytes], type[ModelError], str | None, str
     ("defined twice", _twice, M, "RELU6", "y"),
     ("used before it is defined", _use_before_definition, M, "ADD", "late"),
     ("pool with unequal scales", lambda: unary("MAX_POOL_2D", [1, 2, 2, 1], Q, OTHER, [1, 1, 1, 1], **POOL), U, "MAX_POOL_2D", "y"),
-    ("pool of a batch", lambda: unary("AVERAGE_POOL_2D", [2, 2, 2, 1], Q, Q, [2, 1, 1, 1], **POOL), U, "AVERAGE_POOL_2D", "x"),
+    ("pool that drops half its batch", lambda: unary("AVERAGE_POOL_2D", [2, 2, 2, 1], Q, Q, [1, 1, 1, 1], **POOL), M, "AVERAGE_POOL_2D", "y"),
     ("RELU with unequal scales", lambda: unary("RELU", [4], Q, OTHER), U, "RELU", "y"),
     ("RELU6 with unequal scales", lambda: unary("RELU6", [4], Q, OTHER), U, "RELU6", "y"),
     ("TANH to another scale", lambda: unary("TANH", [4], Q, Q), U, "TANH", "y"),
@@ -165,7 +170,7 @@ REFUSALS: list[tuple[str, Callable[[], bytes], type[ModelError], str | None, str
     ("scales along another dimension", lambda: _convolution(scale=[0.1] * 4, axis=1), U, "CONV_2D", "w"),
     ("too few scales", lambda: _convolution(scale=[0.1] * 3), M, "CONV_2D", "w"),
     ("grouped convolution", lambda: _convolution(np.ones((4, 1, 1, 1), np.int8)), U, "CONV_2D", "w"),
-    ("convolution of a batch", lambda: _convolution(batch=2), U, "CONV_2D", "t0"),
+    ("convolution of a batch to another", lambda: _convolution(batch=2, out_batch=3), M, "CONV_2D", "y"),
     ("stride zero", lambda: _convolution(stride_h=0), M, "CONV_2D", None),
     ("unknown padding", lambda: _convolution(padding=2), M, "CONV_2D", None),
     ("kernel larger than its input", lambda: _convolution(np.ones((4, 5, 1, 2), np.int8)), M, "CONV_2D", None),

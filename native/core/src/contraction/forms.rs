@@ -94,29 +94,31 @@ fn pull_back<const D: usize>(window: &Window, u: &Run<D>, rows: &[K<D>], columns
     let rows = along(&rows[..window.kernel.0 as usize], oh, |oy, ky| window.row(oy, ky));
     let columns = along(&columns[..window.kernel.1 as usize], ow, |ox, kx| window.column(ox, kx));
     let height = (BAND / ow).clamp(1, ih);
-    let (mut out, mut down, mut scaled) = (Run::zeros(ih * iw), Run::zeros(height * ow), Run::zeros(0));
-    for top in (0..ih).step_by(height) {
-        let bottom = (top + height).min(ih);
+    let (mut out, mut down, mut scaled) = (Run::zeros(window.input_rows() * iw), Run::zeros(height * ow), Run::zeros(0));
+    let bands = |n: usize| (0..ih).step_by(height).map(move |top| (n * ih, n * oh, top, (top + height).min(ih)));
+    for (input, output, top, bottom) in (0..window.batch as usize).flat_map(bands) {
         down.clear();
         for (e, outputs, iy) in &rows {
             // Output `outputs.start + k` reads row `iy + k sy`.
             let before = |row: usize| row.saturating_sub(*iy).div_ceil(sy).min(outputs.len());
             let (from, to) = (before(top), before(bottom));
+            let first = output + outputs.start;
             if sy == 1 && from < to {
-                down.add_scaled((iy + from - top) * ow, u, (outputs.start + from) * ow, (to - from) * ow, *e);
+                down.add_scaled((iy + from - top) * ow, u, (first + from) * ow, (to - from) * ow, *e);
             } else {
                 for k in from..to {
-                    down.add_scaled((iy + k * sy - top) * ow, u, (outputs.start + k) * ow, ow, *e);
+                    down.add_scaled((iy + k * sy - top) * ow, u, (first + k) * ow, ow, *e);
                 }
             }
         }
         for (e, outputs, ix) in &columns {
             if sx == 1 && outputs.len() >= SHORT {
                 for iy in top..bottom {
-                    out.add_scaled(iy * iw + ix, &down, (iy - top) * ow + outputs.start, outputs.len(), *e);
+                    out.add_scaled((input + iy) * iw + ix, &down, (iy - top) * ow + outputs.start, outputs.len(), *e);
                 }
             } else {
-                let in_row = |iy: usize| outputs.clone().enumerate().map(move |(k, ox)| (iy * iw + ix + k * sx, (iy - top) * ow + ox));
+                let in_row =
+                    |iy: usize| outputs.clone().enumerate().map(move |(k, ox)| ((input + iy) * iw + ix + k * sx, (iy - top) * ow + ox));
                 scaled.set_scaled(&down, *e);
                 out.add_moved(&scaled, (top..bottom).flat_map(in_row));
             }
@@ -282,13 +284,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_window_pulls_back_tap_by_tap(y in axis(), x in axis()) {
+        fn a_window_pulls_back_tap_by_tap(batch in 1u32..4, y in axis(), x in axis()) {
             let pair = |i: usize| (y[i], x[i]);
-            let window = Window { output: pair(0), kernel: pair(1), stride: pair(2), dilation: pair(3), pad: pair(4), input: pair(5) };
-            let (oh, ow, iw) = (y[0] as usize, x[0] as usize, x[5] as usize);
+            let window = Window { batch, output: pair(0), kernel: pair(1), stride: pair(2), dilation: pair(3), pad: pair(4), input: pair(5) };
+            let (oh, ow, iw) = ((batch * y[0]) as usize, x[0] as usize, x[5] as usize);
             let vector = |n: usize, seed: u64| -> Vec<K<2>> { (0..n as u64).map(|i| element(seed + i)).collect() };
             let (u, rows, columns) = (vector(oh * ow, 0), vector(4, 5000), vector(4, 6000));
-            let mut slow = vec![K::ZERO; (y[5] * x[5]) as usize];
+            let mut slow = vec![K::ZERO; (batch * y[5] * x[5]) as usize];
             for o in 0..oh * ow {
                 for ky in 0..y[1] as usize {
                     for kx in 0..x[1] as usize {

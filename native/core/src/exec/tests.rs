@@ -155,7 +155,7 @@ fn window(g: &mut Numbers, input: (u32, u32), kernel: (u32, u32)) -> Window {
     let reach = (dilation.0 * (kernel.0 - 1), dilation.1 * (kernel.1 - 1));
     let pad = (g.below(u64::from(reach.0) + 1) as u32, g.below(u64::from(reach.1) + 1) as u32);
     let output = |i: u32, s: u32, p: u32| 1 + (i + p - 1) / s;
-    Window { input, output: (output(input.0, stride.0, pad.0), output(input.1, stride.1, pad.1)), kernel, stride, pad, dilation }
+    Window { batch: 1, input, output: (output(input.0, stride.0, pad.0), output(input.1, stride.1, pad.1)), kernel, stride, pad, dilation }
 }
 
 /// A convolution into a depthwise or full convolution, then a sum, a maximum, an average and two additions.
@@ -203,7 +203,7 @@ fn network(
     }
     let zero = zeros[2];
     let shape = [1, plane.0, plane.1, depth];
-    let pooled = Window { input: plane, output: plane, kernel: (3, 3), stride: (1, 1), pad: (1, 1), dilation: (1, 1) };
+    let pooled = Window { batch: 1, input: plane, output: plane, kernel: (3, 3), stride: (1, 1), pad: (1, 1), dilation: (1, 1) };
     let average = b.tensor("average", dtype, &shape, Some(0.5), zero).unwrap();
     b.average_pool("average", x, average, pooled, (low, high)).unwrap();
     let maximum = b.tensor("maximum", dtype, &shape, Some(0.5), zero).unwrap();
@@ -212,7 +212,7 @@ fn network(
     let half = (1 << 30, g.below(2) as i8);
     b.add("add", (x, maximum), added, ((1 << 30, 0), half, (g.between(1 << 30, i32::MAX), 18)), (low, high), g.below(2) == 0).unwrap();
     let mean = b.tensor("mean", dtype, &[1, depth], Some(0.5), g.between(low, high)).unwrap();
-    let all = Window { input: plane, output: (1, 1), kernel: plane, stride: (1, 1), pad: (0, 0), dilation: (1, 1) };
+    let all = Window { batch: 1, input: plane, output: (1, 1), kernel: plane, stride: (1, 1), pad: (0, 0), dilation: (1, 1) };
     b.mean("mean", x, mean, all, zero, g.multiplier((plane.0 * plane.1) as usize), (low, high)).unwrap();
     b.output(added, Edge::Integer).unwrap();
     b.output(mean, Edge::Float).unwrap();

@@ -15,10 +15,9 @@ use std::sync::Arc;
 pub(crate) use pool::taps;
 pub use recipe::{LimbRecipe, Recipe, RescaleCells, SoftmaxCells};
 pub use types::{
-    Accumulator, AccumulatorKind, Column, Copy, Home, Index, Lookup, Rows, Source, Storage, StorageId, Table, TableKind, TableRef, Term,
-    Vector, View, ViewPiece,
+    Accumulator, AccumulatorKind, Column, Copy, Home, Index, Lookup, Order, Rows, Source, Storage, StorageId, Table, TableKind, TableRef,
+    Term, Vector, View, ViewPiece,
 };
-pub(crate) use views::split;
 
 use crate::program::{AccId, ConstId, Contract, Op, Program, TensorId};
 

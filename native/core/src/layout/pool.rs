@@ -58,7 +58,7 @@ impl Builder<'_> {
 /// Valid outputs of a tap and the input position that each reads.
 pub(crate) fn taps(window: &Window, ky: usize, kx: usize) -> (Index, Index) {
     let (mut outputs, mut inputs) = (Vec::new(), Vec::new());
-    for oy in 0..window.output.0 as usize {
+    for oy in 0..window.output_rows() {
         let Some(iy) = window.row(oy, ky) else { continue };
         for ox in 0..window.output.1 as usize {
             if let Some(ix) = window.column(ox, kx) {

@@ -24,7 +24,7 @@
 
 use super::recipe::{LimbRecipe, Recipe};
 use super::tables::constant;
-use super::types::{Copy, Home, Index, Source, StorageId, TableKind, Term, View, ViewPiece};
+use super::types::{Copy, Home, Index, Order, Source, StorageId, TableKind, Term, View, ViewPiece};
 use super::{Builder, Form, Layout, LayoutError};
 use crate::eq::log2_ceil;
 use crate::program::check::CheckedProgram;
@@ -118,7 +118,7 @@ impl Layout {
                 let (source, copy) = (b.view_of(model), b.view_of(again));
                 let dims: Vec<usize> = [shape.positions, shape.channels].into_iter().filter(|&d| d != 1).collect();
                 let perm = (0..dims.len()).collect();
-                b.out.copies.push(Copy { source, copy, dims, perm });
+                b.out.copies.push(Copy { source, copy, order: Order::Refined { dims, perm } });
             }
         }
         b.out

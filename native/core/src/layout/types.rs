@@ -309,15 +309,28 @@ pub enum AccumulatorKind {
     },
 }
 
-/// Two tensors hold the same elements: `source` read as `dims`, transposed by `perm`, is `copy`. Proved at a random point.
+/// Two tensors hold the same elements. Proved at a random point.
 #[derive(Clone, Debug)]
 pub struct Copy {
     /// Source.
     pub source: TensorId,
-    /// The storage that holds the copy.
+    /// The tensor that is one storage, which holds the copy.
     pub copy: TensorId,
-    /// Common refinement of both shapes.
-    pub dims: Vec<usize>,
-    /// Output dimension `i` is source dimension `perm[i]`.
-    pub perm: Vec<usize>,
+    /// Which element is which.
+    pub order: Order,
+}
+
+/// How the elements of a copy lie, which decides the point at which it is compared with its source.
+#[derive(Clone, Debug)]
+pub enum Order {
+    /// `source` read as `dims`, transposed by `perm`, is `copy`: every dimension has coordinates of its own.
+    Refined {
+        /// Common refinement of both shapes.
+        dims: Vec<usize>,
+        /// Output dimension `i` is source dimension `perm[i]`.
+        perm: Vec<usize>,
+    },
+    /// Both are the same list, row-major, in shapes that have no common refinement: element `i` has the weight `tau^i`, which is
+    /// `(tau^C)^p tau^c` for rows of any length `C`.
+    RowMajor,
 }

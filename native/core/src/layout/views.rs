@@ -1,9 +1,9 @@
 //! Views: index maps only. What does not map storage dimensions to products of dimensions is committed again with a copy argument.
 
 use super::recipe::Recipe;
-use super::types::{Copy, Index, View, ViewPiece};
+use super::types::{Copy, Index, Order, View, ViewPiece};
 use super::{Builder, LayoutError, VIEW_TERMS};
-use crate::program::{Piece, TensorId};
+use crate::program::{Permutation, Piece, TensorId};
 
 impl Builder<'_> {
     pub(super) fn view(&mut self, out: TensorId, pieces: &[Piece], fill: i32) -> Result<(), LayoutError> {
@@ -67,38 +67,25 @@ impl Builder<'_> {
 
     pub(super) fn permute(&mut self, x: TensorId, out: TensorId, dims: &[u32], perm: &[u8]) -> Result<(), LayoutError> {
         let ((xp, xc), (p, c)) = (self.shape(x), self.shape(out));
-        // Dimensions of size 1 carry no variable.
-        let kept: Vec<usize> = (0..dims.len()).filter(|&i| dims[i] != 1).collect();
-        let dims: Vec<usize> = kept.iter().map(|&i| dims[i] as usize).collect();
-        let perm: Vec<usize> = perm.iter().filter_map(|&i| kept.iter().position(|&k| k == i as usize)).collect();
-        let identity = perm.iter().enumerate().all(|(i, &j)| i == j);
-        if identity && (xp, xc) == (p, c) {
+        let form = Permutation::new(dims, perm);
+        if form.is_identity() && (xp, xc) == (p, c) {
             self.spend(out, (p + c) * self.out.views[x as usize].constants.len())?;
             self.out.views[out as usize] = self.out.views[x as usize].clone();
             return Ok(());
         }
-        let moved: Vec<usize> = perm.iter().map(|&i| dims[i]).collect();
-        if split(&dims, xc).is_none() || split(&moved, c).is_none() {
-            return Err(self.fail(out, format!("a reshape from rows of {xc} to rows of {c} has no common refinement of its dimensions")));
-        }
+        let order = if form.splits(xc, c) {
+            Order::Refined { dims: form.dims, perm: form.perm }
+        } else if form.is_identity() {
+            Order::RowMajor
+        } else {
+            return Err(self.fail(out, format!("a transpose from rows of {xc} to rows of {c} cuts through its dimensions")));
+        };
         let storage = self.witness(p, c);
         self.out.recipes.push(Recipe::Tensor { storage, tensor: out });
         self.whole(out, storage);
-        self.out.copies.push(Copy { source: x, copy: out, dims, perm });
+        self.out.copies.push(Copy { source: x, copy: out, order });
         Ok(())
     }
-}
-
-/// How many leading dimensions make the positions, when the others multiply to `channels`.
-pub(crate) fn split(dims: &[usize], channels: usize) -> Option<usize> {
-    let mut product = 1;
-    for at in (0..=dims.len()).rev() {
-        if product == channels {
-            return Some(at);
-        }
-        product *= dims.get(at.checked_sub(1)?)?;
-    }
-    None
 }
 
 /// Indices `to[i]` of the new tensor whose source `from[i]` lies in the piece `tensor -> storage`.

@@ -74,7 +74,8 @@ pub fn valid_taps(window: &Window) -> Vec<u32> {
     let w = window;
     let rows = axis(w.output.0, w.kernel.0, w.stride.0, w.dilation.0, w.pad.0, w.input.0);
     let columns = axis(w.output.1, w.kernel.1, w.stride.1, w.dilation.1, w.pad.1, w.input.1);
-    rows.iter().flat_map(|r| columns.iter().map(move |c| r * c)).collect()
+    let image: Vec<u32> = rows.iter().flat_map(|r| columns.iter().map(move |c| r * c)).collect();
+    image.repeat(w.batch as usize)
 }
 
 /// Reachable sums of `n` elements.
@@ -99,10 +100,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn taps_are_counted(axes in prop::array::uniform2((1u32..9, 1u32..5, 1u32..5, 1u32..4, 1u32..4)), pads in (0u32..6, 0u32..6)) {
+        fn taps_are_counted(batch in 1u32..4, axes in prop::array::uniform2((1u32..9, 1u32..5, 1u32..5, 1u32..4, 1u32..4)), pads in (0u32..6, 0u32..6)) {
             let [r, c] = axes;
-            let window = Window { input: (r.0, c.0), output: (r.1, c.1), kernel: (r.2, c.2), stride: (r.3, c.3), dilation: (r.4, c.4), pad: pads };
-            let slow: Vec<u32> = (0..r.1).flat_map(|y| (0..c.1).map(move |x| (y, x))).map(|(y, x)| window.valid(y as usize, x as usize) as u32).collect();
+            let window = Window { batch, input: (r.0, c.0), output: (r.1, c.1), kernel: (r.2, c.2), stride: (r.3, c.3), dilation: (r.4, c.4), pad: pads };
+            let slow: Vec<u32> = (0..batch * r.1).flat_map(|y| (0..c.1).map(move |x| (y, x))).map(|(y, x)| window.valid(y as usize, x as usize) as u32).collect();
             prop_assert_eq!(valid_taps(&window), slow);
         }
     }

@@ -13,9 +13,12 @@ pub mod error;
 pub mod interval;
 pub mod limits;
 pub mod lines;
+mod permute;
 pub mod private;
 pub mod quantize;
 pub mod softmax;
+
+pub(crate) use permute::{Permutation, split};
 
 /// Index into [`Program::tensors`].
 pub type TensorId = u32;
@@ -101,12 +104,14 @@ pub struct Constant {
 }
 
 /// Index map of a contraction: output `(oy, ox)`, tap `(ky, kx)` reads input `(oy*sy + ky*dy - py, ox*sx + kx*dx - px)`;
-/// taps outside the input contribute nothing.
+/// taps outside the input contribute nothing. The images of a batch lie one after another, and a window stays in its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
-    /// Input height and width; positions of the input tensor are `input.0 * input.1`.
+    /// Images; positions of the input tensor are `batch * input.0 * input.1`.
+    pub batch: u32,
+    /// Height and width of an input.
     pub input: (u32, u32),
-    /// Output height and width.
+    /// Height and width of an output.
     pub output: (u32, u32),
     /// Taps.
     pub kernel: (u32, u32),
@@ -393,6 +398,21 @@ impl Program {
         self.private.as_ref()?.log_bounds.get(acc as usize).copied().filter(|&bits| bits > 0)
     }
 
+    /// Whether an operator has a form of the later encoding: a window over a batch, or a reshape whose rows are not, on both
+    /// sides, products of whole dimensions.
+    fn has_later_forms(&self) -> bool {
+        self.ops.iter().any(|op| match op {
+            Op::Contract { contract, .. } => contract.window().is_some_and(|w| w.batch != 1),
+            Op::MaxPool { window, .. } => window.batch != 1,
+            Op::Permute { x, out, dims, perm } => {
+                let last = |id: &TensorId| Some(*self.tensors.get(*id as usize)?.dims.last()? as usize);
+                let form = Permutation::new(dims, perm);
+                form.is_identity() && last(x).zip(last(out)).is_some_and(|(from, to)| from != to && !form.splits(from, to))
+            }
+            _ => false,
+        })
+    }
+
     /// The tensor that an operator, or the rescale of its accumulator, defines.
     pub fn output_of(&self, op: &Op) -> Option<TensorId> {
         match op {
@@ -449,6 +469,14 @@ impl Tensor {
 }
 
 impl Contract {
+    /// The index map, if there is one.
+    pub fn window(&self) -> Option<&Window> {
+        match self {
+            Contract::Conv { window, .. } | Contract::Depthwise { window, .. } | Contract::Sum { window, .. } => Some(window),
+            Contract::Mix { .. } => None,
+        }
+    }
+
     /// Whether weights take part.
     pub fn has_weights(&self) -> bool {
         matches!(self, Contract::Conv { .. } | Contract::Depthwise { .. })
@@ -456,19 +484,32 @@ impl Contract {
 }
 
 impl Window {
-    /// Rows (or columns) of the input that tap `k` of output `o` reads, or `None` in the padding.
+    /// Row of the input that tap `ky` of row `oy` of the output reads, or `None` in the padding. Rows go over all images.
     pub fn row(&self, oy: usize, ky: usize) -> Option<usize> {
-        tap(oy, ky, self.stride.0, self.dilation.0, self.pad.0, self.input.0)
+        let rows = self.output.0 as usize;
+        let (image, oy) = if oy < rows { (0, oy) } else { (oy / rows, oy % rows) };
+        let iy = tap(oy, ky, self.stride.0, self.dilation.0, self.pad.0, self.input.0)?;
+        Some(image * self.input.0 as usize + iy)
     }
 
-    /// As [`Window::row`], for columns.
+    /// Column of the input that tap `kx` of column `ox` of the output reads, or `None` in the padding.
     pub fn column(&self, ox: usize, kx: usize) -> Option<usize> {
         tap(ox, kx, self.stride.1, self.dilation.1, self.pad.1, self.input.1)
     }
 
+    /// Rows of all inputs.
+    pub fn input_rows(&self) -> usize {
+        self.batch as usize * self.input.0 as usize
+    }
+
+    /// Rows of all outputs.
+    pub fn output_rows(&self) -> usize {
+        self.batch as usize * self.output.0 as usize
+    }
+
     /// Number of outputs.
     pub fn outputs(&self) -> usize {
-        self.output.0 as usize * self.output.1 as usize
+        self.output_rows() * self.output.1 as usize
     }
 
     /// Number of valid taps at output `(oy, ox)`.

@@ -5,10 +5,10 @@ use super::statement::{Content, Statement};
 use crate::channel::Transcript;
 use crate::eq::log2_ceil;
 use crate::field::{K, from_i64};
-use crate::layout::split;
+use crate::layout::{Copy, Order};
 use crate::logup::LinearForm;
 use crate::parameters::Parameters;
-use crate::program::{DType, Program, Tensor};
+use crate::program::{DType, Program, Tensor, split};
 use crate::run::Run;
 use crate::side::Side;
 
@@ -84,12 +84,26 @@ pub(super) fn ties<const D: usize>(
     out
 }
 
-/// Variables of each copy's challenge.
+/// Elements of the copies' challenge.
 pub(super) fn copy_variables(compiled: &Compiled) -> usize {
-    compiled.layout.copies.iter().flat_map(|c| &c.dims).map(|&d| log2_ceil(d)).sum()
+    let of = |copy: &Copy| match &copy.order {
+        Order::Refined { dims, .. } => dims.iter().map(|&d| log2_ceil(d)).sum(),
+        Order::RowMajor => 1,
+    };
+    compiled.layout.copies.iter().map(of).sum()
 }
 
-/// `<source, e> - <copy, e> = 0` with `e` a product of one `eq` for each refined dimension.
+/// Roots that a copy's identity may have, of all copies: its variables, or the degree of a polynomial in the one challenge.
+pub(super) fn copy_roots(compiled: &Compiled) -> usize {
+    let layout = &compiled.layout;
+    let of = |copy: &Copy| match &copy.order {
+        Order::Refined { dims, .. } => dims.iter().map(|&d| log2_ceil(d)).sum(),
+        Order::RowMajor => layout.views[copy.copy as usize].positions * layout.views[copy.copy as usize].channels - 1,
+    };
+    layout.copies.iter().map(of).sum()
+}
+
+/// `<source, e> - <copy, e> = 0` with `e` a product of one `eq` for each refined dimension, or the powers of one challenge.
 pub(super) fn copies<const D: usize>(compiled: &Compiled, tau: &[K<D>]) -> Vec<LinearForm<D>> {
     let layout = &compiled.layout;
     let mut rest = tau;
@@ -97,28 +111,49 @@ pub(super) fn copies<const D: usize>(compiled: &Compiled, tau: &[K<D>]) -> Vec<L
         .copies
         .iter()
         .map(|copy| {
-            let sides: Vec<Side<D>> = copy
-                .dims
-                .iter()
-                .map(|&d| {
-                    let (head, tail) = rest.split_at(log2_ceil(d));
-                    rest = tail;
-                    Side::eq(d, head)
-                })
-                .collect();
-            let moved: Vec<&Side<D>> = copy.perm.iter().map(|&i| &sides[i]).collect();
+            let (source, made) = (&layout.views[copy.source as usize], &layout.views[copy.copy as usize]);
             let mut form = LinearForm::default();
-            let original: Vec<&Side<D>> = sides.iter().collect();
-            for (tensor, order, sign) in [(copy.source, original, K::ONE), (copy.copy, moved, -K::ONE)] {
-                let dims: Vec<usize> = order.iter().map(|t| t.size()).collect();
-                // The layout refused dimensions that do not split.
-                let at = split(&dims, layout.views[tensor as usize].channels).expect("checked by the layout");
-                let u = row_major(&order[..at]).scaled(sign);
-                form.tensor(layout, tensor, u, row_major(&order[at..]));
+            let mut add = |tensor, (u, v): (Side<D>, Side<D>), sign| form.tensor(layout, tensor, u.scaled(sign), v);
+            match &copy.order {
+                Order::Refined { dims, perm } => {
+                    let sides: Vec<Side<D>> = dims
+                        .iter()
+                        .map(|&d| {
+                            let (head, tail) = rest.split_at(log2_ceil(d));
+                            rest = tail;
+                            Side::eq(d, head)
+                        })
+                        .collect();
+                    let original: Vec<&Side<D>> = sides.iter().collect();
+                    let moved: Vec<&Side<D>> = perm.iter().map(|&i| &sides[i]).collect();
+                    add(copy.source, by_dimensions(&original, source.channels), K::ONE);
+                    add(copy.copy, by_dimensions(&moved, made.channels), -K::ONE);
+                }
+                Order::RowMajor => {
+                    let (&tau, tail) = rest.split_first().expect("as many as counted");
+                    rest = tail;
+                    add(copy.source, by_powers(tau, source.positions, source.channels), K::ONE);
+                    add(copy.copy, by_powers(tau, made.positions, made.channels), -K::ONE);
+                }
             }
             form
         })
         .collect()
+}
+
+/// The weights of positions and of channels.
+fn by_dimensions<const D: usize>(sides: &[&Side<D>], channels: usize) -> (Side<D>, Side<D>) {
+    let dims: Vec<usize> = sides.iter().map(|t| t.size()).collect();
+    // The layout refused dimensions that do not split.
+    let at = split(&dims, channels).expect("checked by the layout");
+    (row_major(&sides[..at]), row_major(&sides[at..]))
+}
+
+/// The same for `tau^i` at element `i` of the row-major list: `(tau^channels)^position tau^channel`.
+fn by_powers<const D: usize>(tau: K<D>, positions: usize, channels: usize) -> (Side<D>, Side<D>) {
+    let powers = |base: K<D>, n: usize| -> Vec<K<D>> { core::iter::successors(Some(K::ONE), |&x| Some(x * base)).take(n).collect() };
+    let v = powers(tau, channels);
+    (powers(v[channels - 1] * tau, positions).into(), v.into())
 }
 
 /// The outer product of the sides, last one fastest.

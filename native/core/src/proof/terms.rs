@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::conversation::copy_variables;
+use super::conversation::copy_roots;
 use super::instance::Compiled;
 use crate::eq::log2_ceil;
 use crate::layout::{AccumulatorKind, Source};
@@ -32,7 +32,7 @@ pub fn soundness(parameters: &Parameters, compiled: &Compiled) -> Soundness {
         algebra("contraction rounds", 3.0 * variables as f64),
         algebra("folded factors", factors as f64),
         algebra("statement tensors", (compiled.tie_variables * layout.ports.len()) as f64),
-        algebra("copies", copy_variables(compiled) as f64),
+        algebra("copies", copy_roots(compiled) as f64),
     ];
     if parameters.mode() == Mode::Zk {
         let messages = masked_messages(compiled) as f64;

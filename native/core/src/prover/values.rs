@@ -336,7 +336,7 @@ fn add_bias(out: &mut [F], bias: Option<Vec<F>>, channels: usize) {
 fn each_tap(window: &Window, mut f: impl FnMut(usize, usize, usize)) {
     for ky in 0..window.kernel.0 as usize {
         for kx in 0..window.kernel.1 as usize {
-            for oy in 0..window.output.0 as usize {
+            for oy in 0..window.output_rows() {
                 let Some(iy) = window.row(oy, ky) else { continue };
                 for ox in 0..window.output.1 as usize {
                     if let Some(ix) = window.column(ox, kx) {

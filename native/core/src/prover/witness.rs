@@ -160,7 +160,7 @@ fn rescale(
 
 fn pooled(x: &[i16], channels: usize, window: &Window) -> Vec<i16> {
     let mut out = vec![i16::MIN; window.outputs() * channels];
-    for oy in 0..window.output.0 as usize {
+    for oy in 0..window.output_rows() {
         for ox in 0..window.output.1 as usize {
             let o = (oy * window.output.1 as usize + ox) * channels;
             for ky in 0..window.kernel.0 as usize {

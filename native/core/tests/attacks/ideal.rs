@@ -2,7 +2,7 @@
 //! Whether *some* multiplicities exist is the same as whether every tuple is a row, so that this checks all choices of them at once.
 
 use nexus_edge_core::field::{F, centred, from_i64};
-use nexus_edge_core::layout::{Layout, Table};
+use nexus_edge_core::layout::{Layout, Order, Table};
 use nexus_edge_core::prover::values::{Witness, entry, tensor};
 
 /// Whether a tuple is a row.
@@ -23,14 +23,15 @@ pub fn violated_lookup(layout: &Layout, witness: &Witness) -> Option<usize> {
 fn is_copy(layout: &Layout, witness: &Witness, at: usize) -> bool {
     let copy = &layout.copies[at];
     let (source, made) = (tensor(layout, witness, copy.source), tensor(layout, witness, copy.copy));
-    let moved: Vec<usize> = copy.perm.iter().map(|&i| copy.dims[i]).collect();
+    let Order::Refined { dims, perm } = &copy.order else { return source == made };
+    let moved: Vec<usize> = perm.iter().map(|&i| dims[i]).collect();
     (0..made.len()).all(|i| {
         let (mut rest, mut index) = (i, vec![0; moved.len()]);
         for d in (0..moved.len()).rev() {
-            index[copy.perm[d]] = rest % moved[d];
+            index[perm[d]] = rest % moved[d];
             rest /= moved[d];
         }
-        made[i] == source[index.iter().zip(&copy.dims).fold(0, |n, (&k, &d)| n * d + k)]
+        made[i] == source[index.iter().zip(dims).fold(0, |n, (&k, &d)| n * d + k)]
     })
 }
 

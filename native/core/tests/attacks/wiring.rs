@@ -266,6 +266,29 @@ fn another_fill_of_a_border() {
     }
 }
 
+/// 2 x 3 rows of 4 become 4 rows of 6: no dimension of the one is a product of dimensions of the other.
+#[test]
+fn cells_of_a_regrouped_copy_permuted_or_changed() {
+    let victim = Victim::new(nets::regrouped(), true);
+    let x = Random(10).int8(24);
+    let honest = victim.forge(&[&x]);
+    assert_eq!(honest.copy().outcome(), Ok(()));
+    let changes: [fn(&mut [i16]); 6] = [
+        |r| r.swap(4, 5),
+        |r| r.swap(0, 23),
+        |r| r[23] = if r[23] < 127 { r[23] + 1 } else { 0 },
+        |r| r[0] ^= 1,
+        |r| r.rotate_left(6),
+        |r| r.reverse(),
+    ];
+    for (which, change) in changes.into_iter().enumerate() {
+        let f = honest.copy().tensor("r", change);
+        assert_ne!(honest.trace.tensors[1], f.trace.tensors[1], "{which}");
+        assert_eq!(f.outcome(), OPENING, "{which}");
+        assert_eq!(f.against(|layout| layout.copies.clear()), Ok(()), "{which}");
+    }
+}
+
 #[test]
 fn cells_of_a_transposed_copy_permuted_or_changed() {
     for victim in Victim::each(nets::views(), true) {

@@ -56,7 +56,7 @@ pub fn multiplier(x: f64) -> (i32, i8) {
 }
 
 pub fn window(input: (u32, u32), output: (u32, u32), kernel: (u32, u32), stride: (u32, u32), pad: (u32, u32)) -> Window {
-    Window { input, output, kernel, stride, pad, dilation: (1, 1) }
+    Window { batch: 1, input, output, kernel, stride, pad, dilation: (1, 1) }
 }
 
 pub struct Net {

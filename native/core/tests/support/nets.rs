@@ -4,7 +4,7 @@ use nexus_edge_core::program::builder::{Bounds, Convolution};
 use nexus_edge_core::program::check::CheckedProgram;
 use nexus_edge_core::program::error::ProgramError;
 use nexus_edge_core::program::quantize::Multiplier;
-use nexus_edge_core::program::{Edge, Piece, TensorId, Weights};
+use nexus_edge_core::program::{Edge, Piece, TensorId, Weights, Window};
 
 use super::{Net, multiplier, window};
 
@@ -89,6 +89,34 @@ pub fn average_pool() -> (CheckedProgram, Weights) {
     let y = n.tensor("y", &[1, 4, 4, 2], 0.02, 0);
     n.b.average_pool("average", x, y, window((4, 4), (4, 4), (3, 3), (1, 1), (1, 1)), (-128, 127)).expect("average pool");
     finish(n, y, 12)
+}
+
+/// Two images of 4 x 3 x 2, zero point 7, and one operator on each: 3 x 3 with a border, to 4 channels or channel by channel.
+pub fn batch(kind: &str) -> (CheckedProgram, Weights) {
+    let mut n = Net::new("batch", 24);
+    let x = input(&mut n, &[2, 4, 3, 2], 7);
+    let w = Window { batch: 2, ..window((4, 3), (4, 3), (3, 3), (1, 1), (1, 1)) };
+    let channels = if kind == "convolution" { 4 } else { 2 };
+    let same = kind == "average" || kind == "maximum";
+    let y = n.tensor("y", &[2, 4, 3, channels], 0.02, if same { 7 } else { -20 });
+    match kind {
+        "convolution" => n.conv((x, 7), y, w, &[4, 3, 3, 2], -128, false),
+        "depthwise" => n.conv((x, 7), y, w, &[3, 3, 2], -128, true),
+        "average" => n.b.average_pool("average", x, y, w, (-128, 127)).expect("average pool"),
+        _ => n.b.max_pool("maximum", x, y, w, (-128, 127)).expect("max pool"),
+    }
+    finish(n, y, 12)
+}
+
+/// 2 x 3 rows of 4 read as 4 rows of 6, then halved.
+pub fn regrouped() -> (CheckedProgram, Weights) {
+    let mut n = Net::new("regrouped", 0);
+    let x = input(&mut n, &[2, 3, 4], 0);
+    let r = n.tensor("r", &[4, 6], 0.02, 0);
+    n.b.permute("reshape", x, r, vec![24], vec![0]);
+    let y = n.tensor("y", &[4, 6], 0.02, 0);
+    n.b.lookup("half", vec![r], y, (-128..128).map(|v: i16| v / 2).collect()).expect("lookup");
+    finish(n, y, 8)
 }
 
 /// Softmax over `rows` rows of `width` scores of scale 0.18.

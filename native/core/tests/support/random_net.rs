@@ -7,7 +7,7 @@ use nexus_edge_core::program::{DType, Edge, Piece, Semantics, TensorId, Weights,
 
 use super::{Random, multiplier};
 
-/// A tensor as the generator sees it: `[1, h, w, c]`.
+/// A tensor as the generator sees it: `[batch, h, w, c]`.
 #[derive(Clone, Copy)]
 struct Node {
     id: TensorId,
@@ -22,6 +22,7 @@ struct Maker {
     b: ProgramBuilder,
     random: Random,
     dtype: DType,
+    batch: u32,
     names: usize,
 }
 
@@ -34,7 +35,7 @@ impl Maker {
 
     fn node(&mut self, h: u32, w: u32, c: u32, scale: f32, zero: i32) -> Made<Node> {
         self.names += 1;
-        let id = self.b.tensor(format!("t{}", self.names), self.dtype, &[1, h, w, c], Some(scale), zero)?;
+        let id = self.b.tensor(format!("t{}", self.names), self.dtype, &[self.batch, h, w, c], Some(scale), zero)?;
         Ok(Node { id, h, w, c, scale, zero })
     }
 
@@ -67,7 +68,15 @@ impl Maker {
 
     fn window(&mut self, x: Node) -> Window {
         let ((oh, kh, sh, ph, dh), (ow, kw, sw, pw, dw)) = (self.axis(x.h), self.axis(x.w));
-        Window { input: (x.h, x.w), output: (oh, ow), kernel: (kh, kw), stride: (sh, sw), pad: (ph, pw), dilation: (dh, dw) }
+        Window {
+            batch: self.batch,
+            input: (x.h, x.w),
+            output: (oh, ow),
+            kernel: (kh, kw),
+            stride: (sh, sw),
+            pad: (ph, pw),
+            dilation: (dh, dw),
+        }
     }
 
     fn clamp(&mut self) -> (i32, i32) {
@@ -78,7 +87,15 @@ impl Maker {
     fn convolution(&mut self, x: Node) -> Made<Node> {
         let depthwise = self.pick(0, 2) == 0;
         let w = if self.pick(0, 3) == 0 {
-            Window { input: (x.h, x.w), output: (1, 1), kernel: (x.h, x.w), stride: (1, 1), pad: (0, 0), dilation: (1, 1) }
+            Window {
+                batch: self.batch,
+                input: (x.h, x.w),
+                output: (1, 1),
+                kernel: (x.h, x.w),
+                stride: (1, 1),
+                pad: (0, 0),
+                dilation: (1, 1),
+            }
         } else {
             self.window(x)
         };
@@ -133,7 +150,15 @@ impl Maker {
             }
             _ => {
                 let out = self.fresh(1, 1, x.c)?;
-                let all = Window { input: (x.h, x.w), output: (1, 1), kernel: (x.h, x.w), stride: (1, 1), pad: (0, 0), dilation: (1, 1) };
+                let all = Window {
+                    batch: self.batch,
+                    input: (x.h, x.w),
+                    output: (1, 1),
+                    kernel: (x.h, x.w),
+                    stride: (1, 1),
+                    pad: (0, 0),
+                    dilation: (1, 1),
+                };
                 let m = multiplier(f64::from(x.scale / out.scale) / f64::from(x.h * x.w));
                 self.b.mean("mean", x.id, out.id, all, x.zero, m, clamp)?;
                 Ok(out)
@@ -168,23 +193,27 @@ impl Maker {
         let (low, high) = self.dtype.range();
         let fill = self.random.within(low.into(), high.into()) as i32;
         let mut flip = |n: u32, at: u32| if self.random.next().is_multiple_of(2) { (at, n, 0, 1) } else { (at, n, n - 1, -1) };
-        let dims = vec![(0, 1, 0, 1), flip(x.h, top), flip(x.w, left), flip(x.c, 0)];
+        let dims = vec![(0, self.batch, 0, 1), flip(x.h, top), flip(x.w, left), flip(x.c, 0)];
         let mut pieces = vec![Piece { source: x.id, dims }];
         if more > 0 {
             // One channel broadcast beside the others.
-            pieces.push(Piece { source: x.id, dims: vec![(0, 1, 0, 1), (top, x.h, 0, 1), (left, x.w, 0, 0), (x.c, 1, x.c - 1, 1)] });
+            pieces
+                .push(Piece { source: x.id, dims: vec![(0, self.batch, 0, 1), (top, x.h, 0, 1), (left, x.w, 0, 0), (x.c, 1, x.c - 1, 1)] });
         }
         self.b.view("view", out.id, pieces, fill);
         Ok(out)
     }
 
     fn permute(&mut self, x: Node) -> Made<Node> {
-        let (dims, perm, shape) = match self.pick(0, 4) {
-            0 => (vec![x.h, x.w, x.c], vec![1, 0, 2], (x.w, x.h, x.c)),
-            1 => (vec![x.h, x.w, x.c], vec![2, 0, 1], (x.c, x.h, x.w)),
-            2 => (vec![x.h * x.w * x.c], vec![0], (1, 1, x.h * x.w * x.c)),
-            3 => (vec![x.h * x.w * x.c], vec![0], (x.h, x.w * x.c, 1)),
-            _ => (vec![x.h * x.w, x.c], vec![1, 0], (1, x.c, x.h * x.w)),
+        let (n, size) = (self.batch, x.h * x.w * x.c);
+        let (dims, perm, shape) = match self.pick(0, 5) {
+            0 => (vec![n, x.h, x.w, x.c], vec![0, 2, 1, 3], (x.w, x.h, x.c)),
+            1 => (vec![n, x.h, x.w, x.c], vec![0, 3, 1, 2], (x.c, x.h, x.w)),
+            2 => (vec![n, size], vec![0, 1], (1, 1, size)),
+            3 => (vec![n * size], vec![0], (x.h, x.w * x.c, 1)),
+            // Rows of the one that are none of the other, for most shapes.
+            4 => (vec![n * size], vec![0], (x.c, 1, x.h * x.w)),
+            _ => (vec![n, x.h * x.w, x.c], vec![0, 2, 1], (1, x.c, x.h * x.w)),
         };
         let out = self.same(x, shape.0, shape.1, shape.2)?;
         self.b.permute("permute", x.id, out.id, dims, perm);
@@ -205,7 +234,8 @@ pub fn random_net(seed: u64) -> Result<(CheckedProgram, Weights), ProgramError> 
     let mut random = Random(seed);
     let (dtype, semantics) =
         if random.next().is_multiple_of(4) { (DType::UInt8, Semantics::Tflite214) } else { (DType::Int8, Semantics::Tflm) };
-    let mut m = Maker { b: ProgramBuilder::new("random", semantics), random, dtype, names: 0 };
+    let batch = if random.next().is_multiple_of(3) { 2 } else { 1 };
+    let mut m = Maker { b: ProgramBuilder::new("random", semantics), random, dtype, batch, names: 0 };
     let (h, w, c) = (m.pick(1, 6), m.pick(1, 5), m.pick(1, 6));
     let x = m.fresh(h, w, c)?;
     m.b.input(x.id, Edge::Integer)?;

@@ -34,9 +34,10 @@ def clamp(op: Operator, q: Quantization) -> tuple[int, int]:
 
 
 def window(
-    op: Operator, size: tuple[int, int], kernel: tuple[int, int], stride: tuple[int, int], dilation: tuple[int, int] = (1, 1)
+    op: Operator, images: tuple[int, int, int], kernel: tuple[int, int], stride: tuple[int, int], dilation: tuple[int, int] = (1, 1)
 ) -> Window:
-    """The window of a convolution or pool over an input of `size`."""
+    """The window of a convolution or pool over `images`: batch, height and width."""
+    batch, *size = images
     if not all(1 <= step <= MAX_STEP for step in (*kernel, *stride, *dilation)):
         raise op.malformed(f"kernel {kernel}, stride {stride} or dilation {dilation} is not in 1..{MAX_STEP}")
     padding = op.integer("Padding")
@@ -44,17 +45,15 @@ def window(
         raise op.malformed(f"unknown padding {padding}")
     outputs, pads = zip(*(sliding(size[i], kernel[i], stride[i], dilation[i], padding) for i in (0, 1)), strict=True)
     if 0 in outputs:
-        raise op.malformed(f"the kernel {kernel} does not fit into the input {size}")
-    return Window(size, (outputs[0], outputs[1]), kernel, stride, (pads[0], pads[1]), dilation)
+        raise op.malformed(f"the kernel {kernel} does not fit into the input {(size[0], size[1])}")
+    return Window((size[0], size[1]), (outputs[0], outputs[1]), kernel, stride, (pads[0], pads[1]), dilation, batch)
 
 
-def image(op: Operator, x: Value | Padded) -> tuple[int, int]:
-    """Height and width of an input of shape `(1, height, width, channels)`."""
+def image(op: Operator, x: Value | Padded) -> tuple[int, int, int]:
+    """Batch, height and width of an input of shape `(batch, height, width, channels)`."""
     if len(x.dims) != 4:
         raise op.malformed(f"its input has shape {list(x.dims)} instead of four dimensions", x.info)
-    if x.dims[0] != 1:
-        raise op.unsupported(f"its batch is {x.dims[0]}: one proof is for one input", x.info, "export the model with batch 1")
-    return x.dims[1], x.dims[2]
+    return x.dims[0], x.dims[1], x.dims[2]
 
 
 def lower_convolution(lowering: Lowering, op: Operator) -> None:
@@ -69,22 +68,22 @@ def lower_convolution(lowering: Lowering, op: Operator) -> None:
     stride, dilation = (op.integer("StrideH"), op.integer("StrideW")), (op.integer("DilationHFactor", 1), op.integer("DilationWFactor", 1))
     found = lowering.get(op, 0)
     x = found if isinstance(found, Padded) else lowering.value(op, 0)
-    size, channels = image(op, x), x.dims[3]
+    images, channels = image(op, x), x.dims[3]
     if depthwise:
         if weights.shape[3] % channels or op.integer("DepthMultiplier") != weights.shape[3] // channels:
             raise op.malformed(f"{weights.shape[3]} weights' channels do not fit {channels} input channels", filter_info)
     elif weights.shape[3] != channels:
         raise op.unsupported(f"its weights have {weights.shape[3]} input channels, its input {channels}: grouped convolutions", filter_info)
-    geometry = window(op, size, kernel, stride, dilation)
+    geometry = window(op, images, kernel, stride, dilation)
     source = padded_input(lowering, op, geometry)
-    dims = (1, *geometry.output, weights.shape[3] if depthwise else weights.shape[0])
+    dims = (geometry.batch, *geometry.output, weights.shape[3] if depthwise else weights.shape[0])
     out = lowering.define(op, info, lowering.declared(op, info, dims))
     _contract(lowering, op, source, out, weights[0] if depthwise else weights, filter_info, depthwise)
     lowering.bind(op, out)
 
 
 def lower_fully_connected(lowering: Lowering, op: Operator) -> None:
-    """FULLY_CONNECTED: a window over the whole input if that was flattened, else one position for each row."""
+    """FULLY_CONNECTED: a window over each whole image if they were flattened, else one position for each row."""
     x, info = lowering.value(op, 0), lowering.output(op)
     weights = lowering.constant(op, 1, "int8", "uint8")
     filter_info = lowering.graph.tensors[op.inputs[1]]
@@ -115,10 +114,10 @@ def _fully_connected_dims(op: Operator, x: Value, info: TensorInfo, rows: int, d
 
 
 def _rows(lowering: Lowering, op: Operator, x: Value, rows: int, depth: int) -> PaddedInput:
-    """The input as rows of `depth` elements; one flattened row is a window over the tensor as it was before."""
-    if rows == 1 and x.stored[-1] != depth:
-        size = (x.stored[1], x.stored[2]) if len(x.stored) == 4 and x.stored[0] == 1 else (positions(x.stored), 1)
-        return PaddedInput(replace(x, dims=(1, *size, x.stored[-1])), Window(size, (1, 1), size))
+    """The input as rows of `depth` elements; flattened rows are windows over the tensor as it was before."""
+    if x.stored[-1] != depth and depth % x.stored[-1] == 0:
+        size = (x.stored[1], x.stored[2]) if len(x.stored) == 4 and x.stored[0] == rows else (positions(x.stored) // rows, 1)
+        return PaddedInput(replace(x, dims=(rows, *size, x.stored[-1])), Window(size, (1, 1), size, batch=rows))
     source = x if x.rows == (rows, depth) else lowering.as_shape(op, x, (rows, depth))
     return PaddedInput(source, Window((rows, 1), (rows, 1), (1, 1)))
 

@@ -88,7 +88,7 @@ def _scale_channels(lowering: Lowering, op: Operator, x: Value, factors: NDArray
     _product_table(lowering, op, q, inputs(q[1 - place])[:, None], factors[None, :])
     size = (positions(x.dims), 1)
     out = lowering.define(op, info)
-    window = (size, size, (1, 1), (1, 1), (0, 0), (1, 1))
+    window = (1, size, size, (1, 1), (1, 1), (0, 0), (1, 1))
     weights = np.ascontiguousarray(factors.astype(np.int32).reshape(1, 1, -1))
     lowering.builder.conv(
         label(op),

@@ -17,8 +17,8 @@ def lower_pool(lowering: Lowering, op: Operator) -> None:
     q = lowering.quantization(op, info)
     kernel, stride = (op.integer("FilterHeight"), op.integer("FilterWidth")), (op.integer("StrideH"), op.integer("StrideW"))
     geometry = window(op, image(op, x), kernel, stride)
-    out = lowering.define(op, info, lowering.declared(op, info, (1, *geometry.output, x.dims[3])))
-    lowering.count_rules(op, prod(geometry.output) if op.integer("Padding") == SAME else x.dims[3])
+    out = lowering.define(op, info, lowering.declared(op, info, (geometry.batch, *geometry.output, x.dims[3])))
+    lowering.count_rules(op, geometry.batch * prod(geometry.output) if op.integer("Padding") == SAME else x.dims[3])
     add = lowering.builder.average_pool if op.kind == "AVERAGE_POOL_2D" else lowering.builder.max_pool
     add(label(op), lowering.as_rows(op, x).id, out.id, geometry.native, clamp(op, q))
     lowering.bind(op, out)

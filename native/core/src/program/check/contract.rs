@@ -18,13 +18,16 @@ pub(in super::super) fn window(w: &Window, x: &Tensor) -> Step {
         let last_start = u64::from(output - 1) * u64::from(stride);
         u64::from(pad) <= u64::from(dilation) * u64::from(kernel - 1) && last_start < u64::from(input) + u64::from(pad)
     };
+    let most = limits::DIMENSION;
+    require((1..=most).contains(&w.batch), Fault::Shape, || format!("a batch of {}", w.batch))?;
     let rows = axis(w.input.0, w.output.0, w.kernel.0, w.stride.0, w.pad.0, w.dilation.0);
     let columns = axis(w.input.1, w.output.1, w.kernel.1, w.stride.1, w.pad.1, w.dilation.1);
     require(rows && columns, Fault::Shape, || format!("window out of range: {w:?}"))?;
     // Pulling weights back to the input goes through one side of each.
-    let between = u64::from(w.output.0) * u64::from(w.input.1);
+    let between = u64::from(w.batch) * u64::from(w.output.0);
+    let between = between.saturating_mul(w.input.1.into());
     require(between <= limits::BETWEEN, Fault::Limit, || format!("window too large: {w:?}"))?;
-    let size = w.input.0 as usize * w.input.1 as usize;
+    let size = w.input_rows().saturating_mul(w.input.1 as usize);
     require(size == x.positions(), Fault::Shape, || format!("window over {size} positions of {:?}, which has {}", x.name, x.positions()))
 }
 

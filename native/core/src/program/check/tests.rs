@@ -2,7 +2,7 @@ use super::*;
 use crate::program::builder::{Convolution, ProgramBuilder};
 use crate::program::{Edge, Formula, Piece, Rescale, Rule, Semantics, Window};
 
-const SAME: Window = Window { input: (4, 4), output: (4, 4), kernel: (3, 3), stride: (1, 1), pad: (1, 1), dilation: (1, 1) };
+const SAME: Window = Window { batch: 1, input: (4, 4), output: (4, 4), kernel: (3, 3), stride: (1, 1), pad: (1, 1), dilation: (1, 1) };
 
 /// One of every operator. Operators: 0-1 conv, 2-3 depthwise, 4-5 add, 6-7 average pool, 8 max pool, 9-10 mean, 11 view, 12 permute,
 /// 13 lookup, 14 softmax.
@@ -147,6 +147,10 @@ const CHANGES: &[(&str, Fault, Change)] = &[
     }),
     ("rules by position", Fault::Unsupported, |p| rescale(p, 1).by_position = true),
     ("rules by channel of ragged windows", Fault::Shape, |p| rescale(p, 7).by_position = false),
+    ("no batch", Fault::Shape, |p| window(p, 0).batch = 0),
+    ("a batch of two over the cells of one", Fault::Shape, |p| window(p, 0).batch = 2),
+    ("a batch without end", Fault::Shape, |p| window(p, 8).batch = u32::MAX),
+    ("two images in one", Fault::Shape, |p| *window(p, 0) = Window { batch: 2, input: (2, 4), ..SAME }),
     ("a window with little at either end and much between", Fault::Limit, |p| {
         let end = 1 << 24;
         *window(p, 0) =

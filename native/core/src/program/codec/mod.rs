@@ -14,12 +14,15 @@ use super::{PrivateForm, Program, Weights, limits};
 const PROGRAM_MAGIC: &[u8; 8] = b"NXEprg\x01\0";
 /// The same, and the bounds of a private model's values after it.
 const PRIVATE_MAGIC: &[u8; 8] = b"NXEprg\x02\0";
+/// The two with forms that readers of the versions before do not know.
+const LATER_MAGIC: &[u8; 8] = b"NXEprg\x03\0";
+const LATER_PRIVATE_MAGIC: &[u8; 8] = b"NXEprg\x04\0";
 const WEIGHTS_MAGIC: &[u8; 8] = b"NXEwgt\x01\0";
 
 impl Program {
     /// The canonical encoding.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut out = if self.private.is_some() { PRIVATE_MAGIC } else { PROGRAM_MAGIC }.to_vec();
+        let mut out = self.magic().to_vec();
         self.name.write(&mut out);
         self.semantics.write(&mut out);
         write_list(&self.tensors, &mut out);
@@ -38,14 +41,24 @@ impl Program {
         out
     }
 
+    /// The version is the least that has the program's forms: a program of the first needs no reader of a later one.
+    fn magic(&self) -> &'static [u8; 8] {
+        match (self.has_later_forms(), self.private.is_some()) {
+            (false, false) => PROGRAM_MAGIC,
+            (false, true) => PRIVATE_MAGIC,
+            (true, false) => LATER_MAGIC,
+            (true, true) => LATER_PRIVATE_MAGIC,
+        }
+    }
+
     /// Reads what [`Program::to_bytes`] wrote, and nothing else. The program is not checked.
     pub fn from_bytes(bytes: &[u8]) -> Checked<Program> {
         let mut input = Input { bytes };
         let magic = input.take(8)?;
-        let private = magic == PRIVATE_MAGIC;
-        if magic != PROGRAM_MAGIC && !private {
+        if ![PROGRAM_MAGIC, PRIVATE_MAGIC, LATER_MAGIC, LATER_PRIVATE_MAGIC].iter().any(|known| magic == *known) {
             return Err(fault("not a program of this version"));
         }
+        let private = magic == PRIVATE_MAGIC || magic == LATER_PRIVATE_MAGIC;
         let program = Program {
             name: Code::read(&mut input)?,
             semantics: Code::read(&mut input)?,
@@ -62,6 +75,9 @@ impl Program {
             private: if private { Some(PrivateForm { log_bounds: input.list(limits::ITEMS)? }) } else { None },
         };
         input.end()?;
+        if magic != program.magic() {
+            return Err(fault("another version has the program's forms"));
+        }
         Ok(program)
     }
 }

@@ -21,7 +21,6 @@ macro_rules! fields {
         }
     };
 }
-fields!(Window { input: (u32, u32), output: (u32, u32), kernel: (u32, u32), stride: (u32, u32), pad: (u32, u32), dilation: (u32, u32) });
 fields!(Accumulator { positions: u32, channels: u32 });
 fields!(Port { tensor: u32, edge: Edge });
 
@@ -118,18 +117,53 @@ impl Code for Piece {
     }
 }
 
+/// What of a window is written after the tensor it reads; a batch of more than one is written before that, behind another tag.
+impl Code for Window {
+    const LEAST: usize = 48;
+
+    fn write(&self, out: &mut Vec<u8>) {
+        (self.input, self.output, self.kernel, self.stride).write(out);
+        (self.pad, self.dilation).write(out);
+    }
+
+    fn read(input: &mut Input) -> Checked<Self> {
+        let ((size, output, kernel, stride), pad) = Code::read(input)?;
+        Ok(Window { batch: 1, input: size, output, kernel, stride, pad, dilation: Code::read(input)? })
+    }
+}
+
+/// Tags from here on are those of windows over a batch, less this.
+const BATCHED_CONTRACT: u8 = 4;
+const BATCHED_MAX_POOL: u8 = 7;
+
+/// The tag, and the batch where it is not 1.
+fn write_tag(tag: u8, batched: u8, window: &Window, out: &mut Vec<u8>) {
+    if window.batch == 1 {
+        out.push(tag);
+    } else {
+        out.push(batched);
+        window.batch.write(out);
+    }
+}
+
+fn read_batch(input: &mut Input) -> Checked<u32> {
+    let batch = u32::read(input)?;
+    if batch == 1 { Err(fault("a batch of one has the other tag")) } else { Ok(batch) }
+}
+
 impl Code for Contract {
     const LEAST: usize = 5;
 
     fn write(&self, out: &mut Vec<u8>) {
         match self {
             Contract::Conv { x, window, weights, bias, x_zero } | Contract::Depthwise { x, window, weights, bias, x_zero } => {
-                out.push(u8::from(matches!(self, Contract::Depthwise { .. })));
+                let kind = u8::from(matches!(self, Contract::Depthwise { .. }));
+                write_tag(kind, kind + BATCHED_CONTRACT, window, out);
                 (*x, *window, *weights, *bias).write(out);
                 x_zero.write(out);
             }
             Contract::Sum { x, window, x_zero } => {
-                out.push(2);
+                write_tag(2, 2 + BATCHED_CONTRACT, window, out);
                 (*x, *window).write(out);
                 x_zero.write(out);
             }
@@ -141,11 +175,15 @@ impl Code for Contract {
     }
 
     fn read(input: &mut Input) -> Checked<Self> {
-        let tag = input.tag(4)?;
-        Ok(match tag {
+        let tag = input.tag(BATCHED_CONTRACT + 3)?;
+        let batched = tag >= BATCHED_CONTRACT;
+        let kind = if batched { tag - BATCHED_CONTRACT } else { tag };
+        let batch = if batched { read_batch(input)? } else { 1 };
+        Ok(match kind {
             0 | 1 => {
                 let ((x, window, weights, bias), x_zero) = Code::read(input)?;
-                if tag == 0 {
+                let window = Window { batch, ..window };
+                if kind == 0 {
                     Contract::Conv { x, window, weights, bias, x_zero }
                 } else {
                     Contract::Depthwise { x, window, weights, bias, x_zero }
@@ -153,7 +191,7 @@ impl Code for Contract {
             }
             2 => {
                 let ((x, window), x_zero) = Code::read(input)?;
-                Contract::Sum { x, window, x_zero }
+                Contract::Sum { x, window: Window { batch, ..window }, x_zero }
             }
             _ => Contract::Mix { terms: input.list(limits::ITEMS)? },
         })
@@ -273,7 +311,7 @@ impl Code for Op {
                 (*x, *to, *multiplier, *shift).write(out);
             }
             Op::MaxPool { x, out: to, window, clamp } => {
-                out.push(4);
+                write_tag(4, BATCHED_MAX_POOL, window, out);
                 (*x, *to, *window, *clamp).write(out);
             }
             Op::View { out: to, pieces, fill } => {
@@ -292,7 +330,7 @@ impl Code for Op {
     }
 
     fn read(input: &mut Input) -> Checked<Self> {
-        Ok(match input.tag(7)? {
+        Ok(match input.tag(BATCHED_MAX_POOL + 1)? {
             0 => Op::Contract { acc: Code::read(input)?, contract: Code::read(input)? },
             1 => Op::Rescale(Code::read(input)?),
             2 => Op::Lookup { inputs: input.list(limits::ITEMS)?, out: Code::read(input)?, table: Code::read(input)? },
@@ -305,6 +343,11 @@ impl Code for Op {
                 Op::MaxPool { x, out, window, clamp }
             }
             5 => Op::View { out: Code::read(input)?, pieces: input.list(limits::PIECES)?, fill: Code::read(input)? },
+            BATCHED_MAX_POOL => {
+                let batch = read_batch(input)?;
+                let (x, out, window, clamp) = Code::read(input)?;
+                Op::MaxPool { x, out, window: Window { batch, ..window }, clamp }
+            }
             _ => {
                 let (x, out) = Code::read(input)?;
                 Op::Permute { x, out, dims: input.list(limits::PERMUTE_RANK)?, perm: input.list(limits::PERMUTE_RANK)? }

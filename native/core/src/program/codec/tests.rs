@@ -10,7 +10,9 @@ fn pair<T: Arbitrary + Copy>() -> impl Strategy<Value = (T, T)> {
 }
 
 fn window() -> impl Strategy<Value = Window> {
-    (pair(), pair(), pair(), pair(), pair(), pair()).prop_map(|(input, output, kernel, stride, pad, dilation)| Window {
+    let batch = prop_oneof![Just(1u32), any::<u32>()];
+    (batch, pair(), pair(), pair(), pair(), pair(), pair()).prop_map(|(batch, input, output, kernel, stride, pad, dilation)| Window {
+        batch,
         input,
         output,
         kernel,
@@ -192,8 +194,10 @@ proptest! {
 
     #[test]
     fn noise(bytes: Vec<u8>) {
-        let program: Vec<u8> = PROGRAM_MAGIC.iter().chain(&bytes).copied().collect();
-        assert_canonical(&program, Program::from_bytes, Program::to_bytes);
+        for magic in [PROGRAM_MAGIC, PRIVATE_MAGIC, LATER_MAGIC, LATER_PRIVATE_MAGIC] {
+            let program: Vec<u8> = magic.iter().chain(&bytes).copied().collect();
+            assert_canonical(&program, Program::from_bytes, Program::to_bytes);
+        }
         let weights: Vec<u8> = WEIGHTS_MAGIC.iter().chain(&bytes).copied().collect();
         assert_canonical(&weights, Weights::from_bytes, Weights::to_bytes);
     }
@@ -208,6 +212,65 @@ proptest! {
         let read = Varint::read(&mut Input { bytes: &out });
         prop_assert!(read.is_err());
     }
+}
+
+fn with_op(tensors: Vec<Tensor>, op: Op) -> Program {
+    Program {
+        name: String::new(),
+        semantics: Semantics::Tflm,
+        tensors,
+        accumulators: Vec::new(),
+        constants: Vec::new(),
+        tables: Vec::new(),
+        inputs: Vec::new(),
+        outputs: Vec::new(),
+        ops: vec![op],
+        range_bits: 8,
+        clamp_rows: (0, 0),
+        sign_rows: (0, 0),
+        private: None,
+    }
+}
+
+/// A program is of a later version exactly if an operator has a form of it.
+#[test]
+fn the_version_is_that_of_the_forms() {
+    let one = (1, 1);
+    let window = |batch| Window { batch, input: one, output: one, kernel: one, stride: one, pad: one, dilation: one };
+    let pool = |batch| with_op(Vec::new(), Op::MaxPool { x: 0, out: 1, window: window(batch), clamp: (0, 0) });
+    let sum = |batch| with_op(Vec::new(), Op::Contract { acc: 0, contract: Contract::Sum { x: 0, window: window(batch), x_zero: 0 } });
+    let tensor = |dims: [u32; 2]| Tensor { name: String::new(), dtype: DType::Int8, dims: dims.into(), scale: None, zero_point: 0 };
+    let reshape = |dims: [u32; 2], to: [u32; 2]| {
+        with_op(vec![tensor([6, 4]), tensor(to)], Op::Permute { x: 0, out: 1, dims: dims.into(), perm: vec![0, 1] })
+    };
+    let versions = [
+        (pool(1), 1),
+        (pool(2), 3),
+        (sum(1), 1),
+        (sum(3), 3),
+        (reshape([6, 4], [24, 1]), 1),
+        (reshape([6, 4], [1, 24]), 1),
+        (reshape([1, 24], [4, 6]), 3),
+        (reshape([6, 4], [4, 6]), 3),
+    ];
+    for (program, version) in versions {
+        let bytes = program.to_bytes();
+        assert_eq!(bytes[6], version, "{:?}", program.ops);
+        assert_eq!(Program::from_bytes(&bytes).unwrap(), program);
+        for other in (0..8).filter(|&v| v != version) {
+            let mut changed = bytes.clone();
+            changed[6] = other;
+            if matches!(other, 2 | 4) {
+                changed.extend([0; 4]);
+            }
+            assert!(Program::from_bytes(&changed).is_err() || (other == 4 && version == 3) || (other == 2 && version == 1), "{other}");
+        }
+    }
+    // The second form of a batch of one.
+    let mut bytes = pool(2).to_bytes();
+    let at = bytes.windows(4).rposition(|w| w == [2, 0, 0, 0]).unwrap();
+    bytes[at] = 1;
+    assert!(Program::from_bytes(&bytes).unwrap_err().detail.contains("batch"));
 }
 
 /// A length of four billion is refused before it is allocated.
