@@ -162,3 +162,73 @@ fn one_beyond_the_reachable_end() {
     assert_eq!(c.span(), Ok(Some((-6, 7))));
     assert_exact(&c);
 }
+
+// A line exists for every channel that load can meet. With `a = M 2^max(-e,0)` and `d = 2^(31 + max(e,0))` the formulas are affine before
+// they round: `t_v = ceil((d v - b) / a)` with one `b` for `v >= 1` and one for `v <= 0` (double rounding, `e > 0`) or for all `v`. Hence
+// `t_u - t_v = (d/a)(u - v) + f` with `|f| < 1` within a group: the slope `d/a` lies in the open interval of all pairs, which is not empty;
+// and any slope in it has an offset, because all differences of `d v - a t_v` are then below `a`. Two offsets always suffice.
+//
+// The line is small, too. The ends of the interval are `p/q` with `q` a difference of two of at most 255 thresholds, so at most 254, and the
+// mediant of the ends lies inside: the simplest fraction has `a <= 508`, and `d <= p + p'`, differences of thresholds and at most one more.
+
+/// What [`Staircase`] and the clamps allow: every exponent, mantissas at both ends and everywhere between, reaches from nothing to all.
+fn any_channel() -> impl Strategy<Value = Channel> {
+    let mantissa = prop_oneof![
+        Just(1 << 30),
+        Just((1 << 30) + 1),
+        Just(i32::MAX),
+        (1 << 30)..=i32::MAX,
+        (0u32..31).prop_map(|k| 1 << k),
+        1..=i32::MAX
+    ];
+    let clamp = prop_oneof![Just((-128i64, 127i64)), Just((0, 255))];
+    (mantissa, -30i8..=31, any::<bool>(), any::<[i64; 2]>(), 0u32..63, clamp, any::<[prop::sample::Index; 3]>()).prop_map(
+        |(m, e, single, ends, shift, (lo, hi), at)| {
+            let staircase = if single { Staircase::Single((m, e)) } else { Staircase::Double((m, e)) };
+            let (least, most) = staircase.whole_domain();
+            let end = |v: i64| if shift == 0 { v.rem_euclid(2) * (most - least) + least } else { (v >> shift).clamp(least, most) };
+            let (x, y) = (end(ends[0]), end(ends[1]));
+            let (c, d) = (lo + at[0].index(256) as i64, lo + at[1].index(256) as i64);
+            let clamp = if at[2].index(2) == 0 { (lo, hi) } else { (c.min(d), c.max(d)) };
+            Channel { staircase, reach: (x.min(y), x.max(y)), zero: lo + at[2].index(256) as i64, clamp }
+        },
+    )
+}
+
+fn assert_small_and_exact(channel: &Channel) {
+    let rule = channel.find().unwrap_or_else(|e| panic!("{e}: {channel:?}"));
+    channel.check(&rule).expect("its own check");
+    let Rule::Line { line, .. } = rule else { return };
+    assert!(line.a <= 508 && line.d < 1 << 36, "{line:?} {channel:?}");
+    assert!(line.b_pos.abs().max(line.b_neg.abs()) < 1 << 46, "{line:?} {channel:?}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(3000))]
+
+    #[test]
+    fn every_channel_has_a_small_line(c in any_channel()) {
+        assert_small_and_exact(&c);
+    }
+}
+
+/// Where the interval of slopes is narrowest: slopes next to a fraction of small numbers, which two pairs of thresholds nearly reach from
+/// both sides. Every exponent, on the whole domain and every threshold.
+#[test]
+fn slopes_next_to_small_fractions_have_lines() {
+    for e in -30i8..=31 {
+        for q in 1i64..=24 {
+            for p in q..2 * q {
+                for off in [-1i64, 0, 1] {
+                    // `2^31 / M` is about `p/q` or its double.
+                    let m = ((1i64 << 31) * q / p + off).clamp(1 << 30, i64::from(i32::MAX)) as i32;
+                    for staircase in [Staircase::Double((m, e)), Staircase::Single((m, e))] {
+                        for (zero, clamp) in [(0, (-128, 127)), (-128, (-128, 127)), (17, (0, 255))] {
+                            assert_small_and_exact(&Channel { staircase, reach: staircase.whole_domain(), zero, clamp });
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
