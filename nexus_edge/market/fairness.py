@@ -10,8 +10,8 @@ from nexus_edge.types import Digest, NodeId
 
 STRANGERS_PERCENT: Final = 5
 """What all who have no line get together while others wait, by turns of their address prefixes."""
-SCALE: Final = 1 << 64
-"""Of the virtual clock: the largest line, divided by it, is still a fine step."""
+SCALE: Final = 1 << 16
+"""Steps of the virtual clock in a core-millisecond of a flow that has the machine to itself."""
 REMEMBERED: Final = 4096
 """Peers whose share may be ahead of the clock: who comes back with nothing in the queue has not gained by leaving."""
 
@@ -55,8 +55,8 @@ class _Flow:
 class FairQueue:
     """Start-time fair queueing, which is deficit round robin with quanta as small as can be: shares of core-milliseconds proportional to lines.
 
-    Each flow has a virtual start; the least is served, and moves on by the cost over its weight. Source: Goyal, Vin, Cheng, "Start-time
-    fair queueing", 1996.
+    Each flow has a virtual start; the least is served, and moves on by the cost over its share of the weights that wait: what it had while
+    nobody else wanted it is not held against it. Source: Goyal, Vin, Cheng, "Start-time fair queueing", 1996.
     """
 
     def __init__(self) -> None:
@@ -71,7 +71,7 @@ class FairQueue:
 
     def put(self, ticket: Ticket) -> None:
         """Let it wait."""
-        name = ticket.peer if ticket.peer in self._flows or ticket.line > self._strangers() else None
+        name = ticket.peer if ticket.line > self._strangers(besides=ticket.peer) else None
         flow = self._flows.get(name)
         if flow is None:
             flow = self._flows[name] = _Flow(max(self._clock, self._ahead.pop(name, 0)))
@@ -97,16 +97,22 @@ class FairQueue:
     def _take(self) -> Ticket:
         name = min(self._flows, key=lambda one: self._flows[one].start)
         flow = self._flows[name]
+        total, weight = sum(map(self._weight, self._flows)), self._weight(name)
         ticket = flow.pop()
         self._clock = flow.start
-        flow.start += max(1, ticket.cost) * SCALE // (self._strangers() if name is None else max(1, ticket.line))
+        flow.start += max(1, ticket.cost) * SCALE * total // weight
         if not flow.turns:
             self._leave(name)
         return ticket
 
-    def _strangers(self) -> int:
+    def _weight(self, name: NodeId | None) -> int:
+        """A peer's line, but no less than the strangers' weight: it came when there were no larger ones, and its next leases come as theirs."""
+        strangers = self._strangers(besides=name)
+        return strangers if name is None else max(strangers, self._flows[name].first.line)
+
+    def _strangers(self, besides: NodeId | None) -> int:
         """Their weight, by the lines of those who wait. Whose own line is less is better off as one of them."""
-        lines = sum(flow.first.line for name, flow in self._flows.items() if name is not None)
+        lines = sum(flow.first.line for name, flow in self._flows.items() if name is not None and name != besides)
         return max(1, lines * STRANGERS_PERCENT // (100 - STRANGERS_PERCENT))
 
     def _leave(self, name: NodeId | None) -> None:

@@ -93,6 +93,35 @@ async def test_who_comes_one_at_a_time_gets_no_more() -> None:
     assert got == pytest.approx(500 / 11, abs=2)
 
 
+async def test_a_small_line_that_came_first_is_not_starved() -> None:
+    """It had the machine to itself; then one with a line a million times as large comes."""
+    queue, known = filled([ticket(n, 1, line=2) for n in range(300)])
+    await served(queue, known, 100)
+    for n in range(1000):
+        one = ticket(5000 + n, 2, line=2_000_000)
+        known[one.lease] = one
+        queue.put(one)
+    got = Counter(one.peer for one in await served(queue, known, 200))
+    assert got[peer(1)] == pytest.approx(10, abs=2)
+
+
+async def test_a_crowd_that_came_first_ends_as_strangers() -> None:
+    """Each has a flow of its own while lines are small, and keeps it no longer than its leases last."""
+    crowd = [ticket(n, 100 + n % 10, line=2) for n in range(100)]
+    queue, known = filled(crowd)
+    for n in range(4000):
+        one = ticket(5000 + n, 2, line=2_000_000)
+        known[one.lease] = one
+        queue.put(one)
+    await served(queue, known, 1000)
+    for n in range(1000):
+        one = ticket(20_000 + n, 100 + n % 10, line=2)
+        known[one.lease] = one
+        queue.put(one)
+    got = Counter(one.line for one in await served(queue, known, 1000))
+    assert got[2] == pytest.approx(50, abs=3)
+
+
 async def test_what_was_not_used_is_not_saved() -> None:
     queue, known = filled([ticket(n, 1, line=1000) for n in range(3000)])
     await served(queue, known, 1000)
