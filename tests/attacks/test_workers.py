@@ -294,3 +294,37 @@ async def test_a_reason_that_is_no_text_of_the_ledger_holds_up_no_job(tmp_path: 
 async def test_texts_that_terminals_obey_are_no_texts(text: str) -> None:
     with pytest.raises(BadObject, match="control characters"):
         Text(24).read(text)
+
+
+@pytest.mark.parametrize("code", [Code.RATE, Code.TIMEOUT, Code.INTERNAL])
+async def test_a_refusal_of_a_second_copy_lets_go_of_no_lease(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: Code) -> None:
+    """The first was accepted and its answer lost: whoever gave the lease up now would leave it open at the worker."""
+    async with traders(tmp_path, "alder", "birch") as (alder, birch):
+        honest, copies = birch.worker.lease, 0
+
+        async def lease(*asked: Any) -> Any:
+            nonlocal copies
+            copies += 1
+            accept = await honest(*asked)
+            if copies < 3:
+                raise Refusal(Code.INTERNAL if copies == 1 else code, "not heard", retry_ms=10)
+            return accept
+
+        monkeypatch.setattr(birch.worker, "lease", lease)
+        job = await ended(alder, await alder.requester.submit(order()))
+        assert (job.phase, len(job.attempts), copies) == (Phase.SETTLED, 1, 3)
+        assert [one.id for one in birch.worker.leases] == [job.attempt.lease]
+
+
+async def test_a_worker_that_hears_no_lease_does_not_keep_the_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nexus_edge.market.requester.PATIENCE_S", 0.05)
+    async with traders(tmp_path, "alder", "birch", "cedar") as (alder, birch, cedar):
+        prefer(monkeypatch, birch)
+
+        async def lease(*_: Any) -> Any:
+            raise Refusal(Code.RATE, "always too many", retry_ms=3_600_000)
+
+        monkeypatch.setattr(birch.worker, "lease", lease)
+        job = await ended(alder, await alder.requester.submit(order()))
+        assert [(one.worker, one.outcome) for one in job.attempts] == [(birch.key.id, Outcome.LOST), (cedar.key.id, Outcome.VERIFIED)]
+        assert job.phase is Phase.SETTLED
