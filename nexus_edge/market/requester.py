@@ -14,18 +14,17 @@ from nexus_edge.compute import StoreError
 from nexus_edge.errors import LedgerError, NexusEdgeError, OpeningError, PeerError, ProofRejected
 from nexus_edge.identity import NodeKey, short_id
 from nexus_edge.ledger import BlobStore, Ledger, SpendLimit, Transaction, Unsynchronised
-from nexus_edge.market import jobs
+from nexus_edge.market import jobs, promises
 from nexus_edge.market.answers import check_result, download
 from nexus_edge.market.buying import Buyer, Peers
-from nexus_edge.market.jobs import ATTEMPTS, OFFERS, Attempt, Job, Outcome, Phase
+from nexus_edge.market.jobs import ATTEMPTS, OFFERS, Job, Outcome, Phase
 from nexus_edge.market.machines import Events, Machines, Rules, nothing
 from nexus_edge.market.ordering import Checks, Live, Order, Verdict
-from nexus_edge.market.placement import Candidate, summary
+from nexus_edge.market.placement import summary
 from nexus_edge.market.settling import Payer, Till
 from nexus_edge.market.workers import Workers
 from nexus_edge.transport import PeerConnection
 from nexus_edge.types import Digest, JobId, MicroCredits, NodeId, UnixMs
-from nexus_edge.wire.digests import audit_commitment
 from nexus_edge.wire.errors import BadObject
 from nexus_edge.wire.limits import INPUT, KIB, LONG_POLL_MS, OUTPUT, PROOF, RESULT_KEPT_MS, UPLOAD_BYTES_PER_S
 from nexus_edge.wire.messages import InputUpload, decode_message, encode_message
@@ -187,12 +186,12 @@ class Requester:
             await asyncio.sleep(RETRY_S)
             return
         live.quote = choice.best.quote
-        lease = self._lease(job, choice.best)
+        lease = promises.lease_for(self.key, job, choice.best)
         terms = choice.best.quote.object
         lines = tuple(f"{short_id(one.worker)} {one.why.value}: {one.text}"[:200] for one in choice.rejected[:16])
         event = jobs.Offered(now_ms(), len(job.attempts), choice.best.worker, lease.id, terms.price, terms.start_fee, lines)
         try:
-            await self.jobs.record(job.id, event, partial(_reserve, lease, choice.best.quote))
+            await self.jobs.record(job.id, event, partial(promises.reserve, lease, choice.best.quote))
         except SpendLimit as limit:
             await self.jobs.record(job.id, jobs.Failed(now_ms(), str(limit)), nothing)
         except Unsynchronised as restored:
@@ -224,7 +223,7 @@ class Requester:
             if accept.object.lease != lease.id or accept.object.to != self.key.id:
                 await self._declined(job, "its answer accepts another lease")
                 return
-            await self.jobs.record(job.id, jobs.Accepted(now_ms()), partial(_keep, accept))
+            await self.jobs.record(job.id, jobs.Accepted(now_ms()), partial(promises.keep, accept))
             self.live[job.id].accepted = time.monotonic()
             return
         await self._give_up(job, Outcome.LOST, "it did not answer the lease")
@@ -307,7 +306,7 @@ class Requester:
         try:
             output, kept = await asyncio.gather(self.blobs.put(answer.output), self.blobs.put(proof))
             event = jobs.Delivered(now_ms(), result.id, output, notice.id, kept, result.object.run_ms, notice.object.prove_ms, answer.seed)
-            await self.jobs.record(job.id, event, partial(_keep, result, notice))
+            await self.jobs.record(job.id, event, partial(promises.keep, result, notice))
             self.live[job.id].verdict = await checking
         finally:
             checking.cancel()
@@ -356,13 +355,13 @@ class Requester:
 
         def settle(transaction: Transaction) -> tuple[Events, None]:
             transaction.verified(attempt.worker, attempt.price)
-            paying, _ = _pay(attempt, transaction)
+            paying, _ = promises.pay(attempt, transaction)
             return (event, *paying), None
 
         try:
             await self.jobs.record_made(job.id, "paying", settle)
         except Unsynchronised:
-            await self.jobs.record(job.id, event, partial(_verified, attempt.worker, attempt.price))
+            await self.jobs.record(job.id, event, partial(promises.verified, attempt.worker, attempt.price))
         self.workers.learn(self.jobs[job.id].attempt, event.at, claimed, seen)
         log.info("verified", peer=short_id(attempt.worker), verify_ms=event.verify_ms)
 
@@ -374,12 +373,12 @@ class Requester:
         blobs = () if attempt.proof is None else (bytes(attempt.proof),)
         evidence = sign(self.key, Evidence(iss=self.key.id, at=now_ms(), about=attempt.worker, cls=1, parts=parts, blobs=blobs))
         log.warning("a false proof is refused", peer=short_id(attempt.worker), reason=why, evidence=evidence.id.hex()[:8])
-        await self._give_up(job, Outcome.INVALID, why, partial(_keep, evidence))
+        await self._give_up(job, Outcome.INVALID, why, partial(promises.keep, evidence))
 
     async def _sign(self, job: Job) -> None:
         """The payment of a job that was verified while the worker's book was unknown."""
         try:
-            await self.jobs.record_made(job.id, "paying", partial(_pay, job.attempt))
+            await self.jobs.record_made(job.id, "paying", partial(promises.pay, job.attempt))
         except Unsynchronised:
             await asyncio.sleep(RETRY_S)
 
@@ -408,11 +407,11 @@ class Requester:
             if await self._wait_to_cancel(job, failed):
                 return
         if owed == attempt.start_fee > 0:
-            await self.jobs.record_made(job.id, "paying", partial(_pay_fee, attempt, MicroCredits(owed)))
+            await self.jobs.record_made(job.id, "paying", partial(promises.pay_fee, attempt, MicroCredits(owed)))
             self.payer.wake(attempt.worker)
             await self.jobs.record(job.id, jobs.Cancelled(now_ms()), nothing)
         else:
-            await self.jobs.record(job.id, jobs.Cancelled(now_ms()), partial(_release, attempt.lease))
+            await self.jobs.record(job.id, jobs.Cancelled(now_ms()), partial(promises.release, attempt.lease))
 
     async def _wait_to_cancel(self, job: Job, why: Exception) -> bool:
         """Whether it makes sense to tell the worker again: until its deadline it may deliver, and then it is owed the price."""
@@ -427,7 +426,7 @@ class Requester:
     # Parts
 
     async def _declined(self, job: Job, reason: str) -> None:
-        await self.jobs.record(job.id, jobs.Declined(now_ms(), reason[:200]), partial(_release, job.attempt.lease))
+        await self.jobs.record(job.id, jobs.Declined(now_ms(), reason[:200]), partial(promises.release, job.attempt.lease))
 
     async def _give_up(self, job: Job, outcome: Outcome, reason: str, work: Callable[[Transaction], None] = nothing) -> None:
         """End the attempt: its price is free again, and the next worker may be tried."""
@@ -464,34 +463,6 @@ class Requester:
         """Whether the fault may be the worker's: if every peer is silent it is presumed our own. With no other peer nobody can tell."""
         return self._peers.others_answer(besides)
 
-    def _lease(self, job: Job, chosen: Candidate) -> Signed[Lease]:
-        terms = chosen.quote.object
-        number = len(job.attempts)
-        return sign(
-            self.key,
-            Lease(
-                iss=self.key.id,
-                at=now_ms(),
-                to=chosen.worker,
-                job=job.id,
-                att=number,
-                quote=chosen.quote.id,
-                inc=job.inc,
-                outm=job.outm.value,
-                commit=audit_commitment(job.id, number, self.key.id, bytes(32)),
-                model=terms.model,
-                sem=terms.sem,
-                params=terms.params,
-                mode=terms.mode,
-                price=terms.price,
-                start_fee=terms.start_fee,
-                deadline_ms=terms.deadline_ms,
-                p_ppm=terms.p_ppm,
-                stake=terms.stake,
-                audit_ms=terms.audit_ms,
-            ),
-        )
-
     async def _input(self, job: Job) -> InputUpload:
         stored = await self.blobs.get(job.input)
         if stored is None:
@@ -500,35 +471,3 @@ class Requester:
 
     async def _kept(self, digest: Digest) -> Signed[Any]:
         return await self.ledger.object(digest)
-
-
-def _reserve(lease: Signed[Lease], quote: Signed[Quote], transaction: Transaction) -> None:
-    transaction.keep(quote)
-    transaction.reserve(lease)
-
-
-def _keep(*objects: Any) -> None:
-    """Of objects and, last, a transaction."""
-    *signed, transaction = objects
-    for one in signed:
-        transaction.keep(one)
-
-
-def _verified(worker: NodeId, price: MicroCredits, transaction: Transaction) -> None:
-    transaction.verified(worker, price)
-
-
-def _release(lease: Digest, transaction: Transaction) -> None:
-    transaction.release(lease)
-
-
-def _pay(attempt: Attempt, transaction: Transaction) -> tuple[Events, None]:
-    if attempt.result is None:
-        raise LedgerError("the ledger contradicts itself", "a verified job has no result")
-    entry = transaction.pay(attempt.worker, attempt.lease, "job", attempt.price, attempt.result)
-    return (jobs.Paying(now_ms(), entry.id, attempt.price),), None
-
-
-def _pay_fee(attempt: Attempt, fee: MicroCredits, transaction: Transaction) -> tuple[Events, None]:
-    entry = transaction.pay(attempt.worker, attempt.lease, "fee", fee, attempt.lease)
-    return (jobs.Paying(now_ms(), entry.id, fee),), None

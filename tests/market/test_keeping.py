@@ -43,13 +43,18 @@ async def test_answers_stay_a_day_and_proofs_a_month(tmp_path: Path) -> None:
     assert await left(done, at=1000 + PROOF_KEPT_MS) == [False, False, False]
 
 
+async def delivered(folder: Path) -> tuple[BlobStore, leases.LeaseState, list[Digest]]:
+    """A lease that was delivered at 1000 and waits for its payment; input, output and proof are two hours old."""
+    blobs = BlobStore(folder)
+    given, output, proof = [await blobs.put(content) for content in (b"input", b"output", b"proof")]
+    _age(folder, hours=2)
+    way = [made(leases.Leased), made(leases.Queued, input=given), made(leases.Delivered, at=1000, output=output, proof=proof)]
+    return blobs, leases.rebuild(LEASE, way), [given, output, proof]
+
+
 @pytest.mark.asyncio
 async def test_an_answer_that_is_never_paid_is_not_kept_for_ever(tmp_path: Path) -> None:
-    blobs = BlobStore(tmp_path / "blobs")
-    given, output, proof = [await blobs.put(content) for content in (b"input", b"output", b"proof")]
-    _age(tmp_path / "blobs", hours=2)
-    way = [made(leases.Leased), made(leases.Queued, input=given), made(leases.Delivered, at=1000, output=output, proof=proof)]
-    unpaid = leases.rebuild(LEASE, way)
+    blobs, unpaid, (given, output, proof) = await delivered(tmp_path / "blobs")
     await sweep(blobs, [], [unpaid], UnixMs(1000 + RESULT_KEPT_MS))
     assert [await blobs.has(digest) for digest in (given, output, proof)] == [False, False, True]
     await sweep(blobs, [], [unpaid], UnixMs(1000 + PROOF_KEPT_MS))
@@ -59,12 +64,9 @@ async def test_an_answer_that_is_never_paid_is_not_kept_for_ever(tmp_path: Path)
 @pytest.mark.asyncio
 async def test_what_was_kept_again_a_moment_ago_stays(tmp_path: Path) -> None:
     """Outputs of different jobs may be the same bytes: one job's end must not take the other's answer, which is not written down yet."""
-    blobs = BlobStore(tmp_path / "blobs")
-    given, output, proof = [await blobs.put(content) for content in (b"input", b"output", b"proof")]
-    _age(tmp_path / "blobs", hours=2)
-    way = [made(leases.Leased), made(leases.Queued, input=given), made(leases.Delivered, at=1000, output=output, proof=proof)]
+    blobs, unpaid, (given, output, _) = await delivered(tmp_path / "blobs")
     assert await blobs.put(b"output") == output
-    await sweep(blobs, [], [leases.rebuild(LEASE, way)], UnixMs(1000 + RESULT_KEPT_MS))
+    await sweep(blobs, [], [unpaid], UnixMs(1000 + RESULT_KEPT_MS))
     assert [await blobs.has(digest) for digest in (given, output)] == [False, True]
 
 

@@ -3,7 +3,7 @@
 use nexus_edge_core::layout::{AccumulatorKind, Layout, Lookup, TableKind};
 use nexus_edge_core::program::Contract;
 
-use crate::forge::{Forgery, LOOKUPS, OPENING, Victim};
+use crate::forge::{LOOKUPS, OPENING, Victim, recompute};
 use crate::support::{Random, nets};
 
 const KINDS: [&str; 4] = ["convolution", "depthwise", "average", "maximum"];
@@ -60,14 +60,6 @@ fn as_one_image(layout: &mut Layout) {
         panic!("no window")
     };
     (window.batch, window.input.0, window.output.0) = (1, 2 * window.input.0, 2 * window.output.0);
-}
-
-fn recompute(f: &mut Forgery<'_>) {
-    let before = f.ports[1].clone();
-    f.reaccumulate();
-    f.rescale("y");
-    f.claim();
-    assert_ne!(before, f.ports[1], "the forgery changes nothing");
 }
 
 #[test]

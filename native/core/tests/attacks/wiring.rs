@@ -7,7 +7,7 @@ use nexus_edge_core::program::{Contract, DType, Weights};
 use nexus_edge_core::proof::{Content, verify};
 use nexus_edge_core::reject::{Reject, Verdict};
 
-use crate::forge::{CONTEXT, Forgery, LOOKUPS, OPENING, Victim, goes_to};
+use crate::forge::{CONTEXT, Forgery, LOOKUPS, OPENING, Victim, goes_to, recompute};
 use crate::support::{self, Random, nets};
 
 /// Where an oracle is noticed that is not the one that was opened.
@@ -18,15 +18,6 @@ fn contract(layout: &mut Layout) -> &mut Contract {
         AccumulatorKind::Contract { contract, .. } => contract,
         AccumulatorKind::Product { .. } => panic!("a product"),
     }
-}
-
-/// Everything after the input recomputed from the cells, in the prover's own world.
-fn recompute(f: &mut Forgery<'_>) {
-    let before = f.ports[1].clone();
-    f.reaccumulate();
-    f.rescale("y");
-    f.claim();
-    assert_ne!(before, f.ports[1], "the forgery changes nothing");
 }
 
 /// Changes of the weights of the convolution `[4, 3, 3, 3]` or its biases.

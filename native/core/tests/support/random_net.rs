@@ -84,21 +84,15 @@ impl Maker {
         if self.pick(0, 2) == 0 { (low + self.pick(0, 120) as i32, high - self.pick(0, 100) as i32) } else { (low, high) }
     }
 
+    /// A window over all of each image.
+    fn whole(&self, x: Node) -> Window {
+        let all = (x.h, x.w);
+        Window { batch: self.batch, input: all, output: (1, 1), kernel: all, stride: (1, 1), pad: (0, 0), dilation: (1, 1) }
+    }
+
     fn convolution(&mut self, x: Node) -> Made<Node> {
         let depthwise = self.pick(0, 2) == 0;
-        let w = if self.pick(0, 3) == 0 {
-            Window {
-                batch: self.batch,
-                input: (x.h, x.w),
-                output: (1, 1),
-                kernel: (x.h, x.w),
-                stride: (1, 1),
-                pad: (0, 0),
-                dilation: (1, 1),
-            }
-        } else {
-            self.window(x)
-        };
+        let w = if self.pick(0, 3) == 0 { self.whole(x) } else { self.window(x) };
         let channels = if depthwise { x.c * self.pick(1, 2) } else { self.pick(1, 7) };
         let out = self.fresh(w.output.0, w.output.1, channels)?;
         let dims = if depthwise { vec![w.kernel.0, w.kernel.1, channels] } else { vec![channels, w.kernel.0, w.kernel.1, x.c] };
@@ -150,15 +144,7 @@ impl Maker {
             }
             _ => {
                 let out = self.fresh(1, 1, x.c)?;
-                let all = Window {
-                    batch: self.batch,
-                    input: (x.h, x.w),
-                    output: (1, 1),
-                    kernel: (x.h, x.w),
-                    stride: (1, 1),
-                    pad: (0, 0),
-                    dilation: (1, 1),
-                };
+                let all = self.whole(x);
                 let m = multiplier(f64::from(x.scale / out.scale) / f64::from(x.h * x.w));
                 self.b.mean("mean", x.id, out.id, all, x.zero, m, clamp)?;
                 Ok(out)
