@@ -24,7 +24,7 @@ from nexus_edge.types import SecurityBits, TensorCommitment
 
 FORMAT = CheckedFormat(
     b"NXEOPENG",
-    1,
+    2,
     (Section("tensor", 64), Section("commitment", 32), Section("seed", 32), Section("account", 512 * MIB), Section("checksum", 32)),
 )
 """An opening as a file. Secret."""

@@ -24,7 +24,7 @@ from nexus_edge.types import ModelDigest, PrivateForm, SecurityBits, WeightsComm
 NOUN = "secret of the model"
 FORMAT = CheckedFormat(
     b"NXESECRT",
-    1,
+    2,
     (
         Section("program", MIB),
         Section("model", 32),

@@ -95,7 +95,7 @@ pub fn encode(columns: usize, log_rows: usize, log_domain: usize, load: impl Fn(
 /// [`encode`] of polynomials that have more than `2^log_rows` coefficients: `tail(panel)` gives the rest, row by row, at most `2^log_rows` rows.
 ///
 /// # Panics
-/// If there is a tail and the domain does not have twice `2^log_rows` points.
+/// If there is a tail and the domain does not have more than `2^log_rows` points.
 pub fn encode_long(
     columns: usize,
     log_rows: usize,
@@ -107,7 +107,7 @@ pub fn encode_long(
         .into_par_iter()
         .map(|p| {
             let tail = tail(p);
-            assert!(tail.is_empty() || log_domain == log_rows + 1, "the tail is folded into the two children of the root");
+            assert!(tail.is_empty() || log_domain > log_rows, "the tail is folded into the copies");
             assert!(tail.len() <= 1 << log_rows, "the tail is shorter than the rest");
             let mut panel = vec![F::ZERO; PANEL << log_domain];
             encode_panel(&mut panel, log_rows, log_domain - log_rows, |row, out| load(p, row, out), &tail);
@@ -133,10 +133,14 @@ const STRIP: usize = 16;
 /// Nodes of so many rows are handed to another thread.
 const TASK: usize = 1 << 12;
 
-/// Adds to `rows`, which start at `row`, what the remainder at `node` of depth 1 has from the coefficients beyond: `a + c b`, `a - c b`.
-fn add_tail(rows: &mut [Row], row: usize, tail: &[Row], node: usize) {
-    let c = constants(0)[0];
-    let c = if node == 0 { c } else { -c };
+/// Adds to `rows`, which start at `row`, what the remainder at `node` of depth `log_blowup` has from the coefficients beyond: there `X^rows` is `c`
+/// or `-c`.
+fn add_tail(rows: &mut [Row], row: usize, tail: &[Row], log_blowup: usize, node: usize) {
+    if row >= tail.len() {
+        return;
+    }
+    let c = constants(log_blowup - 1)[node / 2];
+    let c = if node.is_multiple_of(2) { c } else { -c };
     for (to, from) in rows.iter_mut().zip(tail.get(row..).unwrap_or_default()) {
         for (a, &b) in to.iter_mut().zip(from) {
             *a += c * b;
@@ -151,7 +155,7 @@ fn encode_panel(panel: &mut [F], log_rows: usize, log_blowup: usize, load: impl 
         load(0, &mut rows);
         for (node, block) in panel.chunks_exact_mut(copy).enumerate() {
             block.copy_from_slice(rows.as_flattened());
-            add_tail(block.as_chunks_mut::<PANEL>().0, 0, tail, node);
+            add_tail(block.as_chunks_mut::<PANEL>().0, 0, tail, log_blowup, node);
             transform(PackedF::pack_slice_mut(block), log_rows, log_blowup, node);
         }
         return;
@@ -172,7 +176,7 @@ fn encode_panel(panel: &mut [F], log_rows: usize, log_blowup: usize, load: impl 
             let from = shared.unwrap_or_else(|| {
                 let mut own = loaded;
                 for (k, strip) in own.chunks_exact_mut(STRIP).enumerate() {
-                    add_tail(strip, (k << (log_rows - 3)) + row, tail, node);
+                    add_tail(strip, (k << (log_rows - 3)) + row, tail, log_blowup, node);
                 }
                 strips(&own)
             });
@@ -349,7 +353,9 @@ mod tests {
 
     #[test]
     fn tails_are_coefficients_beyond_the_rows() {
-        for (log, columns, pads) in [(2, 3, 4), (4, 9, 5), (7, 8, 100), (9, 11, 40), (8, 2, 256), (8, 2, 1)] {
+        let shapes = [(2, 3, 4), (4, 9, 5), (7, 8, 100), (9, 11, 40), (8, 2, 256), (8, 2, 1)];
+        for ((log, columns, pads), log_blowup) in shapes.into_iter().flat_map(|s| [(s, 1), (s, 2), (s, 3)]) {
+            let log_domain = log + log_blowup;
             let n = (1 << log) + pads;
             let c: Vec<F> = (0..(columns * n) as u64).map(|i| F::from_u64(i.wrapping_mul(0x9e3779b97f4a7c15) % P)).collect();
             let at = |panel: usize, k: usize| {
@@ -358,9 +364,9 @@ mod tests {
                 })
             };
             let load = |panel: usize, row: usize, out: &mut [Row]| out.iter_mut().enumerate().for_each(|(k, to)| *to = at(panel, row + k));
-            let words = encode_long(columns, log, log + 1, load, |panel| ((1 << log)..n).map(|k| at(panel, k)).collect());
-            for i in 0..2 << log {
-                let x = point(log + 1, i);
+            let words = encode_long(columns, log, log_domain, load, |panel| ((1 << log)..n).map(|k| at(panel, k)).collect());
+            for i in 0..1 << log_domain {
+                let x = point(log_domain, i);
                 for (j, value) in words.row(i).enumerate() {
                     assert_eq!(value, (0..n).rev().fold(F::ZERO, |t, k| t * x + c[k * columns + j]), "{log} {pads} {i} {j}");
                 }

@@ -4,10 +4,12 @@
 //! the error terms that the numbers lead to.
 //!
 //! Why these numbers:
+//! - *Rate.* A code of rate 1/4 takes twice the transforms and hashes of rate 1/2, a seventh of the prover's time, and 154 queries instead of 251: proofs
+//!   are a third smaller and verified in less time (docs/adr/0012-rate.md).
 //! - *Queries.* In the unique decoding regime a word at distance more than `(1 - rate)/2` from the code passes `q` queries with probability
 //!   at most `((1 + rate)/2)^q`. A proof opens four or five code words; each is given 104 bits (132 in the larger set), so that all of them
 //!   together leave three quarters of the budget of `2^-100` (`2^-128`) to the terms that grow with the program and are divided by `|K|`.
-//! - *Columns.* A row of `C` columns costs `8 C` bytes in each of 251 queries; a doubling of the rows costs 32 bytes of Merkle path in each,
+//! - *Columns.* A row of `C` columns costs `8 C` bytes in each query; a doubling of the rows costs 32 bytes of Merkle path in each,
 //!   one more layer of transform for every cell, twice the nodes of the tree and a column combination of twice the length. A witness is made
 //!   for every proof, so that the prover's time decides: 112 columns, 14 blocks of leaf, which leave room within BLAKE3's chunk of 1024 bytes
 //!   for a salt and nine more columns. A model is committed once: 64. An input is small, so that its rows are few whatever the width: 32.
@@ -15,15 +17,17 @@
 //! - *Clear polynomial.* Up to 2^12 coefficients the column combination is sent in the clear: 64 KB, about what WHIR would take, and the
 //!   verifier's work is two small transforms.
 //! - *Zero-knowledge.* A column of the witness has as many random coefficients beyond its `2^l` rows as there are queries, which raises the
-//!   rate and with it the queries. All proofs count at the largest rate that the set allows, that of 2^12 rows: a long-lived oracle is then
-//!   decoded to one message by all proofs that open it. 266 (347) queries give 102 (130) bits there; that is the largest of the terms. Below 2^12 rows the pads would cost more than they save.
+//!   rate and with it the queries. All proofs count at the largest rate that the set allows, that of 2^10 rows: a long-lived oracle is then
+//!   decoded to one message by all proofs that open it. 162 (210) queries give 102 (130) bits there; that is the largest of the terms. Fewer
+//!   rows would cost more queries than they save. Half of a kept oracle's rows may be opened: those of private weights, which many proofs open,
+//!   have 2^12 rows at least.
 
 /// Log of the leaf width of WHIR's oracles: four variables are folded per round.
 pub const FOLD_LOG: usize = 4;
 /// Log of the inverse rate of the first WHIR oracle.
 pub const WHIR_LOG_BLOWUP: usize = 3;
 /// Log of the inverse rate of committed oracles.
-pub const ORACLE_LOG_BLOWUP: usize = 1;
+pub const ORACLE_LOG_BLOWUP: usize = 2;
 /// The longest domain has `2^MAX_LOG_DOMAIN` points: the two-adicity of Goldilocks.
 pub const MAX_LOG_DOMAIN: usize = 32;
 /// Roles of oracles.
@@ -46,8 +50,9 @@ pub struct Parameters {
     degree: usize,
     columns: [usize; ROLES],
     min_log_rows: [usize; ROLES],
-    hiding_log_rows: usize,
-    queries: [usize; 10],
+    hiding_log_rows: [usize; ROLES],
+    /// By log of the inverse rate, from [`ORACLE_LOG_BLOWUP`] on.
+    queries: [usize; 8],
     clear_log: usize,
     final_log: usize,
 }
@@ -55,14 +60,14 @@ pub struct Parameters {
 impl Parameters {
     /// The set for 100 or 128 bits; there is no other.
     pub fn new(security: u32, mode: Mode) -> Option<Parameters> {
-        // queries[k] is ceil(target / -log2((1 + 2^-k) / 2)) for 104 and for 132 bits; rate 1 has no code.
+        // ceil(target / -log2((1 + 2^-k) / 2)) for 104 and for 132 bits.
         let (degree, mut queries) = match security {
-            100 => (2, [0, 251, 154, 126, 114, 109, 107, 106, 105, 105]),
-            128 => (3, [0, 319, 195, 160, 145, 139, 136, 134, 133, 133]),
+            100 => (2, [154, 126, 114, 109, 107, 106, 105, 105]),
+            128 => (3, [195, 160, 145, 139, 136, 134, 133, 133]),
             _ => return None,
         };
         if mode == Mode::Zk {
-            queries[ORACLE_LOG_BLOWUP] = if security == 100 { 266 } else { 347 };
+            queries[0] = if security == 100 { 162 } else { 210 };
         }
         Some(Parameters {
             security,
@@ -70,7 +75,7 @@ impl Parameters {
             degree,
             columns: [112, 32, 64, 64],
             min_log_rows: [8; ROLES],
-            hiding_log_rows: 12,
+            hiding_log_rows: [10, 10, 12, 12],
             queries,
             clear_log: 12,
             final_log: 9,
@@ -100,23 +105,23 @@ impl Parameters {
             degree,
             columns: [columns, columns.div_ceil(2), columns, columns],
             min_log_rows: [min_log_rows; ROLES],
-            hiding_log_rows: min_log_rows.max(4),
-            queries: [0, 9, 8, 7, 6, 5, 5, 5, 5, 5],
+            hiding_log_rows: [min_log_rows.max(4); ROLES],
+            queries: [8, 7, 6, 5, 5, 5, 5, 5],
             clear_log,
             final_log,
         }
     }
 
     /// The set as absorbed: little-endian 32-bit integers in the order security, degree, mode, column limits by role, least log rows by role,
-    /// least log rows of hiding oracles, queries by log of the inverse rate from 1/2 on, clear threshold, final threshold, and the constants [`FOLD_LOG`] and
-    /// [`WHIR_LOG_BLOWUP`].
+    /// least log rows of hiding oracles by role, queries by log of the inverse rate from 1/4 on, clear threshold, final threshold, and the
+    /// constants [`ORACLE_LOG_BLOWUP`], [`FOLD_LOG`] and [`WHIR_LOG_BLOWUP`].
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut words = vec![self.security as usize, self.degree, self.mode as usize];
         words.extend(self.columns);
         words.extend(self.min_log_rows);
-        words.push(self.hiding_log_rows);
-        words.extend(&self.queries[1..]);
-        words.extend([self.clear_log, self.final_log, FOLD_LOG, WHIR_LOG_BLOWUP]);
+        words.extend(self.hiding_log_rows);
+        words.extend(self.queries);
+        words.extend([self.clear_log, self.final_log, ORACLE_LOG_BLOWUP, FOLD_LOG, WHIR_LOG_BLOWUP]);
         words.into_iter().flat_map(|w| (w as u32).to_le_bytes()).collect()
     }
 
@@ -143,9 +148,9 @@ impl Parameters {
         }
     }
 
-    /// The largest rate of a code whose words are opened by row queries: that of the fewest rows, pads included.
+    /// The largest rate of a code whose words are opened by row queries: that of a witness of the fewest rows, pads included.
     pub(crate) fn row_rate(&self) -> f64 {
-        let rows = (1usize << self.hiding_log_rows) as f64;
+        let rows = (1usize << self.hiding_log_rows[0]) as f64;
         (rows + self.pads() as f64) / (rows * (1 << ORACLE_LOG_BLOWUP) as f64)
     }
 
@@ -161,12 +166,12 @@ impl Parameters {
 
     /// `log2` of the rows of an oracle's message at least.
     pub(crate) fn min_log_rows(&self, role: usize, hiding: bool) -> usize {
-        if hiding { self.min_log_rows[role].max(self.hiding_log_rows) } else { self.min_log_rows[role] }
+        if hiding { self.min_log_rows[role].max(self.hiding_log_rows[role]) } else { self.min_log_rows[role] }
     }
 
     /// Queries to a code word of rate `2^-log_blowup`; past the table a lower rate only makes the same number stronger.
     pub(crate) fn queries(&self, log_blowup: usize) -> usize {
-        self.queries[log_blowup.min(self.queries.len() - 1)]
+        self.queries[(log_blowup - ORACLE_LOG_BLOWUP).min(self.queries.len() - 1)]
     }
 
     /// Whether a column combination of `2^log` coefficients is sent in the clear.
@@ -192,7 +197,7 @@ mod tests {
                 let bits = |rate: f64| -((1.0 + rate) / 2.0).log2();
                 let target_of_rows = if mode == Mode::Zk { target - 2.0 } else { target };
                 assert_eq!(p.row_queries(), (target_of_rows / bits(p.row_rate())).ceil() as usize, "{mode:?}");
-                for log in 2..10 {
+                for log in ORACLE_LOG_BLOWUP as i32 + 1..10 {
                     assert_eq!(p.queries(log as usize), (target / bits(0.5f64.powi(log))).ceil() as usize, "rate 2^-{log}");
                 }
             }
@@ -204,7 +209,7 @@ mod tests {
         for (security, target) in [(100, 102.0), (128, 130.0)] {
             let fixed = Parameters::new(security, Mode::Zk).expect("a set").pads();
             let enough = |q: usize| {
-                let rate = (4096 + q) as f64 / 8192.0;
+                let rate = (1024 + q) as f64 / 4096.0;
                 (q as f64) * -((1.0 + rate) / 2.0).log2() >= target
             };
             assert!(enough(fixed) && !enough(fixed - 1));

@@ -76,8 +76,8 @@ impl State {
 fn the_transcript() {
     let mut page = Page::read();
     let (mut state, mut transcript) = (State::default(), Transcript::new());
-    state.absorb("version", b"nexus-edge proof v2");
-    transcript.absorb("version", b"nexus-edge proof v2");
+    state.absorb("version", b"nexus-edge proof v3");
+    transcript.absorb("version", b"nexus-edge proof v3");
     page.expect("after the version", hex(&state.0));
     for x in transcript.challenge::<2>("alpha", 2) {
         page.expect("alpha", element(&x.0));
@@ -137,7 +137,7 @@ fn a_small_model() {
         state.absorb(label, data);
         transcript.absorb(label, data);
     };
-    absorb("version", b"nexus-edge proof v2");
+    absorb("version", b"nexus-edge proof v3");
     absorb("parameter set", &set);
     absorb("mode", &[0]);
     absorb("semantics", &[program.semantics as u8]);
@@ -194,7 +194,7 @@ fn a_hiding_commitment() {
     let cells: Vec<u64> = (0..rows / 2).map(|_| word()).collect();
     assert!(cells.iter().all(|&c| c < P), "another seed if not: one in two million has a word to replace");
     page.expect("random cells", cells[..3].iter().map(u64::to_string).collect::<Vec<_>>().join(", "));
-    let mut salts = vec![0; 16 * 2 * rows];
+    let mut salts = vec![0; 16 << layout.log_domain()];
     blake3::Hasher::new_derive_key("nexus-edge v1 salts").update(&bound).finalize_xof().fill(&mut salts);
     page.expect("salts", format!("`{}`, `{}`", hex(&salts[..16]), hex(&salts[16..32])));
 
@@ -208,7 +208,7 @@ fn a_hiding_commitment() {
         let input = [&canonical(value).to_le_bytes()[..], &salts[16 * ntt::reverse(i, layout.log_domain())..][..16], &[0; 40]].concat();
         *blake3::keyed_hash(&blake3::derive_key("nexus-edge v1 leaf-salted tensor", &1u64.to_le_bytes()), &input).as_bytes()
     };
-    let mut level: Vec<[u8; 32]> = (0..2 * rows).map(leaf).collect();
+    let mut level: Vec<[u8; 32]> = (0..1 << layout.log_domain()).map(leaf).collect();
     for height in 1..=layout.log_domain() {
         let key = blake3::derive_key("nexus-edge v1 node", &(height as u64).to_le_bytes());
         level = level.as_chunks::<2>().0.iter().map(|pair| *blake3::keyed_hash(&key, pair.as_flattened()).as_bytes()).collect();

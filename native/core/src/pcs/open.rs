@@ -14,7 +14,7 @@ use crate::channel::Prover;
 use crate::control::Control;
 use crate::eq::eq;
 use crate::field::K;
-use crate::parameters::{ORACLE_LOG_BLOWUP, Parameters};
+use crate::parameters::{Parameters};
 
 /// The column combination as sent, before any index is drawn.
 pub struct Combination<const D: usize> {
@@ -96,7 +96,7 @@ pub fn query<const D: usize>(
     oracles: &[&Committed],
     combined: Combination<D>,
 ) -> OpenedRows {
-    let indices = distinct(prover.transcript.indices("row indices", params.row_queries(), stack.log_rows + ORACLE_LOG_BLOWUP));
+    let indices = distinct(prover.transcript.indices("row indices", params.row_queries(), stack.log_domain()));
     let opened: OpenedRows = oracles.iter().map(|o| reduced(&indices, o.layout.log_domain())).collect();
     for (oracle, rows) in oracles.iter().zip(&opened) {
         oracle.code.open(prover, rows);

@@ -115,6 +115,11 @@ impl OracleLayout {
         OracleLayout { role, index, shapes, blocks, log_rows, columns, hiding }
     }
 
+    /// The same storages in an oracle of at least `2^log_rows` rows.
+    pub(crate) fn lengthened(&self, params: &Parameters, log_rows: usize) -> OracleLayout {
+        Self::with_rows(params, self.role, self.index, self.shapes.clone(), self.hiding, log_rows)
+    }
+
     /// Random coefficients of each column beyond the message.
     pub(crate) fn pads(&self) -> usize {
         if let Hiding::Fresh { pads, .. } = self.hiding { pads } else { 0 }

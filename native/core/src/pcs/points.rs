@@ -14,11 +14,11 @@ fn log_stride<const D: usize>(log: usize) -> usize {
     ((PANEL / D).ilog2() as usize).min(log)
 }
 
-/// The polynomial with the coefficients `g` and, from `X^len(g)` on, `beyond`, at the points with the given indices of the domain of `2 len(g)` points.
-pub(super) fn values_at<const D: usize>(g: &[K<D>], beyond: &[K<D>], points: &[usize]) -> Vec<K<D>> {
+/// The polynomial with the coefficients `g` and, from `X^len(g)` on, `beyond`, at points of the domain of size `2^log_domain`, more than `len(g)`.
+pub(super) fn values_at<const D: usize>(g: &[K<D>], beyond: &[K<D>], points: &[usize], log_domain: usize) -> Vec<K<D>> {
     let log = g.len().trailing_zeros() as usize;
     let log_s = log_stride::<D>(log);
-    let (s, log_n) = (1 << log_s, log + 1 - log_s);
+    let (s, log_n) = (1 << log_s, log_domain - log_s);
     let coefficient = |i: usize| if i < g.len() { g[i] } else { beyond.get(i - g.len()).copied().unwrap_or(K::ZERO) };
     let row = |a: usize, out: &mut ntt::Row| {
         out.fill(F::ZERO);
@@ -41,7 +41,7 @@ pub(super) fn values_at<const D: usize>(g: &[K<D>], beyond: &[K<D>], points: &[u
         let parts: Vec<F> = words.row(i & ((1 << log_n) - 1)).collect();
         parts.chunks_exact(D).rev().fold(K::ZERO, |y, c| y.scale(x) + Ext(core::array::from_fn(|d| c[d])))
     };
-    points.iter().zip(ntt::points(log + 1, points)).map(at).collect()
+    points.iter().zip(ntt::points(log_domain, points)).map(at).collect()
 }
 
 /// `sum_k xi^(k+1) x_k^i` for `i < 2^log`, where `x_k` is point `points[k]` of the domain of size `2^log_domain`.
@@ -91,26 +91,26 @@ mod tests {
     use crate::pcs::tests::element;
     use proptest::prelude::*;
 
-    fn check<const D: usize>(log: usize, beyond: usize, picks: &[prop::sample::Index]) {
+    fn check<const D: usize>(log: usize, log_domain: usize, beyond: usize, picks: &[prop::sample::Index]) {
         let all: Vec<K<D>> = (0..(1 << log) + beyond as u64).map(element).collect();
-        let indices: Vec<usize> = picks.iter().map(|p| p.index(2 << log)).collect();
+        let indices: Vec<usize> = picks.iter().map(|p| p.index(1 << log_domain)).collect();
         let (g, beyond) = all.split_at(1 << log);
-        let points: Vec<F> = indices.iter().map(|&i| ntt::point(log + 1, i)).collect();
-        assert_eq!(ntt::points(log + 1, &indices), points);
-        assert_eq!(values_at(g, beyond, &indices), evaluate(&all, &points));
+        let points: Vec<F> = indices.iter().map(|&i| ntt::point(log_domain, i)).collect();
+        assert_eq!(ntt::points(log_domain, &indices), points);
+        assert_eq!(values_at(g, beyond, &indices, log_domain), evaluate(&all, &points));
         let xi = element(77);
         let powers: Vec<K<D>> = core::iter::successors(Some(xi), |&x| Some(x * xi)).take(points.len()).collect();
         let slow: Vec<K<D>> = (0..1u64 << log).map(|i| powers.iter().zip(&points).map(|(&c, x)| c.scale(x.exp_u64(i))).sum()).collect();
-        assert_eq!(point_weights(&indices, xi, log, log + 1), slow);
+        assert_eq!(point_weights(&indices, xi, log, log_domain), slow);
     }
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(48))]
         #[test]
-        fn both_equal_one_point_after_the_other(log in 0usize..10, long: prop::sample::Index, picks in prop::collection::vec(any::<prop::sample::Index>(), 0..40)) {
+        fn both_equal_one_point_after_the_other(log in 0usize..10, blowup in 1usize..4, long: prop::sample::Index, picks in prop::collection::vec(any::<prop::sample::Index>(), 0..40)) {
             let beyond = long.index((1 << log) + 1);
-            check::<2>(log, beyond, &picks);
-            check::<3>(log, beyond, &picks);
+            check::<2>(log, log + blowup, beyond, &picks);
+            check::<3>(log, log + blowup, beyond, &picks);
         }
     }
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::oracle::OracleLayout;
 use crate::blocks::Block;
 use crate::eq::log2_ceil;
+use crate::parameters::ORACLE_LOG_BLOWUP;
 
 /// The oracles of a proof and where their columns lie.
 #[derive(Clone, Debug)]
@@ -61,6 +62,11 @@ impl Stack {
     /// Coefficients of the combination of all columns beyond `2^log_rows`.
     pub(crate) fn pads(&self) -> usize {
         self.layouts.iter().map(|o| o.pads()).max().unwrap_or(0)
+    }
+
+    /// `log2` of the points at which the combination of all columns is encoded.
+    pub(crate) fn log_domain(&self) -> usize {
+        self.log_rows + ORACLE_LOG_BLOWUP
     }
 
     /// Variables of the opening sumcheck.

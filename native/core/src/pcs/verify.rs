@@ -19,7 +19,7 @@ use crate::field::{Ext, F, K};
 use crate::hash::Digest;
 use crate::masking::{Line, evaluate};
 use crate::ntt;
-use crate::parameters::{ORACLE_LOG_BLOWUP, Parameters};
+use crate::parameters::{Parameters};
 use crate::reject::{Reject, Verdict};
 use crate::run::Run;
 
@@ -97,7 +97,7 @@ pub fn verify_queries<const D: usize, R: Reader<D>>(
     combined: Combined<D>,
     line: Option<&Line<D>>,
 ) -> Verdict<()> {
-    let log_domain = stack.log_rows + ORACLE_LOG_BLOWUP;
+    let log_domain = stack.log_domain();
     let indices = distinct(reader.indices("row indices", params.row_queries(), log_domain));
     let points = ntt::points(log_domain, &indices);
     if stack.layouts.iter().filter(|o| o.has_mask()).count() != usize::from(line.is_some()) {
@@ -137,7 +137,7 @@ pub fn verify_queries<const D: usize, R: Reader<D>>(
         }
     }
     match combined.g {
-        Polynomial::Clear(g) if values_at(&g, &combined.pads, &indices) == values => Ok(()),
+        Polynomial::Clear(g) if values_at(&g, &combined.pads, &indices, log_domain) == values => Ok(()),
         Polynomial::Clear(_) => Err(Reject::Row { oracle: "combined polynomial" }),
         Polynomial::Root(root) => {
             // What is left are the values of the coefficients below L_max.

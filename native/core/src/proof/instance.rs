@@ -64,27 +64,29 @@ impl Compiled {
             ports.push(if let Home::Port(i) = home { Some(i) } else { None });
         }
         let blocks = LeafBlocks::new(&layout);
-        let largest = oracles.iter().map(|o| o.log_rows).max().unwrap_or(0);
-        if let Some(witness) = oracles.iter_mut().find(|o| matches!(o.hiding, Hiding::Fresh { .. })) {
-            // The mask covers the combination of all columns.
-            let shapes = core::mem::take(&mut witness.shapes);
-            *witness = OracleLayout::with_rows(parameters, witness.role, witness.index, shapes, witness.hiding, largest);
-        }
-        let oracles: Vec<Arc<OracleLayout>> = oracles.into_iter().map(Arc::new).collect();
-        if largest + WHIR_LOG_BLOWUP > MAX_LOG_DOMAIN {
-            return Err(LayoutError { operator: "the program".into(), why: format!("columns of 2^{largest} cells have no domain") });
-        }
-        let stack = Stack::new(oracles.clone());
         let bits = |t: u32| {
             let view = &layout.views[t as usize];
             log2_ceil(view.channels) + log2_ceil(view.positions)
         };
         let tie_variables = layout.ports.iter().map(|&t| bits(t)).max().unwrap_or(0);
-        let compiled = Compiled { layout, blocks, oracles, stack, members, place, ports, tie_variables };
-        let (line, room) = (masked_messages(&compiled) + 1, 1 << compiled.stack.log_rows);
-        if parameters.mode() == Mode::Zk && line > room {
-            let why = format!("a proof of it has {line} masked messages, more than its {room} rows");
-            return Err(LayoutError { operator: "the program".into(), why });
+        let mut log_rows = oracles.iter().map(|o| o.log_rows).max().unwrap_or(0);
+        if let Some(witness) = oracles.iter_mut().find(|o| o.has_mask()) {
+            // The mask covers the combination of all columns.
+            *witness = witness.lengthened(parameters, log_rows);
+        }
+        let oracles: Vec<_> = oracles.into_iter().map(Arc::new).collect();
+        let mut compiled = Compiled { layout, blocks, stack: Stack::new(oracles.clone()), oracles, members, place, ports, tie_variables };
+        // The line's columns are of the witness's code: a word holds one entry for each masked message. Longer columns are fewer, so that the
+        // number of messages stays about the same.
+        while parameters.mode() == Mode::Zk && masked_messages(&compiled) + 1 > 1 << log_rows {
+            log_rows += 1;
+            for oracle in compiled.oracles.iter_mut().filter(|o| o.has_mask()) {
+                *oracle = Arc::new(oracle.lengthened(parameters, log_rows));
+            }
+            compiled.stack = Stack::new(compiled.oracles.clone());
+        }
+        if log_rows + WHIR_LOG_BLOWUP > MAX_LOG_DOMAIN {
+            return Err(LayoutError { operator: "the program".into(), why: format!("columns of 2^{log_rows} cells have no domain") });
         }
         Ok(compiled)
     }

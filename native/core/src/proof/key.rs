@@ -19,7 +19,7 @@ use crate::program::{Program, Weights};
 use crate::random::Seed;
 use crate::reject::{Reject, Verdict};
 
-const MAGIC: &[u8; 8] = b"NXEvkey2";
+const MAGIC: &[u8; 8] = b"NXEvkey3";
 const MODEL: &str = "nexus-edge v1 model";
 /// Compiled forms kept; a model with `k` ports has `2^k`.
 const KEPT: usize = 8;

@@ -27,8 +27,8 @@ pub use verify::{Lapse, verify};
 pub use verify::{verify_compiled, verify_lapsed};
 #[cfg(test)]
 pub(crate) use {
-    registration::conversation as weight_conversation, registration::prove_taped, terms::weight_messages, verify::conversation,
+    registration::conversation as weight_conversation, registration::prove_taped, verify::conversation,
 };
 
 /// Protocol version, absorbed first.
-pub const VERSION: &[u8] = b"nexus-edge proof v2";
+pub const VERSION: &[u8] = b"nexus-edge proof v3";

@@ -20,7 +20,7 @@ use super::exchange::{Exchange, combine};
 use super::instance::Compiled;
 use super::key::{KeyWeights, ProvingKey, VerifyingKey};
 use super::prove::{Opened, Progress, ProveError};
-use super::terms::{soundness, weight_messages};
+use super::terms::{masked_messages, soundness};
 use super::verify::Lapse;
 #[cfg(feature = "attacks")]
 use crate::channel::ProofBytes;
@@ -343,7 +343,7 @@ impl<'a> Attempt<'a> {
         let (key, c) = (self.subject.key(), self.compiled);
         let own: Vec<&[F]> = c.members[0].iter().map(|&s| &self.witness.storages[s][..]).collect();
         let secret = match c.oracles[0].hiding {
-            Hiding::Fresh { .. } => Secret::Fresh { random: &mut random, messages: weight_messages(c) },
+            Hiding::Fresh { .. } => Secret::Fresh { random: &mut random, messages: masked_messages(c) },
             Hiding::None | Hiding::Kept => Secret::None,
         };
         let own = pcs::commit(key.parameters(), c.oracles[0].clone(), &own, secret);
@@ -445,7 +445,7 @@ impl Exchange for AboutWeights<'_> {
     }
 
     fn messages(&self) -> usize {
-        weight_messages(self.compiled)
+        masked_messages(self.compiled)
     }
 
     fn read<const D: usize, R: Reader<D>>(&self, reader: &mut R) -> Verdict<Combined<D>> {

@@ -37,7 +37,7 @@ pub fn soundness(parameters: &Parameters, compiled: &Compiled) -> Soundness {
     if parameters.mode() == Mode::Zk {
         let messages = masked_messages(compiled) as f64;
         // The line b + e r: closeness of two words to the code by a random combination of them, e.g. one bad e for each point of the domain.
-        terms.push(algebra("line: closeness", (2u64 << compiled.stack.log_rows) as f64));
+        terms.push(algebra("line: closeness", (1u64 << compiled.stack.log_domain()) as f64));
         // A batch of the equations, at most one for each message, is 0 for as many gamma; a batch that is not 0 passes for two e.
         terms.push(algebra("line: equations", messages));
         terms.push(algebra("line: point", 2.0));
@@ -79,24 +79,21 @@ fn contraction_size(compiled: &Compiled) -> (usize, usize) {
     (variables, factors)
 }
 
-/// Elements of `K` that a proof sends and a zero-knowledge proof masks.
+/// Elements of `K` that a proof sends and a zero-knowledge proof masks. A proof about weights alone contracts nothing, and looks nothing up if
+/// it is a link.
 pub fn masked_messages(compiled: &Compiled) -> usize {
-    let products = compiled.layout.accumulators.iter().any(|a| matches!(a.kind, AccumulatorKind::Product { .. }));
-    let (rounds, factors) = contraction_size(compiled);
-    let contractions = 1 + rounds * if products { 3 } else { 2 } + factors;
-    tree_messages(compiled) + contractions + 2 * compiled.stack.variables()
-}
-
-/// The same for a proof about weights, which contracts nothing, and looks nothing up if it is a link.
-pub fn weight_messages(compiled: &Compiled) -> usize {
-    let tree = if compiled.layout.lookups.is_empty() { 0 } else { tree_messages(compiled) };
-    tree + 2 * compiled.stack.variables()
-}
-
-/// The root, two elements a round, four a layer.
-fn tree_messages(compiled: &Compiled) -> usize {
+    let layout = &compiled.layout;
+    let contractions = if layout.ports.is_empty() {
+        0
+    } else {
+        let products = layout.accumulators.iter().any(|a| matches!(a.kind, AccumulatorKind::Product { .. }));
+        let (rounds, factors) = contraction_size(compiled);
+        1 + rounds * if products { 3 } else { 2 } + factors
+    };
+    // The root, two elements a round, four a layer.
     let n = compiled.blocks.variables;
-    1 + n * (n - 1) + 4 * n
+    let tree = if layout.lookups.is_empty() { 0 } else { 1 + n * (n - 1) + 4 * n };
+    tree + contractions + 2 * compiled.stack.variables()
 }
 
 /// Bytes of a proof, at most: openings are counted as if no two queries met.

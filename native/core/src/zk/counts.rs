@@ -10,7 +10,7 @@ use crate::parameters::{Mode, Parameters};
 use crate::program::check::CheckedProgram;
 use crate::program::{Program, Weights};
 use crate::proof::{Compiled, Content, ProvingKey, Statement, StatementTensor, VerifyingKey};
-use crate::proof::{conversation, masked_messages, soundness, weight_conversation, weight_messages};
+use crate::proof::{conversation, masked_messages, soundness, weight_conversation};
 use crate::soundness::Term;
 
 /// Messages and equations of a form of statement, by reading a proof of zeros.
@@ -33,6 +33,20 @@ fn assert_counted(parameters: &Parameters, compiled: &Compiled, equations: usize
     let counted = terms.iter().find(|t: &&Term| t.name == "line: equations").expect("a zero-knowledge proof").bits;
     let field = 63.999 * parameters.degree() as f64;
     assert!(equations > 0 && counted <= field - (equations as f64).log2(), "{equations} equations, {counted} bits");
+}
+
+/// The words of `r` and `b` are close to the code for all but as many `e` as the domain has points.
+#[test]
+fn the_line_counts_every_point_of_its_domain() {
+    for security in [100, 128] {
+        let (program, weights) = dense(1, 20, 7);
+        let key = ProvingKey::new(Program::clone(&program), weights, false, security, Mode::Zk).expect("a key").verifying;
+        let compiled = key.compiled(&key.usual_form()).expect("a layout");
+        let witness = compiled.oracles.iter().find(|o| o.has_mask()).expect("a witness");
+        let terms = soundness(key.parameters(), &compiled).terms;
+        let closeness = terms.iter().find(|t| t.name == "line: closeness").expect("a zero-knowledge proof").bits;
+        assert_eq!(closeness, 63.999 * key.parameters().degree() as f64 - witness.log_domain() as f64);
+    }
 }
 
 /// Checks all forms of a network; `false` if it has no proof.
@@ -76,6 +90,19 @@ fn messages_and_equations_of_the_tests_networks() {
     }
 }
 
+/// The line needs a row for each message: a deep network's witness has as many as it takes, and no more.
+#[test]
+fn deep_networks_have_more_rows_for_their_messages() {
+    let (program, weights) = nets::deep();
+    let key = ProvingKey::new(Program::clone(&program), weights, false, 100, Mode::Zk).expect("a key").verifying;
+    let compiled = key.compiled(&key.usual_form()).expect("a layout");
+    let (messages, _) = counts::<2>(&key, &key.usual_form());
+    assert_eq!(messages, masked_messages(&compiled));
+    let rows = 1 << compiled.stack.log_rows;
+    assert!((rows / 2..rows).contains(&messages), "{messages} messages, {rows} rows");
+    assert!(rows > 1 << key.parameters().min_log_rows(0, true));
+}
+
 /// Proofs of inference under hidden weights, registrations and links.
 #[test]
 fn messages_and_equations_of_private_models() {
@@ -88,7 +115,7 @@ fn messages_and_equations_of_private_models() {
             let compiled = Compiled::from_layout(&parameters, layout).expect("a structure");
             let (messages, equations) =
                 if security == 100 { weight_counts::<2>(&parameters, &compiled) } else { weight_counts::<3>(&parameters, &compiled) };
-            assert_eq!(messages, weight_messages(&compiled));
+            assert_eq!(messages, masked_messages(&compiled));
             assert_counted(&parameters, &compiled, equations);
         }
     }

@@ -21,7 +21,7 @@ use crate::field::P;
 use crate::hash::SALT;
 use crate::masking::MaskedReader;
 use crate::merkle::sibling_count;
-use crate::parameters::{Mode, ORACLE_LOG_BLOWUP, Parameters};
+use crate::parameters::{Mode, Parameters};
 use crate::pcs::{distinct, reduced};
 use crate::program::check::CheckedProgram;
 use crate::program::{Program, Weights};
@@ -97,7 +97,7 @@ fn coordinates(
     let mut reader = MaskedReader::<_, 2>::new(ProofBytes::new(Transcript::new().taped(Some(tape)), rest));
     read(&mut reader).expect("a proof");
     reader.settle(parameters.pads()).expect("a proof");
-    let indices = distinct(reader.indices("row indices", parameters.row_queries(), c.stack.log_rows + ORACLE_LOG_BLOWUP));
+    let indices = distinct(reader.indices("row indices", parameters.row_queries(), c.stack.log_domain()));
     let rows: Vec<Vec<usize>> = c.oracles.iter().map(|o| reduced(&indices, o.log_domain())).collect();
     let size = |o: usize| rows[o].len() * c.oracles[o].leaf().opened();
     let siblings = |o: usize| 32 * sibling_count(&rows[o], c.oracles[o].log_domain());

@@ -209,9 +209,9 @@ fn a_short_witness_does_not_hide() {
 fn random_cells_need_consecutive_exponents() {
     let params = Parameters::tiny_in(Mode::Plain, D, 4, 4, 12, 2);
     let layout = Arc::new(OracleLayout::with_rows(&params, Role::Tensor, 0, vec![(32, 1)], Hiding::None, 5));
-    assert_eq!((layout.columns, layout.log_domain()), (1, 6));
-    // The points of rows i and i + 32 are opposite.
-    let rows = [3, 5, 17, 35, 40, 60];
+    assert_eq!((layout.columns, layout.log_domain()), (1, 7));
+    // The points of rows i and i + 64 are opposite.
+    let rows = [3, 5, 17, 67, 40, 60];
     let deficit = |exponents: &mut dyn Iterator<Item = usize>| {
         let matrix = exponents.map(|exponent| {
             let mut values = vec![F::ZERO; 32];

@@ -57,7 +57,7 @@ impl Setting {
             let mut transcript = Transcript::new().taped(Some(tape));
             // As the opening draws: one batch, the rounds, one batch of equations, one point.
             (0..stack.variables() + 3).for_each(|_| drop(transcript.challenge::<D>("", 1)));
-            distinct(transcript.indices("row indices", params.row_queries(), stack.log_rows + 1))
+            distinct(transcript.indices("row indices", params.row_queries(), stack.log_domain()))
         };
         let good = |indices: &[usize]| indices.len() == params.pads() && indices[0] ^ 1 != indices[1];
         let tape = (0..=255).map(|k| [k; 32]).find(|&tape| good(&drawn(tape))).expect("one in two");
@@ -142,10 +142,10 @@ impl Setting {
         let mut reader = MaskedReader::new(ProofBytes::new(self.transcript(), proof));
         let combined = self.read_combination(&mut reader, root).expect("a proof");
         let line = reader.settle(self.params.pads()).expect("a proof").expect("a line");
-        let drawn = reader.indices("row indices", self.params.row_queries(), self.stack.log_rows + 1);
+        let drawn = reader.indices("row indices", self.params.row_queries(), self.stack.log_domain());
         assert_eq!(distinct(drawn), self.indices);
         let size = self.indices.len() * leaf.opened();
-        let siblings = 32 * sibling_count(&self.indices, self.stack.log_rows + 1);
+        let siblings = 32 * sibling_count(&self.indices, self.stack.log_domain());
         let bytes = reader.take("rows", size + siblings).expect("a proof").to_vec();
         let row = |row: &[u8]| {
             let (cells, salt) = row.split_at(8 * leaf.columns);

@@ -11,7 +11,7 @@ use crate::hash::{Digest, SALT};
 use crate::masking::{MaskedReader, evaluate};
 use crate::merkle::Tree;
 use crate::ntt;
-use crate::parameters::{ORACLE_LOG_BLOWUP, Parameters};
+use crate::parameters::{Parameters};
 use crate::pcs::{Committed, Hiding, Word, distinct, monomials, prove_folding, reduced};
 use crate::proof::{Compiled, Content, Statement, StatementTensor, VerifyingKey, conversation, tensor_commitment};
 use crate::random::Randomness;
@@ -135,7 +135,7 @@ pub fn simulate(
     source.send(&[d0, d1]);
     source.send(&line);
 
-    let log_domain = stack.log_rows + ORACLE_LOG_BLOWUP;
+    let log_domain = stack.log_domain();
     let indices = distinct(challenges.indices("row indices", params.row_queries(), log_domain));
     let mut rows: Vec<BTreeMap<usize, Vec<F>>> = vec![BTreeMap::new(); compiled.oracles.len()];
     let points: Vec<F> = indices.iter().map(|&i| ntt::point(log_domain, i)).collect();

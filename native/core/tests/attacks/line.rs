@@ -64,7 +64,7 @@ fn honest_proofs_pass_every_verifier_and_false_equations_pass_none() {
 fn another_point_of_the_line() {
     for victim in victims() {
         let f = victim.forge(&[&Random(3).int8(20)]);
-        let pads = 266;
+        let pads = 162;
         // Coefficients that mask messages, and the line's own constant.
         for element in [0, 1, 50, -(pads + 2), -(pads + 1)] {
             assert_eq!(shifted(&f, "line", element, None), FALSE_EQUATIONS, "coefficient {element}");

@@ -40,6 +40,18 @@ pub fn chain() -> (CheckedProgram, Weights) {
     finish(n, y, 16)
 }
 
+/// So many fully connected layers of two channels that a proof sends more messages than the least number of rows.
+pub fn deep() -> (CheckedProgram, Weights) {
+    let mut n = Net::new("deep", 23);
+    let mut x = input(&mut n, &[1, 2], 0);
+    for layer in 0..300 {
+        let y = n.tensor(&format!("layer {layer}"), &[1, 2], 0.02, 0);
+        n.conv((x, 0), y, window((1, 1), (1, 1), (1, 1), (1, 1), (0, 0)), &[2, 1, 1, 2], -128, false);
+        x = y;
+    }
+    finish(n, x, 12)
+}
+
 /// `y = round(x / 4)`, half away from zero: every fourth input is a tie.
 pub fn quarter() -> (CheckedProgram, Weights) {
     scaled(&[(1, 0.25)])
