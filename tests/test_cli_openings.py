@@ -68,7 +68,7 @@ def test_the_opening_lies_beside_the_proof(session: Session) -> None:
     assert stat.S_IMODE((session.place / "p.bin.opening").stat().st_mode) == 0o600
     (opening,) = proved["openings"]
     assert (opening["file"], opening["role"], opening["name"]) == ("p.bin.opening", "input", "image")
-    assert opening["rows_left"] + opening["rows_opened"] == opening["rows_allowed"] == 2048
+    assert opening["rows_left"] + opening["rows_opened"] == opening["rows_allowed"] == 512
     verified = session.verify("--input", "x.npy")
     assert (verified["verified"], verified["mode"]) == (True, "zk")
     assert session.verify("--input", "other.npy", status=ExitStatus.REJECTED)["reason"] == "input"
@@ -100,8 +100,8 @@ def test_a_hidden_output(session: Session) -> None:
 
 def test_an_input_that_is_committed_ahead(session: Session) -> None:
     (committed,) = session("commit", "--key", "vk", "--input", "x.npy", "--opening", "op.bin")["openings"]
-    assert committed["proofs_left"] == 7
-    for left in (6, 5):
+    assert committed["proofs_left"] == 3
+    for left in (2, 1):
         proved = session.prove("--input-opening", "op.bin")
         assert proved["openings"][0]["commitment"] == committed["commitment"]
         assert proved["openings"][0]["proofs_left"] == left
@@ -110,7 +110,7 @@ def test_an_input_that_is_committed_ahead(session: Session) -> None:
     session("commit", "--key", "vk", "--input", "x.npy", "--opening", "op.bin", status=ExitStatus.FILE)
     assert session("commit", "--model", "m.tflite", "--input", "x.npy", "--opening", "2")["openings"][0]["security"] == 100
     strong = session("commit", "--model", "m.tflite", "--input", "x.npy", "--opening", "3", "--security", "128")
-    assert strong["openings"][0]["proofs_left"] == 5
+    assert strong["openings"][0]["proofs_left"] == 2
     session.prove("--input-opening", "3", "--security", "128")
     session.prove("--input-opening", "3", status=ExitStatus.OPENING)
 
@@ -139,13 +139,13 @@ def test_nothing_is_left(session: Session) -> None:
 def test_shares(session: Session) -> None:
     session("commit", "--key", "vk", "--input", "x.npy", "--opening", "op.bin")
     shared = session("opening", "share", "op.bin", "--to", "worker.bin", "--proofs", "2")
-    assert (shared["kept"]["proofs_left"], shared["given"]["proofs_left"]) == (5, 2)
+    assert (shared["kept"]["proofs_left"], shared["given"]["proofs_left"]) == (1, 2)
     verifier = session("opening", "share", "op.bin", "--to", "verifier.bin", "--proofs", "0")
     assert verifier["given"]["rows_allowed"] == 0
     session.prove("--input-opening", "worker.bin")
     session.verify("--input", "x.npy", "--opening", "verifier.bin")
     session.prove("--input-opening", "verifier.bin", status=ExitStatus.OPENING)
-    assert sum(session.opening(name).account.allowance for name in ("op.bin", "worker.bin", "verifier.bin")) == 2048
+    assert sum(session.opening(name).account.allowance for name in ("op.bin", "worker.bin", "verifier.bin")) == 512
 
 
 def test_another_input_than_the_committed_one(session: Session) -> None:

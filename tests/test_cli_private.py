@@ -18,9 +18,8 @@ from nexus_edge.cli import ExitStatus
 from nexus_edge.data import demo_digits, demo_model
 from nexus_edge.proofs import ModelSecretFile, Proof, VerifyingKey, _native
 from tests.proofs.importers.test_private import with_other_weights
+from tests.proofs.test_secret import BUDGET, PER_PROOF
 
-BUDGET = 2048
-PER_PROOF = 266
 SEED = bytes(range(0xA0, 0xC0))
 """A seed that can be recognised in whatever is printed."""
 

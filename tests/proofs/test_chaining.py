@@ -93,7 +93,7 @@ def test_both_proofs_are_counted() -> None:
     assert chain.second.input_openings == chain.first.output_openings
     (holder,) = chain.first.output_openings
     assert holder is not None
-    assert 450 <= holder.read().account.opened <= 2 * 266
+    assert 300 <= holder.read().account.opened <= 2 * 162
 
 
 def test_another_value_between_breaks_the_chain() -> None:
@@ -118,4 +118,4 @@ def test_a_third_party_proves_the_second_step(tmp_path: Path) -> None:
     (middle,) = first.proof.statement.outputs
     assert second.proof.statement.inputs == [TensorCommitment(bytes(middle))]
     verify_chain((first_key.verifying_key, second_key.verifying_key), (first.proof, second.proof))
-    assert mine.read().account.allowance + theirs.read().account.allowance == 2048
+    assert mine.read().account.allowance + theirs.read().account.allowance == 512

@@ -42,7 +42,7 @@ from nexus_edge.proofs.secret import CompiledAs
 from nexus_edge.types import ModelDigest, PrivateForm, WeightsCommitment
 from tests.proofs.test_holding import CALLS_AT_MOST, Server, break_behind_the_rename, in_a_fork
 
-LOG_DOMAIN, BUDGET, PER_PROOF = 12, 2048, 266
+LOG_DOMAIN, BUDGET, PER_PROOF = 14, 2048, 162
 SEED = bytes(range(0xA0, 0xC0))
 
 
@@ -186,7 +186,7 @@ def test_the_whole_way(model: Model, tmp_path: Path) -> None:
     with pytest.raises(OpeningError, match="in a file already"):
         key.save_secret(tmp_path / "again")
     opened = file.read().account.opened
-    assert 200 < opened <= PER_PROOF
+    assert 150 < opened <= PER_PROOF
     fresh = key.committed_again()
     linked = link(key, [fresh])
     assert file.read().account.opened > opened

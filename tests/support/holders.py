@@ -18,9 +18,8 @@ from typing import Any
 from nexus_edge import cli
 from nexus_edge.errors import FileError, OpeningSpent
 from nexus_edge.proofs import HeldOpening, OpeningFile
-from tests.proofs.test_opening import ROWS, opening
+from tests.proofs.test_opening import PER_PROOF, ROWS, opening
 
-PER_PROOF = 266
 CALLS = ((os, "open"), (os, "fsync"), (os, "replace"), (os, "close"), (os, "unlink"), (fcntl, "flock"), (tempfile, "mkstemp"))
 """Every call by which files are changed or locked; writes happen between `mkstemp` and `fsync`."""
 
