@@ -23,10 +23,13 @@ from nexus_edge.errors import LedgerError
 from nexus_edge.identity import NodeKey, load_node_key, parse_node_id, short_id
 from nexus_edge.ledger import BlobStore, CreditPolicy, Ledger
 from nexus_edge.ledger.database import CommitHook
+from nexus_edge.ledger.policy import credit_policy
 from nexus_edge.market import leases
 from nexus_edge.market.admission import Demand
 from nexus_edge.market.buying import Buyer, Reachable
+from nexus_edge.market.fleet import Fleet
 from nexus_edge.market.keeping import sweep
+from nexus_edge.market.membership import Membership
 from nexus_edge.market.placement import TIME_VALUE
 from nexus_edge.market.presence import Presence, Self
 from nexus_edge.market.quoting import Offer
@@ -78,6 +81,8 @@ class Options:
     rate: int = 1000
     """Micro-credits a core-second."""
     credit: CreditPolicy = field(default_factory=CreditPolicy)
+    certificates: tuple[Path, ...] = ()
+    """Files that say to which fleets this node belongs."""
     max_price: MicroCredits = MAX_PRICE
     """Of an own job that does not say."""
     deadline_ms: int = 300_000
@@ -105,7 +110,7 @@ class Options:
     def of(cls, settings: Settings) -> "Options":
         """What the settings say. Raises `ConfigError` and `IdentityError`."""
         paths = settings.paths
-        mesh, credit, spend = settings.mesh, settings.credit, settings.spend
+        mesh = settings.mesh
         return cls(
             state=paths.state,
             ledger=paths.ledger,
@@ -119,7 +124,8 @@ class Options:
             peers=tuple((peer.host, peer.port, None if peer.id is None else parse_node_id(peer.id)) for peer in mesh.peers),
             mdns=mesh.mdns,
             rate=settings.market.rate,
-            credit=CreditPolicy(credit.private_bucket, credit.public_bucket, credit.cap, spend.open, spend.day),
+            credit=credit_policy(settings),
+            certificates=settings.fleet.certificates,
             max_price=settings.market.max_price,
             deadline_ms=settings.market.deadline,
             time_value=settings.market.value_of_time,
@@ -191,7 +197,9 @@ class Agent:
         await self.worker.load()
         self._run(stack, "runner", Runner(self.worker, self.workshop).run())
         self.presence = Presence(self.key, self.directory, self.describe)
-        serving = Serving(self.worker, till, self.presence, self.workshop, self._is_excluded)
+        self.fleet = Fleet(self.ledger, Membership(self.key.id, self.options.certificates), self)
+        await self.fleet.load()
+        serving = Serving(self.worker, till, self.fleet, self.presence, self.workshop, self._is_excluded)
         self.server = PeerServer(self.key, Answering(serving, self.probing, self._reached))
         await self.server.start(self.options.host, self.options.port)
         stack.push_async_callback(self.server.close)
@@ -201,6 +209,7 @@ class Agent:
         if self.options.mdns:
             self.mdns = Mdns(self.directory, self.server.port, host=self.options.host)
             self._run(stack, "mdns", self.mdns.run())
+        self._run(stack, "fleet", self.fleet.run(self.directory.watch()))
         self._run(stack, "payments", self._wake_payments())
         self._run(stack, "upkeep", self._upkeep())
         await self.requester.load()
@@ -210,7 +219,8 @@ class Agent:
                 self.key, self.options.name, self.options.mesh, self.version, join_address(self.options.host or "::", self.server.port),
                 self.options.max_price, self.options.deadline_ms,
             ),
-            self.ledger, self.directory, self.requester, self.worker, self.library, self.workshop, self.pool, self.stopping.set,
+            self.ledger, self.directory, self.requester, self.worker, self.library, self.workshop, self.pool, self.fleet.membership,
+            self.stopping.set,
         )  # fmt: skip
         if self.options.socket is not None:
             await stack.enter_async_context(AdminServer(self.administration, self.options.socket, self.options.socket_group))
@@ -263,7 +273,7 @@ class Agent:
     # What the market asks of the other parts
 
     def up(self) -> Sequence[Reachable]:
-        """Peers that answer: those with experience first, then the near ones."""
+        """Peers that answer: those with experience and those of our fleets first, then the near ones."""
         found = []
         for peer in self.directory.up():
             connection = self.connection(peer.id)
@@ -271,7 +281,7 @@ class Agent:
                 near = peer.is_static or any(is_private(address.endpoint.host) for address in peer.addresses)
                 found.append(Reachable(peer.id, connection, round(peer.rtt_ms or 0), near))
         experience = self.requester.workers.experience
-        return sorted(found, key=lambda one: (one.id not in experience, not one.near, one.rtt_ms))
+        return sorted(found, key=lambda one: (one.id not in experience and not self.fleet.trusts(one.id), not one.near, one.rtt_ms))
 
     def connection(self, peer: NodeId) -> PeerConnection | None:
         """A peer at the address where it answered last."""

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -42,10 +42,11 @@ from nexus_edge.compute.machine import memory_total
 from nexus_edge.discovery import Peer, PeerDirectory
 from nexus_edge.errors import IdentityError, JobFailed, UsageError
 from nexus_edge.identity import NodeKey, format_node_id, parse_node_id, short_id
-from nexus_edge.ledger import Book, Ledger
+from nexus_edge.ledger import Book, Ledger, Member
 from nexus_edge.ledger.deeds import Deed, What, carry_out
 from nexus_edge.market.jobs import Outcome
 from nexus_edge.market.leases import State
+from nexus_edge.market.membership import Membership
 from nexus_edge.market.ordering import Order
 from nexus_edge.market.requester import Requester
 from nexus_edge.market.worker import Worker
@@ -89,6 +90,7 @@ class Administration:
     library: ModelLibrary
     workshop: Workshop
     pool: Pool
+    membership: Membership
     stop: Callable[[], None]
     _began: float = field(default_factory=time.monotonic)
     _started: UnixMs = field(default_factory=now_ms)
@@ -102,8 +104,8 @@ class Administration:
         """Everything at a glance."""
         self._seq += 1
         jobs = self._jobs()
-        books = await self.books.read(lambda reader: reader.books())
-        peers = self._peers(books)
+        books, members = await self.books.read(lambda reader: (reader.books(), reader.members()))
+        peers = self._peers(books, members)
         if self._checked is None:
             self._checked = shown.integrity_view(await self.books.verify(), now_ms())
         return Snapshot(
@@ -117,6 +119,8 @@ class Administration:
             credit=await self._credit(books),
             ledger=self._checked,
             peers=shown.peers_summary(peers),
+            fleets=tuple(shown.fleet_view(group, members.values(), books) for group in self.books.policy.groups),
+            certificates=tuple(shown.certificate_view(own, problem) for own, problem in self.membership.states()),
             attention=self._attention(jobs, peers),
         )
 
@@ -154,7 +158,7 @@ class Administration:
 
     async def peers(self) -> tuple[PeerView, ...]:
         """All peers."""
-        return self._peers(await self.books.read(lambda reader: reader.books()))
+        return self._peers(*await self.books.read(lambda reader: (reader.books(), reader.members())))
 
     async def proofs(self) -> tuple[ProofView, ...]:
         """All proofs, newest first."""
@@ -280,12 +284,14 @@ class Administration:
             raise UsageError("no such job" if not found else "several jobs have this beginning", repr(job), "`nexus-edge jobs` lists them")
         return found[0]
 
-    def _peers(self, books: Sequence[Book]) -> tuple[PeerView, ...]:
+    def _peers(self, books: Sequence[Book], members: Mapping[NodeId, Member]) -> tuple[PeerView, ...]:
         names = self._names()
         of_peer = {book.peer: book for book in books}
         jobs = list(self.requester.jobs)
         return tuple(
-            shown.peer_view(peer, names, of_peer.get(peer.id), jobs, excluded=self.requester.workers.excludes(peer.id))
+            shown.peer_view(
+                peer, names, of_peer.get(peer.id), members.get(peer.id), jobs, excluded=self.requester.workers.excludes(peer.id)
+            )
             for peer in sorted(self.directory.snapshot(), key=lambda one: (one.state.value != "up", one.rtt_ms or 0, one.id))
         )
 
@@ -402,6 +408,11 @@ class Administration:
             for peer in peers
             if peer.state == "up" and peer.reach == "out" and peer.problem
         ]  # fmt: skip
+        found += [
+            AttentionView(at=shown.moment(now), level="warning", text=f"the group certificate {own.file.name}: {problem}", about="fleet")
+            for own, problem in self.membership.states()
+            if problem
+        ]
         return tuple(sorted(found, key=lambda one: one.at, reverse=True)[:SHOWN])
 
     def _unfinished(self) -> int:

@@ -197,7 +197,11 @@ class PeerView(View):
     balance_ucr: Amount = MicroCredits(0)
     """What it owes us; negative: what we owe it."""
     limit_ucr: Amount = MicroCredits(0)
-    """What it may owe us for its own sake."""
+    """What it may owe us for its own sake; of a member of a fleet, all of the fleet together: 2^53 - 1 if there is no bound."""
+    fleet: str = ""
+    """The fleet of ours that it belongs to: its name, or the beginning of its key."""
+    fleet_until: Moment | None = None
+    """When its certificate ends."""
     last_seen: Moment | None = None
     problem: str = ""
 
@@ -256,6 +260,9 @@ class BookView(View):
     balance_ucr: Amount
     """What it owes us; negative: what we owe it."""
     limit_ucr: Amount
+    """As of a peer."""
+    fleet: str = ""
+    fleet_until: Moment | None = None
     granted_ucr: Amount = MicroCredits(0)
     reserved_in_ucr: Amount = MicroCredits(0)
     reserved_out_ucr: Amount = MicroCredits(0)
@@ -294,6 +301,32 @@ class CreditView(View):
     at_stake_ucr: Amount = MicroCredits(0)
     spend_open_left_ucr: Amount | None = None
     spend_day_left_ucr: Amount | None = None
+
+
+class FleetView(View):
+    """A fleet that this node serves as its own."""
+
+    key: str
+    """The id of its owner's key."""
+    name: str
+    """Or the beginning of the key."""
+    members: int
+    """Nodes that showed a certificate which has not ended."""
+    line_ucr: Amount | None = None
+    """What they may owe together; null: there is no bound."""
+    exposure_ucr: Amount = MicroCredits(0)
+    """What is lost if none of them ever pays."""
+
+
+class CertificateView(View):
+    """A certificate that names this node."""
+
+    file: str
+    key: str = ""
+    """The id of the fleet's key; empty if the file was never read."""
+    until: Moment | None = None
+    problem: str = ""
+    """Why it does not hold, or that it ends within three days."""
 
 
 class ReputationView(View):
@@ -347,6 +380,8 @@ class Snapshot(View):
     ledger: IntegrityView | None = None
     reputation: ReputationView | None = None
     peers: PeersSummary = PeersSummary()
+    fleets: tuple[FleetView, ...] = ()
+    certificates: tuple[CertificateView, ...] = ()
     attention: tuple[AttentionView, ...] = Field(default=(), max_length=100)
     endpoints: tuple[EndpointView, ...] = ()
 

@@ -7,7 +7,9 @@ from typing import Final, Literal
 
 from nexus_edge.api.models import (
     BookView,
+    CertificateView,
     EntryView,
+    FleetView,
     IntegrityView,
     JobState,
     JobView,
@@ -21,10 +23,11 @@ from nexus_edge.compute import Device
 from nexus_edge.discovery import Peer
 from nexus_edge.discovery import State as Reach
 from nexus_edge.identity import format_node_id, short_id
-from nexus_edge.ledger import Book, Line
+from nexus_edge.ledger import Book, Group, Line, Member
 from nexus_edge.ledger.integrity import Report
 from nexus_edge.market.jobs import Job, Outcome, Phase
 from nexus_edge.market.leases import LeaseState, State
+from nexus_edge.market.membership import Own
 from nexus_edge.market.ordering import Live
 from nexus_edge.market.worker import Work
 from nexus_edge.types import Bytes, MicroCredits, NodeId, UnixMs
@@ -183,7 +186,7 @@ def proof_of(job: JobView, short: Mapping[str, str], sizes: Mapping[str, int], b
     )
 
 
-def peer_view(peer: Peer, names: Names, book: Book | None, jobs: Sequence[Job], *, excluded: bool) -> PeerView:
+def peer_view(peer: Peer, names: Names, book: Book | None, member: Member | None, jobs: Sequence[Job], *, excluded: bool) -> PeerView:
     """A peer."""
     attempts = [attempt for job in jobs for attempt in job.attempts if attempt.worker == peer.id]
     ref = names.of(peer.id)
@@ -201,7 +204,9 @@ def peer_view(peer: Peer, names: Names, book: Book | None, jobs: Sequence[Job], 
         verified=sum(attempt.outcome is Outcome.VERIFIED for attempt in attempts),
         given=sum(attempt.proof is not None for attempt in attempts),
         balance_ucr=MicroCredits(0 if book is None else book.owed),
-        limit_ucr=MicroCredits(0 if book is None else book.line),
+        limit_ucr=member.group.bound if member is not None else MicroCredits(0 if book is None else book.line),
+        fleet="" if member is None else member.group.label,
+        fleet_until=None if member is None else moment(member.until),
         last_seen=None if peer.last_answer is None else moment(peer.last_answer),
         problem=peer.problem,
     )
@@ -240,12 +245,33 @@ def book_view(book: Book, names: Names) -> BookView:
         peer=names.of(book.peer),
         balance_ucr=MicroCredits(book.owed),
         limit_ucr=book.line,
+        fleet="" if book.member is None else book.member.group.label,
+        fleet_until=None if book.member is None else moment(book.member.until),
         granted_ucr=book.granted,
         reserved_in_ucr=book.reserved_in,
         reserved_out_ucr=book.reserved_out,
         at_stake_ucr=book.locked,
         disputed=book.written_off > 0,
     )
+
+
+def fleet_view(group: Group, members: Iterable[Member], books: Iterable[Book]) -> FleetView:
+    """A fleet that we serve."""
+    return FleetView(
+        key=format_node_id(group.key),
+        name=group.label,
+        members=sum(member.group.key == group.key for member in members),
+        line_ucr=group.line,
+        exposure_ucr=MicroCredits(sum(book.exposure for book in books if book.member is not None and book.member.group.key == group.key)),
+    )
+
+
+def certificate_view(own: Own, problem: str) -> CertificateView:
+    """A certificate of ours."""
+    if own.certificate is None:
+        return CertificateView(file=str(own.file), problem=problem)
+    what = own.certificate.object
+    return CertificateView(file=str(own.file), key=format_node_id(what.iss), until=moment(what.exp), problem=problem)
 
 
 def integrity_view(report: Report, at: UnixMs) -> IntegrityView:

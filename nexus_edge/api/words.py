@@ -71,6 +71,11 @@ def clock(at: datetime | None) -> str:
     return "" if at is None else at.astimezone().strftime("%H:%M")
 
 
+def day(at: datetime) -> str:
+    """A day on this machine's clock."""
+    return at.astimezone().strftime("%Y-%m-%d")
+
+
 def _time(ms: float) -> str:
     if 0 < ms < 0.05:
         return "<0.1 ms"

@@ -1,13 +1,14 @@
 """Commands on this node: its key, its settings, and the agent itself."""
 
 import argparse
+from pathlib import Path
 from typing import Any
 
-from nexus_edge.arguments.options import Sets, command, file, settings, subcommands
+from nexus_edge.arguments.options import Sets, command, file, positive, settings, subcommands
 
 
 def add_node(commands: Any) -> None:
-    """`up`, `agent`, `init`, `key ...`, `config ...`."""
+    """`up`, `agent`, `init`, `key ...`, `group ...`, `config ...`."""
     parser = command(commands, "up", "agent:up", "start an agent here: makes what is missing, tells what it does, runs until Ctrl-C")
     _agent(parser)
 
@@ -28,6 +29,18 @@ def add_node(commands: Any) -> None:
     _key(parser)
     file(parser, "--from", "the exported key", required=True, dest="exported")
     _password(parser)
+
+    of_group = subcommands(commands, "group", "a fleet's key, and the certificates that name its members")
+    parser = command(of_group, "init", "group:group_init", "make the key of a fleet's owner")
+    parser.add_argument("file", type=Path, metavar="KEYFILE", help="where to write it; never over another file")
+    parser = command(of_group, "sign", "group:group_sign", "name a member: its node belongs to the fleet for so many days")
+    parser.add_argument("node", metavar="NODE", help="the node's id, as `nexus-edge key show` there has it")
+    file(parser, "--key", "the fleet's key, or an export of it", required=True)
+    parser.add_argument("--days", type=positive, metavar="N", help="how long it holds, at most and by default 30")
+    file(parser, "--out", "where to write the certificate; one that is there is renewed", required=True)
+    _password(parser)
+    parser = command(of_group, "show", "group:group_show", "whose key it is, or what a certificate says; exit status 78 if it has ended")
+    parser.add_argument("file", type=Path, metavar="FILE", help="a fleet's key, or a certificate")
 
     of_config = subcommands(commands, "config", "show and check the settings")
     parser = command(of_config, "show", "config:show", "every setting as it is in force")

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, Final
 
 from nexus_edge.commands.asking import sockets_of
-from nexus_edge.commands.ledger import agent_settings, book_data, book_lines, credit_policy, find_peer, node_key, partners, show_credits
+from nexus_edge.commands.ledger import agent_settings, book_data, book_lines, find_peer, node_key, partners, show_credits
 from nexus_edge.commands.result import Result
 from nexus_edge.config.quantities import CREDITS, parse
 from nexus_edge.errors import UsageError
@@ -18,6 +18,7 @@ from nexus_edge.identity import format_node_id, short_id
 from nexus_edge.ledger import InUse, Ledger, Transaction
 from nexus_edge.ledger.deeds import Deed, What, carry_out
 from nexus_edge.ledger.looking import look
+from nexus_edge.ledger.policy import credit_policy
 from nexus_edge.types import MicroCredits, NodeId
 
 LIMIT: Final = 1 << 40

@@ -54,7 +54,7 @@ def key_export(arguments: argparse.Namespace) -> Result:
     target = SecretFile(arguments.to, EXPORT_LIMIT, "exported key")
     if target.exists():  # before anyone thinks of a password
         raise FileError("the exported key cannot be written", f"{arguments.to} exists already", "name another file")
-    password = _password(arguments, confirm=True)
+    password = ask_password(arguments, confirm=True)
     with watch.step("export"):
         target.write(export_key(key, password), over=False)
     lines = [*_shown(key, place), f"exported  {arguments.to}  encrypted; without the password it is lost"]
@@ -68,7 +68,7 @@ def key_import(arguments: argparse.Namespace) -> Result:
     data = read_bounded(arguments.exported, EXPORT_LIMIT, "exported key")
     if SecretFile(place, EXPORT_LIMIT, "node key").exists():
         raise FileError("the node key cannot be written", f"{place} exists already", "move it away first: it is another node")
-    password = _password(arguments, confirm=False)
+    password = ask_password(arguments, confirm=False)
     with watch.step("import"):
         key = import_key(data, password)
         save_node_key(key, place)
@@ -93,7 +93,7 @@ def _key(arguments: argparse.Namespace) -> tuple[NodeKey, Path]:
     return load_node_key(path), credential() or path
 
 
-def _password(arguments: argparse.Namespace, *, confirm: bool) -> str:
+def ask_password(arguments: argparse.Namespace, *, confirm: bool) -> str:
     """From a file's first line, or from the terminal without showing it. Never from the command line, which others can read."""
     if arguments.password_file is not None:
         try:

@@ -15,13 +15,15 @@ from nexus_edge.config import Settings
 from nexus_edge.config.quantities import CREDITS
 from nexus_edge.errors import UsageError
 from nexus_edge.identity import NodeKey, format_node_id, load_node_key, parse_node_id, short_id
-from nexus_edge.ledger import CreditPolicy, Damaged, Movement, Reader, restore_backup
+from nexus_edge.ledger import Damaged, Member, Movement, Reader, restore_backup
 from nexus_edge.ledger.export import FORMATS, write_lines
 from nexus_edge.ledger.integrity import Report
 from nexus_edge.ledger.ledger import FILE, take_lock
 from nexus_edge.ledger.looking import backup, look, verify
+from nexus_edge.ledger.policy import credit_policy
 from nexus_edge.ledger.reading import Book
 from nexus_edge.types import NodeId
+from nexus_edge.units import show_name
 
 LINES: Final = 50
 """Shown unless told otherwise: a screen or two."""
@@ -120,12 +122,6 @@ def node_key(arguments: argparse.Namespace) -> NodeKey:
     return load_node_key(agent_settings(arguments).paths.key)
 
 
-def credit_policy(settings: Settings) -> CreditPolicy:
-    """The owner's limits."""
-    lent, spent = settings.credit, settings.spend
-    return CreditPolicy(lent.private_bucket, lent.public_bucket, lent.cap, spent.open, spent.day)
-
-
 def partners(settings: Settings, key: NodeKey) -> list[NodeId]:
     """Everyone in the books."""
     if not (settings.paths.ledger / FILE).exists():
@@ -176,6 +172,8 @@ def book_data(one: Book) -> dict[str, Any]:
         "locked_ucr": one.locked,
         "granted_ucr": one.granted,
         "line_ucr": one.line,
+        "fleet": None if one.member is None else one.member.group.label,
+        "fleet_until": None if one.member is None else one.member.until,
         "exposure_ucr": one.exposure,
         "disputed_ucr": one.disputed,
         "to_compare": one.unsynchronised,
@@ -190,10 +188,17 @@ def book_lines(books: list[Book]) -> list[str]:
     lines = [f"{'peer':<9}{'owes us':>15}{'at risk':>14}{'lent':>14}{'granted':>14}"]
     for one in books:
         row = f"{short_id(one.peer):<9}{show_credits(one.owed, signed=True):>15}"
-        row += "".join(f"{show_credits(amount):>14}" for amount in (one.exposure, one.line, one.granted))
+        line = "no bound" if one.member is not None and one.member.group.line is None else show_credits(one.line)
+        row += f"{show_credits(one.exposure):>14}{line:>14}{show_credits(one.granted):>14}"
+        row += "" if one.member is None else f"  fleet {_member(one.member)}"
         row += f"  disputed {show_credits(one.disputed)}" if one.disputed else ""
         lines.append(row + ("  to be compared" if one.unsynchronised else ""))
     return [*lines, f"net {show_credits(net, signed=True)} cr with {len(books)} peers"]
+
+
+def _member(member: Member) -> str:
+    until = datetime.fromtimestamp(member.until / 1000).astimezone().strftime("%Y-%m-%d")
+    return f"{show_name(member.group.label)} until {until}"
 
 
 def _report_data(report: Report) -> dict[str, Any]:

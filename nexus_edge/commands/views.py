@@ -7,7 +7,9 @@ from typing import Final
 from nexus_edge.api import words
 from nexus_edge.api.client import ask
 from nexus_edge.api.models import (
+    CertificateView,
     DeviceView,
+    FleetView,
     IntegrityView,
     Jobs,
     JobView,
@@ -71,8 +73,12 @@ def jobs(arguments: argparse.Namespace) -> Result:
 def peers(arguments: argparse.Namespace) -> Result:
     """`nexus-edge peers`."""
     found = Peers(peers=ask(sockets_of(arguments), lambda agent: agent.peers()))
-    head = ("", "peer", "has", "by", "ms", "reach", "verified", "cr")
-    lines = table(head, [_peer(peer) for peer in found.peers], right=(4, 6, 7))
+    head: tuple[str, ...] = ("", "peer", "has", "by", "ms", "reach", "verified", "cr")
+    rows = [_peer(peer) for peer in found.peers]
+    if any(peer.fleet for peer in found.peers):
+        head = (*head, "fleet")
+        rows = [(*row, _fleet_of(peer)) for row, peer in zip(rows, found.peers, strict=True)]
+    lines = table(head, rows, right=(4, 6, 7))
     return Result(
         found.model_dump(mode="json"), lines or ["No peers yet. `nexus-edge up --peer HOST:PORT` dials one that mDNS does not find."]
     )
@@ -97,6 +103,7 @@ def status_lines(snapshot: Snapshot) -> list[str]:
     lines.append(_line("work", _work(snapshot.work)))
     lines += [_line(device.name, _device(device)) for device in snapshot.devices]
     lines.append(_line("peers", _peers(snapshot.peers)))
+    lines += _labelled("fleets", (*map(_fleet, snapshot.fleets), *map(_certificate, snapshot.certificates)))
     if snapshot.reputation is not None:
         lines.append(_line("reputation", f"{snapshot.reputation.median:.2f} median of {snapshot.reputation.peers} peers"))
     if snapshot.ledger is not None:
@@ -174,6 +181,23 @@ def _peers(peers: PeersSummary) -> str:
     if peers.excluded:
         parts.append(f"{peers.excluded} excluded")
     return f"{peers.online}: {', '.join(parts)}"
+
+
+def _fleet(fleet: FleetView) -> str:
+    """One that we serve."""
+    bound = "without a bound" if fleet.line_ucr is None else f"of {words.credit(fleet.line_ucr, signed=False)} cr"
+    members = "1 member" if fleet.members == 1 else f"{fleet.members} members"
+    return f"{show_name(fleet.name, NAME)}: {members}, {words.credit(fleet.exposure_ucr, signed=False)} cr drawn {bound}"
+
+
+def _certificate(one: CertificateView) -> str:
+    """That we are in one."""
+    until = "" if one.until is None else f" until {words.day(one.until)}"
+    return f"this node in {one.key[:7] or one.file}{until}" + (f"   ▲ {one.problem}" if one.problem else "")
+
+
+def _fleet_of(peer: PeerView) -> str:
+    return "" if peer.fleet_until is None else f"{show_name(peer.fleet, NAME)} until {words.day(peer.fleet_until)}"
 
 
 def _integrity(integrity: IntegrityView) -> str:

@@ -41,14 +41,20 @@ class PeerAddress:
     def parse(cls, text: str) -> "PeerAddress":
         """From `host:port` or `id@host:port`. Raises `ValueError`."""
         before, separator, address = text.strip().rpartition("@")
-        node = before.replace("-", "").lower()
-        if separator and not _ID.fullmatch(node):
-            raise ValueError(f"{before!r} is no node id: it has 56 characters and dashes")
-        return cls(*_split(address, lowest=1), node if separator else None)
+        node = plain_id(before) if separator else None
+        return cls(*_split(address, lowest=1), node)
 
     def __str__(self) -> str:
         address = str(ListenAddress(self.host, self.port))
         return address if self.id is None else f"{self.id}@{address}"
+
+
+def plain_id(text: str) -> str:
+    """An id as settings keep it: 56 characters without dashes. Raises `ValueError` for what is none at first sight."""
+    node = text.strip().replace("-", "").lower()
+    if not _ID.fullmatch(node):
+        raise ValueError(f"{text!r} is no node id: it has 56 characters and dashes")
+    return node
 
 
 def _split(text: str, lowest: int) -> tuple[str, int]:

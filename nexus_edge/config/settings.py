@@ -1,6 +1,5 @@
 """Every setting, with its type, default and meaning: the one place that knows them."""
 
-import unicodedata
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -8,32 +7,25 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from nexus_edge.config.addresses import Listen, ListenAddress, Peer, PeerAddress, listed
+from nexus_edge.config.groups import Groups, ServedGroup
+from nexus_edge.config.names import checked_name
 from nexus_edge.config.paths import Paths, absolute
 from nexus_edge.config.quantities import CREDITS, Credits, Duration, Size
 from nexus_edge.types import Bytes, MicroCredits
 
 __all__ = [
-    "Api", "Compute", "Credit", "LedgerSettings", "ListenAddress", "Log", "Market", "Mesh", "Node", "PeerAddress", "Settings", "Spend",
+    "Api", "Compute", "Credit", "Fleet", "LedgerSettings", "ListenAddress", "Log", "Market", "Mesh", "Node", "PeerAddress", "ServedGroup", "Settings", "Spend",
 ]  # fmt: skip
 
 CREDIT = CREDITS["cr"]
 GIB = 1 << 30
 
-NAME_BYTES = 32
-"""What a node record holds of a name."""
+GROUPS = 16
+"""Fleets that one node serves: each may have a thousand members, who are rows here."""
+CERTIFICATES = 8
+"""Fleets that one node belongs to: `nexus_edge.wire.limits.CERTIFICATES`."""
 
-
-def _name(text: str) -> str:
-    """A name as records hold it and terminals show it."""
-    text = unicodedata.normalize("NFC", text.strip())
-    if len(text.encode()) > NAME_BYTES:
-        raise ValueError(f"{text!r} has more than {NAME_BYTES} bytes")
-    if not text.isprintable():  # control characters, and those that turn the direction of text
-        raise ValueError(f"{text!r} has characters that cannot be shown")
-    return text
-
-
-Name = Annotated[str, AfterValidator(_name)]
+Name = Annotated[str, AfterValidator(checked_name)]
 Folder = Annotated[Path, AfterValidator(absolute)]
 
 
@@ -99,6 +91,21 @@ class Credit(Section):
     cap: Credits = Field(default=MicroCredits(50 * CREDIT), description="to everyone together")
 
 
+class Fleet(Section):
+    """Nodes of one owner, who work for each other without limits of credit: those that a key of the owner's names in group certificates."""
+
+    groups: Annotated[Groups, BeforeValidator(listed)] = Field(
+        default=(),
+        max_length=GROUPS,
+        description="fleets that this node serves as its own: `ID` of the key, `NAME=ID`, and with `:AMOUNT` behind it what all members may owe together (default: no bound). The first that names a peer counts",
+    )
+    certificates: Annotated[tuple[Folder, ...], BeforeValidator(listed)] = Field(
+        default=(),
+        max_length=CERTIFICATES,
+        description="files of the certificates that name this node; one that is renewed is read again within 30 s",
+    )
+
+
 class Compute(Section):
     """What of this machine works for the mesh."""
 
@@ -143,6 +150,7 @@ class Settings(BaseSettings):
     market: Market = Market()
     spend: Spend = Spend()
     credit: Credit = Credit()
+    fleet: Fleet = Fleet()
     compute: Compute = Compute()
     ledger: LedgerSettings = LedgerSettings()
     api: Api = Api()

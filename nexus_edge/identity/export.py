@@ -44,9 +44,8 @@ def export_key(key: NodeKey, password: str) -> bytes:
 
 def import_key(data: bytes, password: str) -> NodeKey:
     """The key in a file. Raises `IdentityError` if it is no export, is damaged, or has another password."""
-    lines = data.split() if len(data) <= EXPORT_LIMIT else []
-    header = _HEADER.split()
-    if lines[: len(header)] != header or len(lines) < len(header) + 2:
+    lines, header = data.split(), _HEADER.split()
+    if len(data) > EXPORT_LIMIT or not is_export(data) or len(lines) < len(header) + 2:
         raise IdentityError("this is no exported node key", "it does not begin as one", "`key export` makes one")
     head = _head(lines[len(header)])
     try:
@@ -66,6 +65,12 @@ def import_key(data: bytes, password: str) -> NodeKey:
     if _head(format_node_id(key.id).encode()) != head:
         raise IdentityError("the exported node key is wrong", "it holds the key of another node than it says")
     return key
+
+
+def is_export(data: bytes) -> bool:
+    """Whether a file begins as an exported key."""
+    header = _HEADER.split()
+    return data.split()[: len(header)] == header
 
 
 def _derived(password: str, salt: bytes) -> bytes:

@@ -15,6 +15,7 @@ from nexus_edge.ledger import integrity
 from nexus_edge.ledger.database import connect, explained, explaining, snapshot
 from nexus_edge.ledger.errors import Damaged, DiskFull
 from nexus_edge.ledger.projection import STREAM, Projection
+from nexus_edge.ledger.schema import prepare
 from nexus_edge.types import NodeId, UnixMs
 from nexus_edge.wire.cbor import encode
 
@@ -66,6 +67,8 @@ def restore(backup: Path, file: Path, own: NodeId, now: UnixMs) -> Restored:
             closing(connect(part)) as new,
         ):
             old.backup(new)
+            if new.execute("PRAGMA user_version").fetchone()[0]:  # else it is no ledger, and must not become one
+                prepare(new)
             with snapshot(new):
                 report = integrity.check(new, own)
                 strangers = new.execute("SELECT count(*) FROM entries WHERE ? NOT IN (debtor, creditor)", (own,)).fetchone()[0]

@@ -4,7 +4,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from nexus_edge.types import MicroCredits
+from nexus_edge.identity import short_id
+from nexus_edge.types import MicroCredits, NodeId
+from nexus_edge.wire.limits import INTEGER
 
 CREDIT: Final = 1_000_000
 DAY_MS: Final = 86_400_000
@@ -17,6 +19,26 @@ WRITE_OFF_SHARE: Final = 10
 
 
 @dataclass(frozen=True)
+class Group:
+    """A fleet: the nodes that one owner's key names share one line, as one account."""
+
+    key: NodeId
+    name: str = ""
+    line: MicroCredits | None = None
+    """What they may owe us together; None: there is no bound."""
+
+    @property
+    def label(self) -> str:
+        """What people call it."""
+        return self.name or short_id(self.key)
+
+    @property
+    def bound(self) -> MicroCredits:
+        """The line as a number."""
+        return MicroCredits(INTEGER) if self.line is None else self.line
+
+
+@dataclass(frozen=True)
 class CreditPolicy:
     """The owner's limits."""
 
@@ -25,11 +47,13 @@ class CreditPolicy:
     public_bucket: MicroCredits = field(default=MicroCredits(CREDIT // 2))
     """Lent in all to all other newcomers."""
     cap: MicroCredits = field(default=MicroCredits(50 * CREDIT))
-    """Lent in all."""
+    """Lent in all, but to fleets."""
     spend_open: MicroCredits = field(default=MicroCredits(10 * CREDIT))
     """What we may owe and have promised at once: a script cannot indebt its owner further."""
     spend_day: MicroCredits = field(default=MicroCredits(5 * CREDIT))
     """What we may spend in 24 hours."""
+    groups: tuple[Group, ...] = field(default=(), kw_only=True)
+    """The fleets that we serve as our own. Who is in several belongs to the one that stands first."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +71,8 @@ class Standing:
     granted: int
     verified: int
     """Decayed sum of prices of its jobs for us whose proof verified."""
+    group: Group | None = None
+    """The fleet it belongs to now: it draws of that line, and of nothing else."""
 
     @property
     def exposure(self) -> int:
@@ -55,28 +81,45 @@ class Standing:
 
     @property
     def line(self) -> int:
-        """What we lend it for its own sake."""
-        return self.granted + self.verified // LINE_SHARE
+        """What we lend it for its own sake, or its fleet as a whole."""
+        return self.granted + self.verified // LINE_SHARE if self.group is None else self.group.bound
 
     @property
     def over(self) -> int:
         """What it takes of the newcomers' bucket."""
-        return max(0, self.exposure - self.line)
+        return max(0, self.exposure - self.line) if self.group is None else 0
 
 
 def room(asker: Standing, others: Iterable[Standing], policy: CreditPolicy) -> MicroCredits:
-    """What the asker may still draw: of its line, then of its bucket, of which one prefix holds half at most, and all within the cap."""
+    """What the asker may still draw: of its fleet's line; or of its own, then of its bucket, and all within the cap."""
     rest = [other for other in others if other.peer != asker.peer]
+    lent = _lent_alone(asker, rest, policy) if asker.group is None else _lent_to_member(asker.group, rest)
+    # A book in the asker's favour is drawn first: that lends nothing, whatever others have drawn.
+    balance = asker.owed + asker.reserved_in + asker.locked_for - asker.written_off
+    return MicroCredits(min(INTEGER, max(0, lent - balance)))
+
+
+def share(standing: Standing, policy: CreditPolicy) -> int:
+    """Its weight where the machine is shared out by lines. A line without a bound weighs as much as all who are in no fleet can."""
+    group = standing.group
+    return standing.line if group is None or group.line is not None else max(policy.cap, CREDIT)
+
+
+def _lent_to_member(group: Group, rest: Iterable[Standing]) -> int:
+    """What the other members have left of the common line."""
+    return max(0, group.bound - sum(other.exposure for other in rest if other.group is not None and other.group.key == group.key))
+
+
+def _lent_alone(asker: Standing, others: Iterable[Standing], policy: CreditPolicy) -> int:
+    """Its line and what is left in its bucket, of which one prefix holds half at most; what is left under the cap, if that is less."""
+    rest = [other for other in others if other.group is None]
     bucket = policy.private_bucket if asker.private else policy.public_bucket
     of_bucket = [other for other in rest if other.private == asker.private]
     taken = sum(other.over for other in of_bucket)
     taken_by_prefix = sum(other.over for other in of_bucket if other.prefix == asker.prefix)
     left_in_bucket = min(bucket - taken, bucket // 2 - taken_by_prefix)
-    # A book in the asker's favour is drawn first: that lends nothing, whatever others have drawn.
-    balance = asker.owed + asker.reserved_in + asker.locked_for - asker.written_off
-    by_bucket = asker.line + max(0, left_in_bucket)
     by_cap = max(0, policy.cap - sum(other.exposure for other in rest))
-    return MicroCredits(max(0, min(by_bucket, by_cap) - balance))
+    return min(asker.line + max(0, left_in_bucket), by_cap)
 
 
 def decayed(value: int, days: int) -> int:

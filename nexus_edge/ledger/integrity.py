@@ -10,13 +10,13 @@ from typing import Any, Final
 from blake3 import blake3
 
 from nexus_edge.errors import LedgerError
+from nexus_edge.ledger import members
 from nexus_edge.ledger.projection import STREAM, Projection, event_map
 from nexus_edge.ledger.schema import PROJECTION, prepare
 from nexus_edge.types import NodeId
-from nexus_edge.wire.cbor import encode
 from nexus_edge.wire.errors import BadObject
 from nexus_edge.wire.objects import OBJECTS, Ack, Lease
-from nexus_edge.wire.signing import Signed, read_signed, read_stored
+from nexus_edge.wire.signing import Signed, envelope, read_signed, read_stored
 
 FAULTS: Final = 100
 """Faults that are listed: whoever has more has another problem."""
@@ -86,7 +86,7 @@ def _faults(connection: sqlite3.Connection, own: NodeId, signed_after: int) -> I
             yield f"file: {found}"
     for digest, kind, body, signature in connection.execute("SELECT id, t, body, sig FROM objects WHERE n > ?", (signed_after,)):
         try:
-            signed: Signed[Any] = read_signed(encode({"b": body, "s": signature}), KINDS[kind])
+            signed: Signed[Any] = read_signed(envelope(body, signature), KINDS[kind])
         except (BadObject, KeyError) as broken:
             yield f"object {digest.hex()[:16]}: {broken}"
             continue
@@ -95,6 +95,7 @@ def _faults(connection: sqlite3.Connection, own: NodeId, signed_after: int) -> I
     yield from _chains(connection, own)
     yield from _acknowledgements(connection, own)
     yield from _leases(connection, own)
+    yield from members.faults(connection)
     yield from _projection(connection, own)
 
 

@@ -3,11 +3,12 @@
 from typing import Final
 
 from nexus_edge.errors import LedgerError
+from nexus_edge.ledger import members
 from nexus_edge.ledger.credit import DAY_MS, write_offs
 from nexus_edge.ledger.errors import EntryRefused, NoCredit
 from nexus_edge.ledger.recording import NO_DIGEST, Recorder
 from nexus_edge.types import NOTHING, Digest, MicroCredits, NodeId
-from nexus_edge.wire.objects import Ack, Entry, Lease
+from nexus_edge.wire.objects import Ack, Entry, GroupCertificate, Lease
 from nexus_edge.wire.refusals import Code
 from nexus_edge.wire.signing import Signed, sign
 
@@ -82,6 +83,12 @@ class Creditor(Recorder):
         for peer, amount in given.items():
             self._money(peer, "written-off", amount=amount, automatic=True)
         return {NodeId(peer): amount for peer, amount in given.items()}
+
+    def join(self, certificate: Signed[GroupCertificate]) -> None:
+        """The node that a certificate names belongs to its key's fleet. Raises a `Refusal` for one that does not hold, or is not new."""
+        if self.is_new(certificate, certificate.object.node):
+            members.keep(self._connection, certificate, self._now)
+            self._members = None
 
     # Entries
 

@@ -1,18 +1,19 @@
 """What the ledger says: objects, events, books. All queries of one `Reader` see one state."""
 
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, replace
 from typing import Any
 
 from nexus_edge.errors import LedgerError
-from nexus_edge.ledger.credit import DAY_MS, CreditPolicy, Standing, decayed, room
+from nexus_edge.ledger import members
+from nexus_edge.ledger.credit import DAY_MS, CreditPolicy, Standing, decayed, room, share
 from nexus_edge.ledger.history import Movement, movements
 from nexus_edge.ledger.projection import event_map
 from nexus_edge.types import NOTHING, Digest, MicroCredits, NodeId, UnixMs
 from nexus_edge.wire.errors import BadObject
 from nexus_edge.wire.limits import ENTRIES_PER_POST
-from nexus_edge.wire.objects import OBJECTS, Entry
+from nexus_edge.wire.objects import OBJECTS, Entry, GroupCertificate
 from nexus_edge.wire.signing import Signed, read_stored
 
 
@@ -63,6 +64,8 @@ class Book:
     """What we signed and it does not want, because it knows of no such debt."""
     unsynchronised: bool
     """Since a restore its book has not been compared with ours."""
+    member: members.Member | None = None
+    """Of a fleet that we serve."""
 
     @property
     def owed(self) -> int:
@@ -115,6 +118,15 @@ class Book:
         return MicroCredits(max(0, -self.owed - self.locked))
 
 
+@dataclass(frozen=True)
+class Account:
+    """Under which name, and with which weight, a peer gets a share of the machine."""
+
+    name: NodeId | None
+    """Itself or its fleet; None for a stranger, who has no line."""
+    line: int
+
+
 class Reader:
     """Queries over a connection."""
 
@@ -123,6 +135,7 @@ class Reader:
         self._own = own
         self._policy = policy
         self._now = now
+        self._members: Mapping[NodeId, members.Member] | None = None
 
     @property
     def own(self) -> NodeId:
@@ -182,7 +195,7 @@ class Reader:
 
     def book(self, peer: NodeId) -> Book:
         """How we stand with a peer."""
-        return next(self._books("WHERE peer = ?", peer), None) or _unmet(peer)
+        return next(self._books("WHERE peer = ?", peer), None) or _unmet(peer, self.members().get(peer))
 
     def books(self) -> list[Book]:
         """How we stand with everyone we have dealt with."""
@@ -205,6 +218,29 @@ class Reader:
         here = replace(self.standing(peer), prefix=prefix, private=private)
         return room(here, self.standings(), self._policy)
 
+    def account(self, peer: NodeId) -> Account:
+        """On whose account a peer is served: a fleet is one, whoever of it asks."""
+        standing = self.standing(peer)
+        weight = share(standing, self._policy)
+        return Account(standing.group.key if standing.group is not None else peer if weight else None, weight)
+
+    def trusted(self) -> Set[NodeId]:
+        """Workers who need not prove themselves first: members of our fleets, and whoever the owner granted something."""
+        granted = self._connection.execute("SELECT peer FROM accounts WHERE granted > 0")
+        return {*self.members(), *(NodeId(row[0]) for row in granted)}
+
+    # Fleets
+
+    def members(self) -> Mapping[NodeId, members.Member]:
+        """Everyone who belongs to one of our fleets now."""
+        if self._members is None:
+            self._members = members.current(self._connection, self._policy.groups, self._now)
+        return self._members
+
+    def is_new(self, certificate: Signed[GroupCertificate], peer: NodeId) -> bool:
+        """Whether a certificate that a peer shows is to be kept; False for the one that is. Raises a `Refusal`."""
+        return members.is_new(self._connection, self._policy.groups, certificate, peer, self._now)
+
     def promised(self) -> tuple[int, int]:
         """What we owe and have reserved in all, and what we have spent in 24 hours including what is reserved."""
         reserved = self._sum("SELECT sum(price) FROM obligations WHERE role = 'requester' AND state = 'open'")
@@ -223,6 +259,7 @@ class Reader:
             values,
         ).fetchall()
         for peer, prefix, private, out, inn, reserved_out, reserved_in, locked, granted, verified, day, written, declined, behind in rows:
+            member = self.members().get(peer)
             standing = Standing(
                 peer=peer,
                 prefix=prefix,
@@ -233,8 +270,11 @@ class Reader:
                 written_off=written,
                 granted=granted,
                 verified=decayed(verified, self._now // DAY_MS - day),
+                group=None if member is None else member.group,
             )
-            yield Book(NodeId(peer), MicroCredits(out), MicroCredits(inn), MicroCredits(reserved_out), standing, declined, bool(behind))
+            yield Book(
+                NodeId(peer), MicroCredits(out), MicroCredits(inn), MicroCredits(reserved_out), standing, declined, bool(behind), member
+            )
 
     def _sum(self, query: str, *values: Any) -> int:
         return int(self._one(query, *values)[0] or 0)
@@ -309,8 +349,9 @@ class Reader:
         return self._connection.execute(query, values).fetchone()
 
 
-def _unmet(peer: NodeId) -> Book:
-    return Book(peer, NOTHING, NOTHING, NOTHING, Standing(peer, "", False, 0, 0, 0, 0, 0, 0), 0, False)
+def _unmet(peer: NodeId, member: members.Member | None) -> Book:
+    group = None if member is None else member.group
+    return Book(peer, NOTHING, NOTHING, NOTHING, Standing(peer, "", False, 0, 0, 0, 0, 0, 0, group), 0, False, member)
 
 
 def _line(

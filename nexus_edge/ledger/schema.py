@@ -45,6 +45,9 @@ PROJECTION: Final[dict[str, tuple[Columns, str]]] = {
     "marks": ({"key": str, "value": int}, "key"),
 }  # fmt: skip
 
+CERTIFICATES: Final[Columns] = {"node": bytes, "key": bytes, "seq": int, "exp": int, "body": bytes, "sig": bytes}
+"""Who belongs to which fleet: the newest certificate of each, in the place of the one before. Truth without a history, which nobody needs."""
+
 OPTIONAL: Final = {"ack", "head", "last"}
 """Columns that may be empty; and an obligation's `ref`, until something is owed."""
 
@@ -70,7 +73,12 @@ def _first(database: Database) -> None:
     database.execute("CREATE INDEX unheld_entries ON entries (debtor, creditor, n) WHERE held <> 1 AND abandoned = 0")
 
 
-MIGRATIONS: Final[tuple[Callable[[Database], None], ...]] = (_first,)
+def _second(database: Database) -> None:
+    """Version 2: fleets."""
+    database.table("certificates").create(CERTIFICATES, pk=("node", "key"), not_null=set(CERTIFICATES), strict=True)
+
+
+MIGRATIONS: Final[tuple[Callable[[Database], None], ...]] = (_first, _second)
 """Each makes one version of the next lower one. A version that was published is never changed."""
 
 VERSION: Final = len(MIGRATIONS)

@@ -14,7 +14,7 @@ from nexus_edge.errors import PeerError
 from nexus_edge.identity import short_id
 from nexus_edge.market.experience import Experience
 from nexus_edge.market.jobs import Job
-from nexus_edge.market.placement import TIME_VALUE, Candidate, Rejected, Unfit, Wanted, choose, unfit_of
+from nexus_edge.market.placement import TIME_VALUE, Candidate, Rejected, Unfit, Wanted, choose, is_proven, unfit_of
 from nexus_edge.transport import PeerConnection
 from nexus_edge.types import Digest, MicroCredits, ModelDigest, NodeId
 from nexus_edge.wire.limits import CHUNK
@@ -84,6 +84,13 @@ class Known:
     excluded: bool
     tried: bool = False
     """Whether it had this job before, or refused a lease for it."""
+    trusted: bool = False
+    """Whether it is of a fleet of ours, or was granted something: it need not prove itself first."""
+
+    @property
+    def is_proven(self) -> bool:
+        """Whether it is chosen by cost."""
+        return is_proven(self.experience, trusted=self.trusted)
 
 
 @dataclass(frozen=True)
@@ -155,7 +162,7 @@ class Buyer:
         self._in_vain = {pair: until for pair, until in self._in_vain.items() if until > now}
 
         def order(one: Reachable) -> tuple[bool, bool, bool, int]:
-            return (one.id, job.model) in self._in_vain, not known(one.id).experience.is_proven, not one.near, one.rtt_ms
+            return (one.id, job.model) in self._in_vain, not known(one.id).is_proven, not one.near, one.rtt_ms
 
         peer = min(lacking, key=order)
         others = [Rejected(one.id, Unfit.MODEL, "it lacks the model") for one in lacking if one is not peer]
@@ -220,4 +227,4 @@ class Buyer:
 
     @staticmethod
     def _candidate(peer: Reachable, quote: Signed[Quote], known: Known) -> Candidate:
-        return Candidate(peer.id, quote, known.experience, peer.rtt_ms, BYTES_PER_S, known.owed, peer.near)
+        return Candidate(peer.id, quote, known.experience, peer.rtt_ms, BYTES_PER_S, known.owed, peer.near, known.trusted)

@@ -21,18 +21,19 @@ class Ticket:
     """A lease that waits."""
 
     lease: Digest
-    peer: NodeId
+    account: NodeId
+    """The peer that it is for, or the key of the peer's fleet."""
     prefix: str
     """Of the address that it came from."""
     line: int
-    """What the peer is lent for its own sake, in micro-credits; 0 for a stranger."""
+    """What is lent on this account, in micro-credits; 0 for a stranger."""
     cost: int
     """Forecast core-milliseconds."""
 
 
 @dataclass
 class _Flow:
-    """Those who share one weight: one peer with a line, or all strangers."""
+    """Those who share one weight: one peer with a line, one fleet, or all strangers."""
 
     start: int
     """On the virtual clock, when its next lease may begin."""
@@ -71,7 +72,7 @@ class FairQueue:
 
     def put(self, ticket: Ticket) -> None:
         """Let it wait."""
-        name = ticket.peer if ticket.line > self._strangers(besides=ticket.peer) else None
+        name = ticket.account if ticket.line > self._strangers(besides=ticket.account) else None
         flow = self._flows.get(name)
         if flow is None:
             flow = self._flows[name] = _Flow(max(self._clock, self._ahead.pop(name, 0)))
@@ -106,7 +107,7 @@ class FairQueue:
         return ticket
 
     def _weight(self, name: NodeId | None) -> int:
-        """A peer's line, but no less than the strangers' weight: it came when there were no larger ones, and its next leases come as theirs."""
+        """An account's line, but no less than the strangers' weight: it came when there were no larger ones, and its next leases come as theirs."""
         strangers = self._strangers(besides=name)
         return strangers if name is None else max(strangers, self._flows[name].first.line)
 

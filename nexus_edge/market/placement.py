@@ -54,6 +54,13 @@ class Candidate:
     """What it owes us; negative: what we owe it."""
     near: bool
     """On a private network of ours, or an address that the owner gave."""
+    trusted: bool = False
+    """A member of a fleet of ours, or one whom the owner granted something."""
+
+    @property
+    def is_proven(self) -> bool:
+        """Whether it is chosen by cost."""
+        return is_proven(self.experience, trusted=self.trusted)
 
 
 @dataclass(frozen=True)
@@ -76,6 +83,11 @@ class Wanted:
     deadline_ms: int
     input_bytes: int
     time_value: int = TIME_VALUE
+
+
+def is_proven(experience: Experience, *, trusted: bool) -> bool:
+    """Whether a worker has proven itself by what it did for us, or need not by the owner's word, until it fails more than it succeeds."""
+    return experience.is_proven or (trusted and experience.failures <= experience.successes)
 
 
 def expected_ms(candidate: Candidate, wanted: Wanted) -> int:
@@ -105,7 +117,7 @@ def choose(candidates: Sequence[Candidate], wanted: Wanted) -> tuple[Candidate |
             fit.append(candidate)
         else:
             rejected.append(_reject(candidate, wanted, *why))
-    proven = [candidate for candidate in fit if candidate.experience.is_proven]
+    proven = [candidate for candidate in fit if candidate.is_proven]
     if proven:
         best = min(proven, key=lambda one: (cost(one, wanted), tie(wanted.job, one.worker)))
         for candidate in fit:

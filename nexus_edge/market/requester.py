@@ -179,8 +179,11 @@ class Requester:
             last = next((attempt.reason for attempt in reversed(job.attempts) if attempt.reason), "")
             await self.jobs.record(job.id, jobs.Failed(now_ms(), f"{why}; {last}" if last else why), nothing)
             return
-        owed = {book.peer: book.owed for book in await self.ledger.read(lambda reader: reader.books())}
-        choice = await self._buyer.choose(job, lambda worker: self.workers.known(worker, owed.get(worker, 0), job), left)
+        books, trusted = await self.ledger.read(lambda reader: (reader.books(), reader.trusted()))
+        owed = {book.peer: book.owed for book in books}
+        choice = await self._buyer.choose(
+            job, lambda worker: self.workers.known(worker, owed.get(worker, 0), job, trusted=worker in trusted), left
+        )
         live.rejected = choice.rejected
         if choice.best is None:
             await asyncio.sleep(RETRY_S)

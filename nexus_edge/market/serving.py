@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
+from nexus_edge.market.fleet import Fleet
 from nexus_edge.market.settling import Till
 from nexus_edge.market.worker import Worker
 from nexus_edge.transport import Caller
@@ -10,6 +11,7 @@ from nexus_edge.types import Digest, NodeId
 from nexus_edge.wire.messages import (
     AccountAnswer,
     EntriesAnswer,
+    GroupsAnswer,
     InputUpload,
     LeaseStatus,
     ObjectPart,
@@ -22,7 +24,7 @@ from nexus_edge.wire.messages import (
     Upload,
     UploadAnswer,
 )
-from nexus_edge.wire.objects import Accept, Caps, Entry, Lease, NodeRecord, Quote
+from nexus_edge.wire.objects import Accept, Caps, Entry, GroupCertificate, Lease, NodeRecord, Quote
 from nexus_edge.wire.refusals import Code, Refusal
 from nexus_edge.wire.signing import Signed
 
@@ -51,9 +53,10 @@ class Serving:
     """Hands each request to the part that it is for."""
 
     def __init__(
-        self, worker: Worker, till: Till, presence: Presence, uploads: Uploads, excluded: Callable[[NodeId], Awaitable[bool]]
+        self, worker: Worker, till: Till, fleet: Fleet, presence: Presence, uploads: Uploads, excluded: Callable[[NodeId], Awaitable[bool]]
     ) -> None:
         self._worker = worker
+        self._fleet = fleet
         self._till = till
         self._presence = presence
         self._uploads = uploads
@@ -70,6 +73,14 @@ class Serving:
     async def peers(self, caller: Caller, request: PeersRequest) -> PeersAnswer:
         """`POST /1/peers`."""
         return self._presence.sample(caller.peer, request)
+
+    async def groups(self) -> GroupsAnswer:
+        """`GET /1/groups`."""
+        return self._fleet.certificates()
+
+    async def join(self, caller: Caller, certificate: Signed[GroupCertificate]) -> None:
+        """`POST /1/groups`."""
+        await self._fleet.join(caller.peer, certificate)
 
     async def quote(self, caller: Caller, request: QuoteRequest) -> Signed[Quote]:
         """`POST /1/quotes`."""

@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol
 from nexus_edge.clock import now_ms, ticking_ms
 from nexus_edge.errors import LedgerError
 from nexus_edge.identity import NodeKey
-from nexus_edge.ledger import BlobStore, Ledger, NoCredit, Transaction
+from nexus_edge.ledger import Account, BlobStore, Ledger, NoCredit, Transaction
 from nexus_edge.market import leases, quoting
 from nexus_edge.market.events import Event
 from nexus_edge.market.fairness import FairQueue, Ticket
@@ -92,10 +92,10 @@ class Work:
     accepted: float
     """On the monotonic clock."""
     account: bytes | str
-    """On whose account it is open: the requester's, or for one without a line of its own that of all at its prefix."""
+    """On whose account it is open: the requester's or its fleet's, or for one without a line that of all at its prefix."""
     prefix: str = ""
     line: int = 0
-    """What the requester was lent for its own sake when it came."""
+    """What it weighed when it came: what the requester is lent for its own sake, or its fleet."""
     cost: int = 0
     """Forecast core-milliseconds."""
     patience_s: float = INPUT_GRACE_S
@@ -149,8 +149,8 @@ class Worker:
             if not lease.state.is_open:
                 self._note_ended(lease)
                 continue
-            line = await self._line(lease.requester)
-            self.work[lease.id] = Work(time.monotonic(), lease.requester, line=line, cost=lease.price)
+            known = await self._account(lease.requester)
+            self.work[lease.id] = Work(time.monotonic(), known.name or lease.requester, line=known.line, cost=lease.price)
             try:
                 self.models.pin(lease.model)
             except Refusal as gone:
@@ -166,10 +166,10 @@ class Worker:
     async def quote(self, caller: Caller, request: QuoteRequest) -> Signed[Quote]:
         """`POST /1/quotes`."""
         self._refuse_draining()
-        room, line = await self.ledger.read(
-            lambda reader: (reader.room(caller.peer, caller.prefix, private=caller.private), reader.book(caller.peer).line)
+        room, known = await self.ledger.read(
+            lambda reader: (reader.room(caller.peer, caller.prefix, private=caller.private), reader.account(caller.peer))
         )
-        self._check_open(caller, line)
+        self._check_open(caller, known)
         forecast = self.models.forecast(ModelDigest(request.model), request.params, request.sem)
         if forecast is None:
             self.models.invite(caller.peer, ModelDigest(request.model), request.params)
@@ -195,8 +195,8 @@ class Worker:
                 raise Refusal(Code.CONFLICT, "another lease has this job and attempt, or takes this quote")
             self._refuse_draining()
             quoting.check_terms(self.key, order, offered, ticking_ms(), self._since)
-            line = await self._line(caller.peer)
-            account = self._check_open(caller, line)
+            known = await self._account(caller.peer)
+            account = self._check_open(caller, known)
             if order.outm not in (OutputMode.CLEAR, OutputMode.COMMITTED):
                 raise Refusal(Code.BAD_OBJECT, f"no output is of kind {order.outm}")
             forecast = self.models.forecast(ModelDigest(order.model), order.params, order.sem)
@@ -208,7 +208,7 @@ class Worker:
                 raise Refusal(Code.BUSY, "too many leases of yours came to nothing", retry_ms=int(1000 * wait) + 1)
             patience_s = INPUT_GRACE_S + forecast.input_bytes / UPLOAD_BYTES_PER_S
             cost = core_ms(Mode(order.mode), forecast.core_run_ms, forecast.core_prove_ms)
-            work = Work(time.monotonic(), account, caller.prefix, line, cost, patience_s)
+            work = Work(time.monotonic(), account, caller.prefix, known.line, cost, patience_s)
             return await self._admit(caller, lease, offered, work)
 
     async def _admit(self, caller: Caller, lease: Signed[Lease], offered: Signed[Quote], work: Work) -> Signed[Accept]:
@@ -432,7 +432,8 @@ class Worker:
     def enqueue(self, lease: Digest) -> None:
         """Its input is here: it waits for its turn."""
         work = self.work[lease]
-        self.ready.put(Ticket(lease, self.leases[lease].requester, work.prefix, work.line, work.cost))
+        account = NodeId(work.account) if isinstance(work.account, bytes) else self.leases[lease].requester
+        self.ready.put(Ticket(lease, account, work.prefix, work.line, work.cost))
 
     def is_runnable(self, lease: Digest) -> bool:
         """Whether it is to be run, and is not being run: once only, as an input that could not be written comes again."""
@@ -441,26 +442,32 @@ class Worker:
             return False
         return state.state is State.QUEUED or (state.state is State.LEASED and work.upload is not None)
 
-    async def _line(self, peer: NodeId) -> int:
-        return await self.ledger.read(lambda reader: reader.book(peer).line)
+    async def _account(self, peer: NodeId) -> Account:
+        return await self.ledger.read(lambda reader: reader.account(peer))
 
     def _refuse_draining(self) -> None:
         if self.draining:
             raise Refusal(Code.DRAINING, "this node takes no new work", retry_ms=60_000)
 
-    def _check_open(self, caller: Caller, line: int) -> bytes | str:
+    def _check_open(self, caller: Caller, known: Account) -> bytes | str:
         """The account that one more lease would be on. Raises a `busy` refusal if there are too many.
 
-        Names cost nothing: those who have no line of their own share one account at each prefix.
+        Names cost nothing: those who have no line share one account at each prefix.
         """
-        account = caller.peer if line else caller.prefix
+        account = known.name or caller.prefix
         accounts = [work.account for lease, work in self.work.items() if self.leases[lease].state.is_open]
         if len(accounts) >= OPEN_LEASES:
             raise Refusal(Code.BUSY, f"{len(accounts)} leases are open", retry_ms=OPEN_RETRY_MS)
-        if not line and sum(isinstance(one, str) for one in accounts) >= OPEN_LEASES_OF_STRANGERS:
+        if known.name is None and sum(isinstance(one, str) for one in accounts) >= OPEN_LEASES_OF_STRANGERS:
             raise Refusal(Code.BUSY, f"{OPEN_LEASES_OF_STRANGERS} leases of nodes that are new here are open", retry_ms=OPEN_RETRY_MS)
         if accounts.count(account) >= OPEN_LEASES_PER_ACCOUNT:
-            whose = "you have" if line else "you and others at your address who are new here have"
+            whose = (
+                "you and others at your address who are new here have"
+                if known.name is None
+                else "you have"
+                if known.name == caller.peer
+                else "your fleet has"
+            )
             raise Refusal(Code.BUSY, f"{whose} {OPEN_LEASES_PER_ACCOUNT} leases open", retry_ms=OPEN_RETRY_MS)
         return account
 

@@ -35,8 +35,8 @@ class Workers:
         """Whether a peer has sent us a false proof within 90 days."""
         return peer in self._false and now_ms() - self._false[peer] < EXCLUDED_MS
 
-    def known(self, worker: NodeId, owed: int, job: Job) -> Known:
-        """For the placement of a job; `owed` is what the worker owes us."""
+    def known(self, worker: NodeId, owed: int, job: Job, *, trusted: bool) -> Known:
+        """For the placement of a job; `owed` is what the worker owes us, `trusted` that it need not prove itself first."""
         experience = self.experience.get(worker, Experience()).seen(now_ms())
         tried = any(attempt.worker == worker for attempt in job.attempts)
-        return Known(experience, MicroCredits(owed), self.excludes(worker), tried)
+        return Known(experience, MicroCredits(owed), self.excludes(worker), tried, trusted)

@@ -13,7 +13,7 @@ from nexus_edge.types import Digest, NodeId
 from nexus_edge.wire.errors import BadObject
 from nexus_edge.wire.limits import DIALBACK_INTERVAL_S, QUOTES_PER_PEER, QUOTES_PER_PREFIX
 from nexus_edge.wire.messages import DialbackAnswer, PingAnswer, encode_message
-from nexus_edge.wire.objects import Entry, Lease, Quote, SignedBody
+from nexus_edge.wire.objects import Entry, GroupCertificate, Lease, Quote, SignedBody
 from nexus_edge.wire.refusals import Code, Refusal
 from nexus_edge.wire.signing import Signed, read_signed
 
@@ -63,6 +63,10 @@ class Answering:
                 return PingAnswer(now_ms(), join_address(caller.address, caller.port))
             case "dialback":
                 return await self._dialback(caller, body.port)
+            case "groups":
+                return await handlers.groups()
+            case "join":
+                return await handlers.join(caller, own(caller, read_signed(body.certificate, GroupCertificate)))
             case "quote":
                 _within(max(self._quotes.take(caller.peer), self._quotes_of_prefix.take(caller.prefix)), "quotes")
                 return await handlers.quote(caller, body)

@@ -22,6 +22,8 @@ from nexus_edge.wire.messages import (
     Empty,
     EntriesAnswer,
     EntriesPost,
+    GroupPost,
+    GroupsAnswer,
     InputUpload,
     LeaseOffer,
     LeaseStatus,
@@ -40,7 +42,7 @@ from nexus_edge.wire.messages import (
     UploadAnswer,
     decode_message,
 )
-from nexus_edge.wire.objects import Accept, Caps, Entry, Lease, NodeRecord, Quote, SignedBody
+from nexus_edge.wire.objects import Accept, Caps, Entry, GroupCertificate, Lease, NodeRecord, Quote, SignedBody
 from nexus_edge.wire.refusals import Refusal
 from nexus_edge.wire.signing import Signed, read_signed
 
@@ -129,6 +131,15 @@ class PeerConnection(Channel):
         """Whether it can reach us."""
         return self._message(await self.ask("dialback", DialbackRequest(port)), DialbackAnswer)
 
+    async def groups(self) -> tuple[Signed[GroupCertificate], ...]:
+        """The fleets that it says it belongs to: certificates that their keys signed, for whomever."""
+        answer = self._message(await self.ask("groups"), GroupsAnswer)
+        return tuple(self._read(one, GroupCertificate) for one in answer.certificates)
+
+    async def join(self, certificate: Signed[GroupCertificate]) -> None:
+        """Show it a certificate that names us."""
+        await self.ask("join", GroupPost(certificate.to_bytes()))
+
     async def quote(self, request: QuoteRequest) -> Signed[Quote]:
         """What a job would cost."""
         return self._signed(await self.ask("quote", request), Quote)
@@ -174,13 +185,16 @@ class PeerConnection(Channel):
         return self._message(await self.ask("get_object", query=PartQuery(start, length), digest=digest), ObjectPart)
 
     def _signed(self, data: bytes, kind: type[S]) -> Signed[S]:
-        try:
-            signed = read_signed(data, kind)
-        except BadObject as bad:
-            raise BadAnswer(f"{self.place} answered with something else", bad.why) from None
+        signed = self._read(data, kind)
         if signed.issuer != self.found:
             raise BadAnswer(f"{self.place} answered with something else", "another node signed it")
         return signed
+
+    def _read(self, data: bytes, kind: type[S]) -> Signed[S]:
+        try:
+            return read_signed(data, kind)
+        except BadObject as bad:
+            raise BadAnswer(f"{self.place} answered with something else", bad.why) from None
 
     def _message(self, data: bytes, kind: type[M]) -> M:
         try:

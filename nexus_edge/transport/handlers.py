@@ -7,6 +7,7 @@ from nexus_edge.types import Digest
 from nexus_edge.wire.messages import (
     AccountAnswer,
     EntriesAnswer,
+    GroupsAnswer,
     InputUpload,
     LeaseStatus,
     ObjectPart,
@@ -19,7 +20,7 @@ from nexus_edge.wire.messages import (
     Upload,
     UploadAnswer,
 )
-from nexus_edge.wire.objects import Accept, Caps, Entry, Lease, NodeRecord, Quote
+from nexus_edge.wire.objects import Accept, Caps, Entry, GroupCertificate, Lease, NodeRecord, Quote
 from nexus_edge.wire.signing import Signed
 
 
@@ -34,6 +35,12 @@ class PeerHandlers(Protocol):
 
     async def peers(self, caller: Caller, request: PeersRequest) -> PeersAnswer:
         """A sample of reachable peers."""
+
+    async def groups(self) -> GroupsAnswer:
+        """Certificates that name us."""
+
+    async def join(self, caller: Caller, certificate: Signed[GroupCertificate]) -> None:
+        """Remember that the caller belongs to a fleet."""
 
     async def quote(self, caller: Caller, request: QuoteRequest) -> Signed[Quote]:
         """What a job would cost."""

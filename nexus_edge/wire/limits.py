@@ -49,11 +49,14 @@ UPLOAD_BYTES_PER_S: Final = 64 * KIB  # over 10 s: below it an upload only holds
 ENTRIES_PER_POST: Final = 64  # what a peer that was away for a day owes; more come in a second post
 TENSORS: Final = 16  # inputs of one model
 NODE_RECORDS: Final = 10_000  # some 10 MB in memory
+MEMBERS: Final = 1024  # of one fleet that are remembered, each in one row of half a KiB
+CERTIFICATES: Final = 8  # fleets that one node belongs to: it shows them to every peer it meets
 EVENTS_PER_POLL: Final = 32  # a lease has some ten; the next poll has the rest
 
 # Clocks
 RECORD_AHEAD_MS: Final = 3_600_000  # an hour, the usual mistake about summer time: such a node is still a neighbour
 RECORD_LIFE_MS: Final = 86_400_000  # a day: addresses of what was switched off do not wander for longer
+GROUP_LIFE_MS: Final = 30 * 86_400_000  # a month: a stolen member key is good for no longer, and an owner need not sign every week
 SKEW_SHOWN_MS: Final = 5_000  # below it nobody notices; nothing about money or leases compares two clocks
 
 # Keeping

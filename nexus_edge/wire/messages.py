@@ -26,6 +26,7 @@ from nexus_edge.wire.fields import (
     write_fields,
 )
 from nexus_edge.wire.limits import (
+    CERTIFICATES,
     CHUNK,
     CHUNKS,
     ENTRIES_PER_POST,
@@ -37,7 +38,7 @@ from nexus_edge.wire.limits import (
     TENSORS,
     TEXT,
 )
-from nexus_edge.wire.objects import Ack, Entry, Lease, NodeRecord, Quote, Result
+from nexus_edge.wire.objects import Ack, Entry, GroupCertificate, Lease, NodeRecord, Quote, Result
 
 Message = TypeVar("Message")
 
@@ -89,6 +90,20 @@ class DialbackAnswer:
 
     ok: Yes
     error: Annotated[str, Text(200)]
+
+
+@dataclass(frozen=True)
+class GroupPost:
+    """A certificate that names the asker. To be remembered: the asker need not show it again before it is renewed."""
+
+    certificate: Annotated[bytes, Octets(GroupCertificate.limit, "signed group", exact=False)]
+
+
+@dataclass(frozen=True)
+class GroupsAnswer:
+    """The certificates that name the answerer."""
+
+    certificates: Annotated[tuple[bytes, ...], Many(Octets(GroupCertificate.limit, "signed group", exact=False), CERTIFICATES)]
 
 
 @dataclass(frozen=True)
@@ -279,8 +294,8 @@ class RefusalBody:
 
 
 MESSAGES: tuple[type, ...] = (
-    Empty, PeersRequest, PeersAnswer, PingRequest, PingAnswer, DialbackRequest, DialbackAnswer, QuoteRequest, LeaseOffer, PollQuery, LeaseStatus,
-    InputUpload, ResultAnswer, RevealRequest, RevealAnswer, EntriesPost, EntriesAnswer, AccountQuery, AccountAnswer, Upload, UploadAnswer,
+    Empty, PeersRequest, PeersAnswer, PingRequest, PingAnswer, DialbackRequest, DialbackAnswer, GroupPost, GroupsAnswer, QuoteRequest, LeaseOffer,
+    PollQuery, LeaseStatus, InputUpload, ResultAnswer, RevealRequest, RevealAnswer, EntriesPost, EntriesAnswer, AccountQuery, AccountAnswer, Upload, UploadAnswer,
     PartQuery, ObjectPart, RefusalBody,
 )  # fmt: skip
 

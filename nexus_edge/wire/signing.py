@@ -42,7 +42,7 @@ class Signed(Generic[T]):
 
     def to_bytes(self) -> bytes:
         """The signed form."""
-        return encode({"b": self.body, "s": self.signature})
+        return envelope(self.body, self.signature)
 
     def of(self, kind: type[Other]) -> "Signed[Other]":
         """The same object, known to be of one type. Raises `BadObject` if it is not."""
@@ -61,6 +61,11 @@ def sign(key: NodeKey, what: T) -> Signed[T]:
     if len(signed.to_bytes()) > what.limit:
         raise BadObject(f"its signed form is larger than {what.limit} bytes")
     return signed
+
+
+def envelope(body: bytes, signature: bytes) -> bytes:
+    """The signed form of a body."""
+    return encode({"b": body, "s": signature})
 
 
 def read_signed(data: bytes, *types: type[T]) -> Signed[T]:

@@ -40,8 +40,16 @@ async def test_shares_are_proportional_to_lines() -> None:
     tickets = [ticket(10_000 * name + n, name, line=line) for name, line in lines.items() for n in range(1000)]
     tickets += [ticket(90_000 + n, 4) for n in range(1000)]
     queue, known = filled(tickets)
-    got = Counter(one.peer for one in await served(queue, known, 1000))
+    got = Counter(one.account for one in await served(queue, known, 1000))
     assert [round(got[peer(name)], -1) for name in (1, 2, 3, 4)] == [100, 190, 660, 50]
+
+
+async def test_a_fleet_is_one_flow() -> None:
+    """A hundred members ask on one account and get what one peer with that line gets."""
+    fleet = [Ticket(Digest(n.to_bytes(32, "big")), peer(1), f"10.0.{n % 100}.0/24", 1000, 100) for n in range(1000)]
+    queue, known = filled([*fleet, *(ticket(5000 + n, 2, line=1000) for n in range(1000))])
+    got = Counter(one.account for one in await served(queue, known, 400))
+    assert got[peer(1)] == pytest.approx(200, abs=2)
 
 
 async def test_shares_are_of_work_and_not_of_jobs() -> None:
@@ -50,7 +58,7 @@ async def test_shares_are_of_work_and_not_of_jobs() -> None:
     )
     done = Counter[NodeId]()
     for one in await served(queue, known, 2020):
-        done[one.peer] += one.cost
+        done[one.account] += one.cost
     assert abs(done[peer(1)] - done[peer(2)]) <= 1000
 
 
@@ -88,7 +96,7 @@ async def test_who_comes_one_at_a_time_gets_no_more() -> None:
             known[one.lease] = one
             queue.put(one)
             waiting = True
-        if (await served(queue, known, 1))[0].peer == peer(2):
+        if (await served(queue, known, 1))[0].account == peer(2):
             got, waiting = got + 1, False
     assert got == pytest.approx(500 / 11, abs=2)
 
@@ -101,7 +109,7 @@ async def test_a_small_line_that_came_first_is_not_starved() -> None:
         one = ticket(5000 + n, 2, line=2_000_000)
         known[one.lease] = one
         queue.put(one)
-    got = Counter(one.peer for one in await served(queue, known, 200))
+    got = Counter(one.account for one in await served(queue, known, 200))
     assert got[peer(1)] == pytest.approx(10, abs=2)
 
 
@@ -129,14 +137,14 @@ async def test_what_was_not_used_is_not_saved() -> None:
         one = ticket(5000 + n, 2, line=1000)
         known[one.lease] = one
         queue.put(one)
-    got = Counter(one.peer for one in await served(queue, known, 100))
+    got = Counter(one.account for one in await served(queue, known, 100))
     assert got[peer(2)] == pytest.approx(50, abs=1)
 
 
 async def test_what_has_ended_is_dropped_and_costs_nothing() -> None:
     queue, known = filled([ticket(n, 1, line=1000) for n in range(10)] + [ticket(100 + n, 2, line=1000) for n in range(10)])
-    ended = {one.lease for one in known.values() if one.peer == peer(1) and int.from_bytes(one.lease, "big") < 9}
-    got = [known[await queue.get(lambda lease: lease not in ended)].peer for _ in range(11)]
+    ended = {one.lease for one in known.values() if one.account == peer(1) and int.from_bytes(one.lease, "big") < 9}
+    got = [known[await queue.get(lambda lease: lease not in ended)].account for _ in range(11)]
     assert got.count(peer(1)) == 1
     assert len(queue) == 0
 

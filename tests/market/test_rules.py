@@ -1,5 +1,7 @@
 """Prices, admission, experience and placement, on numbers worked by hand."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -173,6 +175,21 @@ def test_unproven_workers_wait_while_there_is_a_proven_one() -> None:
     best, rejected = choose([unknown, proven], WANTED)
     assert best is proven
     assert rejected[0].why is Unfit.UNPROVEN
+
+
+def test_whom_the_owner_trusts_need_not_prove_itself_until_it_fails() -> None:
+    member, unknown = (
+        candidate(b"member", price=9000, experience=Experience()),
+        candidate(b"unknown", price=1, start_fee=0, experience=Experience()),
+    )
+    member = replace(member, trusted=True)
+    assert choose([unknown, member], WANTED)[0] is member
+    once = Experience().failed(UnixMs(0))
+    assert not replace(member, experience=once).is_proven
+    assert replace(member, experience=once.succeeded(UnixMs(0), 1, 1)).is_proven
+    # Among proven ones it has no other advantage.
+    cheap = candidate(b"cheap")
+    assert choose([member, cheap], WANTED)[0] is cheap
 
 
 def test_without_a_proven_worker_neither_price_nor_claims_count() -> None:

@@ -13,6 +13,8 @@ from nexus_edge.errors import BadInput
 from nexus_edge.identity import NodeKey
 from nexus_edge.ledger import BlobStore, CreditPolicy, Ledger
 from nexus_edge.market.buying import Buyer, Reachable
+from nexus_edge.market.fleet import Fleet
+from nexus_edge.market.membership import Membership
 from nexus_edge.market.quoting import Forecast, Offer
 from nexus_edge.market.requester import Requester
 from nexus_edge.market.running import Answer, Order, Runner
@@ -146,6 +148,7 @@ class Trader:
         self.local = Local()
         self.known: dict[NodeId, tuple[str, int]] = {}
         self.available = 8 * GIB
+        self.certificates: tuple[Path, ...] = ()
 
     async def start(self, port: int = 0) -> None:
         self.ledger = await Ledger.open(self.folder, self.key, self.policy)
@@ -156,7 +159,9 @@ class Trader:
         self.requester = Requester(self.key, self.ledger, self.blobs, self.local, self, Buyer(self, self), till)  # type: ignore[arg-type]
         await self.worker.load()
         self.running = asyncio.create_task(Runner(self.worker, self.local).run())
-        serving = Serving(self.worker, till, Presence(self.key), self, self._excluded)  # type: ignore[arg-type]
+        self.fleet = Fleet(self.ledger, Membership(self.key.id, self.certificates), self)
+        await self.fleet.load()
+        serving = Serving(self.worker, till, self.fleet, Presence(self.key), self, self._excluded)  # type: ignore[arg-type]
         self.server = PeerServer(self.key, Answering(serving, self.client))
         await self.server.start("127.0.0.1", port)
         await self.requester.load()
