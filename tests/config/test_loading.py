@@ -5,11 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from nexus_edge.config import ListenAddress, PeerAddress, Settings, configuration_files, load
-from nexus_edge.errors import ConfigError
+from nexus_edge.config import ListenAddress, PeerAddress, ServedGroup, Settings, configuration_files, load
+from nexus_edge.config import settings as settings_module
+from nexus_edge.errors import ConfigError, IdentityError
+from nexus_edge.identity import NodeKey, format_node_id
 from nexus_edge.ledger import CreditPolicy
+from nexus_edge.ledger.policy import credit_policy
 from nexus_edge.market import placement, pricing
-from nexus_edge.wire.limits import QUEUED_JOBS, QUEUED_MS
+from nexus_edge.types import NodeId
+from nexus_edge.wire.limits import CERTIFICATES, QUEUED_JOBS, QUEUED_MS
 
 ID = "k3f27qt" * 8
 
@@ -283,3 +287,52 @@ def test_a_state_folder_holds_everything(user: Path) -> None:
         folder / "ledger",
         (folder / "admin.sock",),
     )
+
+
+# Fleets
+
+
+@pytest.mark.parametrize(
+    ("written", "name", "line"),
+    [
+        (ID, "", None),
+        (f"home={ID}", "home", None),
+        (f"{ID}:20 cr", "", 20_000_000),
+        (f"at home = {ID[:7]}-{ID[7:].upper()} : 5ucr", "at home", 5),
+    ],
+)
+def test_groups_are_written_in_a_line(tmp_path: Path, written: str, name: str, line: int | None) -> None:
+    (group,) = load(file=write(tmp_path / "c.toml", f"[fleet]\ngroups = ['{written}']\n"), environment={}).settings.fleet.groups
+    assert (group.key, group.name, group.line) == (ID, name, line)
+    assert ServedGroup.parse(str(group)) == group
+
+
+@pytest.mark.parametrize(
+    ("written", "why"),
+    [
+        ("'home'", "is no node id"),
+        (f"'{ID}:20'", "no number with a unit"),
+        (f"'{ID}:2000000 cr'", "more than a line can be"),
+        (f"'{ID}', 'two={ID}'", "is there twice"),
+        (f"'{'n' * 33}={ID}'", "more than 32 bytes"),
+    ],
+)
+def test_groups_that_make_no_sense(tmp_path: Path, written: str, why: str) -> None:
+    said = fault(f"[fleet]\ngroups = [{written}]\n", tmp_path / "c.toml")
+    assert "fleet.groups" in said
+    assert why.replace("no number", "is not a number") in said
+
+
+def test_a_key_with_a_typing_error_or_of_small_order_is_no_group() -> None:
+    good = format_node_id(NodeKey.from_seed(b"g" * 32).id).replace("-", "")
+    small = format_node_id(NodeId(bytes([1]).ljust(32, b"\0"))).replace("-", "")
+    wrong = ("a" if good[0] != "a" else "b") + good[1:]
+    policy = credit_policy(load(environment={"NEXUS_EDGE_FLEET__GROUPS": f"home={good}:1 cr"}).settings)
+    assert [(group.name, group.line) for group in policy.groups] == [("home", 1_000_000)]
+    for text in (small, wrong):
+        with pytest.raises(IdentityError):
+            credit_policy(load(environment={"NEXUS_EDGE_FLEET__GROUPS": text}).settings)
+
+
+def test_a_node_shows_as_many_certificates_as_fit_an_answer() -> None:
+    assert settings_module.CERTIFICATES == CERTIFICATES

@@ -1,9 +1,12 @@
 """Each commit of each side, killed before the flush, after it, and before the next byte is sent: nothing is lost, and nothing is paid twice."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from nexus_edge.identity import NodeKey
+from tests.support.fleets import OWNER, certificate_file
 from tests.support.processes import Died, Process
 
 POINTS = ("before-flush", "after-flush", "before-send")
@@ -106,3 +109,21 @@ def test_a_cancelled_job(pair: tuple[Process, Process], side: str, name: str, po
     check_books(alder, birch)
     (ended,) = [one for one in alder.ask("state")["jobs"] if one["id"] == job]
     assert ended["phase"] in ("cancelled", "settled"), ended
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_a_worker_that_dies_while_it_takes_a_certificate(tmp_path: Path, point: str) -> None:
+    """Nothing is lent but to the fleet: the job shows that the certificate was remembered, or shown again."""
+    seed = NodeKey.from_seed(b"alder".ljust(32, b"."))
+    birch = Process(tmp_path, "birch", credit=[0, 0, 0, 0, 0], groups=[OWNER.seed().hex()])
+    alder = Process(tmp_path, "alder", certificates=[str(certificate_file(tmp_path, seed.id))])
+    birch.start(("group:joined", point, 1))
+    alder.peers = [birch]
+    alder.start()
+    birch.wait()
+    birch.start()
+    (job,) = alder.ask("submit")["jobs"]
+    check_books(alder, birch)
+    assert [(one["id"], one["phase"]) for one in alder.ask("state")["jobs"]] == [(job, "settled")]
+    alder.close()
+    birch.close()

@@ -120,7 +120,7 @@ async def test_a_peer_is_shown_what_is_new_and_nothing_twice(tmp_path: Path, mon
         await join(connection, one)  # type: ignore[misc]
 
     monkeypatch.setattr(PeerConnection, "join", counted)
-    async with traders(tmp_path, "alder", "birch", policy=CreditPolicy()) as (alder, birch):
+    async with traders(tmp_path, "alder", "birch", policy=CreditPolicy()) as (alder, _):
         file = certificate_file(tmp_path, alder.key.id, days=1, ago_ms=1000)
         alder.fleet.membership = Membership(alder.key.id, [file])
         for _ in range(3):

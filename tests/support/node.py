@@ -1,6 +1,6 @@
 """A real agent in a process of its own, which a test drives by lines of JSON, and which can be made to die at a commit.
 
-`main` takes one object: `folder`, `seed` (hexadecimal), `port`, `peers` (host, port, seed), and
+`main` takes one object: `folder`, `seed` (hexadecimal), `port`, `peers` (host, port, seed), `groups` (seeds of owners), `certificates` (files), and
 `crash` (name and point of a commit, and the how-manyth). Commands come on standard input, answers leave on standard output.
 """
 
@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from nexus_edge.agent import Agent, Options
 from nexus_edge.data import demo_digits, demo_model
 from nexus_edge.errors import LedgerError
 from nexus_edge.identity import NodeKey
-from nexus_edge.ledger import CreditPolicy
+from nexus_edge.ledger import CreditPolicy, Group
 from nexus_edge.market.jobs import Job
 from nexus_edge.market.ordering import Order
 from nexus_edge.types import JobId, MicroCredits
@@ -51,9 +52,11 @@ class Node(Timing):
         self.folder = Path(given["folder"])
         peers = tuple((host, port, NodeKey.from_seed(bytes.fromhex(seed)).id) for host, port, seed in given["peers"])
         credit = CreditPolicy(*[MicroCredits(limit) for limit in given["credit"]]) if given.get("credit") else CreditPolicy()
+        credit = replace(credit, groups=tuple(Group(NodeKey.from_seed(bytes.fromhex(seed)).id) for seed in given.get("groups", ())))
         options = Options(
-            self.folder, host=given.get("host", "127.0.0.1"), port=given["port"], mdns=given.get("mdns", False), peers=peers, credit=credit
-        )
+            self.folder, host=given.get("host", "127.0.0.1"), port=given["port"], mdns=given.get("mdns", False), peers=peers, credit=credit,
+            certificates=tuple(map(Path, given.get("certificates", ()))),
+        )  # fmt: skip
         self.agent = Agent(self.key, options, Crash(*given["crash"]) if given.get("crash") else None)
         self.data = demo_digits()[0][0].astype(np.int8).tobytes()
 
