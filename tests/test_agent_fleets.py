@@ -10,12 +10,13 @@ import pytest
 from nexus_edge.agent import Agent, Options
 from nexus_edge.commands.views import status_lines
 from nexus_edge.data import demo_digits, demo_model
+from nexus_edge.discovery import Source
 from nexus_edge.discovery.reachability import State
 from nexus_edge.identity import NodeKey, format_node_id, short_id
-from nexus_edge.ledger import CreditPolicy
+from nexus_edge.ledger import CreditPolicy, Group, Member
 from nexus_edge.market.jobs import Job, Phase
 from nexus_edge.market.ordering import Order
-from nexus_edge.types import MicroCredits
+from nexus_edge.types import MicroCredits, UnixMs
 from tests.support.fleets import OWNER, certificate_file, serving
 
 pytestmark = pytest.mark.asyncio
@@ -41,6 +42,23 @@ async def agents(folder: Path, policy: CreditPolicy, certificate: Path) -> Async
     finally:
         await alder.close()
         await birch.close()
+
+
+async def test_members_are_asked_first(tmp_path: Path) -> None:
+    """Of many peers only some are asked: a member is among them, however far it is."""
+    async with agents(tmp_path, CreditPolicy(), tmp_path / "none") as (alder, birch):
+        cedar = Agent(NodeKey.generate(), Options(tmp_path / "cedar", host="127.0.0.1", mdns=False))
+        await cedar.start()
+        try:
+            alder.directory.add_hint(Source.STATIC, "127.0.0.1", cedar.server.port, cedar.key.id)
+            with alder.directory.watch() as changes:
+                while len(alder.up()) < 2:
+                    await anext(changes)
+            for agent in (birch, cedar):
+                alder.fleet._members = {agent.key.id: Member(agent.key.id, Group(OWNER.id), UnixMs(2**52))}
+                assert alder.up()[0].id == agent.key.id
+        finally:
+            await cedar.close()
 
 
 async def asked(agent: Agent, folder: Path, *, deadline_ms: int = 30_000) -> Job:

@@ -190,7 +190,7 @@ def test_lists_are_columns(capsys: pytest.CaptureFixture[str]) -> None:
     assert "✗ refused lookup sum" in text
     assert f"for rack-2 {RACK.short_id}" in text
     assert f"●  rack-2 {RACK.short_id}" in text
-    assert "212/212  +0.8400" in text
+    assert "212/212  +0.8400  home until 2025-11-02" in text
     assert f"by  {HUT.short_id}" in text
     assert "105 %" in text
     assert max(map(len, text.splitlines())) <= 100

@@ -11,6 +11,7 @@ import pytest
 from nexus_edge.identity import NodeKey
 from nexus_edge.ledger import CreditPolicy, Group
 from nexus_edge.ledger.ledger import FILE
+from nexus_edge.market.fleet import Fleet
 from nexus_edge.transport import PeerConnection
 from nexus_edge.types import NodeId
 from nexus_edge.wire.cbor import encode
@@ -152,11 +153,17 @@ async def test_thousands_of_certificates(tmp_path: Path) -> None:
 async def test_a_worker_that_shows_what_is_not_its_own(tmp_path: Path) -> None:
     """It is trusted by nobody for it, and what it shows costs nothing."""
     async with traders(tmp_path, "alder", "birch", policy=serving()) as (alder, birch):
+        others: tuple[Signed[GroupCertificate], ...]
         others = (certificate(NodeKey.from_seed(b"x" * 32).id), certificate(birch.key.id, owner=RIVAL), certificate(birch.key.id, days=31))
         birch.fleet.membership.holding = lambda: others  # type: ignore[method-assign]
         await alder.fleet.round()
         assert await alder.ledger.read(lambda reader: reader.trusted()) == set()
         assert rows(alder) == 0
+        # Nor does it keep what is good from being read.
+        others = (*others, certificate(birch.key.id))
+        alder.fleet = Fleet(alder.ledger, alder.fleet.membership, alder)
+        await alder.fleet.round()
+        assert await alder.ledger.read(lambda reader: reader.trusted()) == {birch.key.id}
 
 
 async def test_a_certificate_is_no_other_object_and_no_other_object_a_certificate(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import csv
 import io
 import json
 from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from nexus_edge.ledger import InUse, Ledger
 from nexus_edge.wire.objects import Ack, Entry
 from nexus_edge.wire.signing import read_signed
 from tests.support.books import A, B, trade
+from tests.support.fleets import OWNER, certificate, serving
 
 
 @pytest.fixture
@@ -46,8 +48,27 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return state
 
 
-def arguments(state: Path, **more: Any) -> Namespace:
-    return Namespace(flags={"node.state": ("--state", str(state))}, set=[], config=None, **more)
+def arguments(state: Path, set_: Sequence[tuple[str, str]] = (), **more: Any) -> Namespace:
+    return Namespace(flags={"node.state": ("--state", str(state))}, set=set_, config=None, **more)
+
+
+def test_members_of_a_fleet_are_shown_with_their_line(state: Path) -> None:
+    async def prepare() -> None:
+        ledger = await Ledger.open(state / "ledger", A, serving())
+        signed = certificate(B.id)
+        await ledger.transact("group:joined", lambda tx: tx.join(signed))
+        await ledger.close()
+
+    asyncio.run(prepare())
+    owner = format_node_id(OWNER.id)
+    for group, line in ((f"home={owner}", "no bound"), (f"home={owner}:7 cr", "7.000000")):
+        result = credit_list(arguments(state, set_=[("fleet.groups", group)]))
+        (book,) = result.data["books"]
+        assert book["fleet"] == "home"
+        assert line in result.lines[1]
+        assert "fleet home until 20" in result.lines[1]
+    (book,) = credit_list(arguments(state)).data["books"]
+    assert (book["fleet"], book["fleet_until"], book["line_ucr"]) == (None, None, 0)
 
 
 def test_list(state: Path) -> None:

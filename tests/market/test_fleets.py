@@ -8,9 +8,10 @@ import pytest
 import structlog
 
 from nexus_edge.errors import PeerError
-from nexus_edge.identity import NodeKey
+from nexus_edge.identity import NodeKey, short_id
 from nexus_edge.ledger import CreditPolicy
 from nexus_edge.market import fleet
+from nexus_edge.market.fairness import Ticket
 from nexus_edge.market.jobs import Job, Phase
 from nexus_edge.market.membership import Membership
 from nexus_edge.market.ordering import Order
@@ -42,7 +43,7 @@ async def names(folder: Path, trader: Trader) -> None:
     await trader.fleet.round()
 
 
-async def test_members_are_served_on_one_line_and_strangers_are_not(tmp_path: Path) -> None:
+async def test_members_are_served_on_one_line_and_strangers_are_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with traders(tmp_path, "alder", "birch", "cedar", policy=serving()) as (alder, birch, cedar):
         for trader in (alder, cedar):
             trader.known = {birch.key.id: trader.known[birch.key.id]}
@@ -51,11 +52,23 @@ async def test_members_are_served_on_one_line_and_strangers_are_not(tmp_path: Pa
         for trader in (alder, cedar):
             await names(tmp_path / "files" / trader.key.id.hex(), trader)
         birch.local.gate.clear()
+        tickets: list[Ticket] = []
+        put = birch.worker.ready.put
+
+        def seen(ticket: Ticket) -> None:
+            tickets.append(ticket)
+            put(ticket)
+
+        monkeypatch.setattr(birch.worker.ready, "put", seen)
         found = [await trader.requester.submit(order()) for trader in (alder, cedar)]
         async with asyncio.timeout(10):
             while sum(lease.state.is_open for lease in birch.worker.leases) < 2:
                 await asyncio.sleep(0.02)
         assert {work.account for work in birch.worker.work.values()} == {OWNER.id}
+        async with asyncio.timeout(10):
+            while len(tickets) < 2:
+                await asyncio.sleep(0.02)
+        assert {ticket.account for ticket in tickets} == {OWNER.id}, "one flow"
         birch.local.gate.set()
         assert [(await ended(trader, job)).phase for trader, job in zip((alder, cedar), found, strict=True)] == [Phase.SETTLED] * 2
 
@@ -101,6 +114,16 @@ async def test_a_worker_that_cannot_dial_us_is_known_as_a_member(tmp_path: Path)
         assert await alder.ledger.read(lambda reader: reader.trusted()) == {birch.key.id}
         assert alder.fleet.trusts(birch.key.id)
         assert not birch.fleet.trusts(alder.key.id)
+
+
+async def test_a_member_is_chosen_before_it_has_proven_itself(tmp_path: Path) -> None:
+    async with traders(tmp_path, "alder", "birch", "cedar", policy=serving(bucket=1_000_000, cap=1_000_000)) as (alder, birch, cedar):
+        cedar.fleet.membership = Membership(cedar.key.id, [certificate_file(tmp_path, cedar.key.id)])
+        await cedar.fleet.membership.look()
+        await alder.fleet.round()
+        job = await ended(alder, await alder.requester.submit(order()))
+        assert (job.phase, job.attempt.worker) == (Phase.SETTLED, cedar.key.id)
+        assert [line for line in job.rejected if short_id(birch.key.id) in line and "it has not proven itself here, others have" in line]
 
 
 async def test_a_grant_is_trust_too(tmp_path: Path) -> None:

@@ -122,7 +122,8 @@ class SmallAgent:
     async def peers(self) -> tuple[PeerView, ...]:
         return (
             PeerView(id=RACK.id, short_id=RACK.short_id, name="rack-2", state="up", has="CPU 8 cores", found_by=("mdns",), rtt_ms=2.1,
-                     reach="both", verified=212, given=212, balance_ucr=ucr(840_000), limit_ucr=ucr(2_000_000), last_seen=NOON),
+                     reach="both", verified=212, given=212, balance_ucr=ucr(840_000), limit_ucr=ucr(2_000_000), last_seen=NOON, fleet="home",
+                     fleet_until=NOON + timedelta(days=30)),
             PeerView(id=HUT.id, short_id=HUT.short_id, state="excluded", reach="none", verified=3, given=4, problem="false proof"),
         )  # fmt: skip
 
