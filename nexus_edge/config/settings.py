@@ -88,7 +88,7 @@ class Credit(Section):
 
     private_bucket: Credits = Field(default=MicroCredits(5 * CREDIT), description="to all newcomers on private networks together")
     public_bucket: Credits = Field(default=MicroCredits(CREDIT // 2), description="to all other newcomers together")
-    cap: Credits = Field(default=MicroCredits(50 * CREDIT), description="to everyone together")
+    cap: Credits = Field(default=MicroCredits(50 * CREDIT), description="to everyone together, but to members of fleets")
 
 
 class Fleet(Section):
