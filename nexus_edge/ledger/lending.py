@@ -88,7 +88,6 @@ class Creditor(Recorder):
         """The node that a certificate names belongs to its key's fleet. Raises a `Refusal` for one that does not hold, or is not new."""
         if self.is_new(certificate, certificate.object.node):
             members.keep(self._connection, certificate, self._now)
-            self._members = None
 
     # Entries
 

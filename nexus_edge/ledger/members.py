@@ -27,14 +27,22 @@ class Member:
     until: UnixMs
 
 
-def current(connection: sqlite3.Connection, groups: Sequence[Group], now: UnixMs) -> Mapping[NodeId, Member]:
-    """Everyone who belongs to a fleet now; of several fleets to the one that stands first."""
-    if not groups:
-        return {}
-    rank = {group.key: number for number, group in enumerate(groups)}
-    rows = connection.execute("SELECT node, key, exp FROM certificates WHERE exp > ?", (now,)).fetchall()
-    named = sorted((rank[key], node, exp) for node, key, exp in rows if key in rank)
-    return {NodeId(node): Member(NodeId(node), groups[place], UnixMs(exp)) for place, node, exp in reversed(named)}
+def everyone(connection: sqlite3.Connection, groups: Sequence[Group], now: UnixMs) -> Mapping[NodeId, Member]:
+    """All who belong to a fleet now."""
+    found: dict[NodeId, Member] = {}
+    for group in reversed(groups):  # of several fleets the one that stands first counts
+        for node, until in connection.execute("SELECT node, exp FROM certificates WHERE key = ? AND exp > ?", (group.key, now)):
+            found[NodeId(node)] = Member(NodeId(node), group, UnixMs(until))
+    return found
+
+
+def find(connection: sqlite3.Connection, groups: Sequence[Group], node: NodeId, now: UnixMs) -> Member | None:
+    """The fleet that one node belongs to now."""
+    for group in groups:
+        row = connection.execute("SELECT exp FROM certificates WHERE node = ? AND key = ? AND exp > ?", (node, group.key, now)).fetchone()
+        if row is not None:
+            return Member(node, group, UnixMs(row[0]))
+    return None
 
 
 def is_new(

@@ -9,6 +9,7 @@ from nexus_edge.errors import LedgerError
 from nexus_edge.ledger import members
 from nexus_edge.ledger.credit import DAY_MS, CreditPolicy, Standing, decayed, room, share
 from nexus_edge.ledger.history import Movement, movements
+from nexus_edge.ledger.members import Member
 from nexus_edge.ledger.projection import event_map
 from nexus_edge.types import NOTHING, Digest, MicroCredits, NodeId, UnixMs
 from nexus_edge.wire.errors import BadObject
@@ -64,7 +65,7 @@ class Book:
     """What we signed and it does not want, because it knows of no such debt."""
     unsynchronised: bool
     """Since a restore its book has not been compared with ours."""
-    member: members.Member | None = None
+    member: Member | None = None
     """Of a fleet that we serve."""
 
     @property
@@ -135,7 +136,6 @@ class Reader:
         self._own = own
         self._policy = policy
         self._now = now
-        self._members: Mapping[NodeId, members.Member] | None = None
 
     @property
     def own(self) -> NodeId:
@@ -195,7 +195,7 @@ class Reader:
 
     def book(self, peer: NodeId) -> Book:
         """How we stand with a peer."""
-        return next(self._books("WHERE peer = ?", peer), None) or _unmet(peer, self.members().get(peer))
+        return next(self._books("WHERE peer = ?", peer), None) or _unmet(peer, self.member(peer))
 
     def books(self) -> list[Book]:
         """How we stand with everyone we have dealt with."""
@@ -231,11 +231,13 @@ class Reader:
 
     # Fleets
 
-    def members(self) -> Mapping[NodeId, members.Member]:
+    def members(self) -> Mapping[NodeId, Member]:
         """Everyone who belongs to one of our fleets now."""
-        if self._members is None:
-            self._members = members.current(self._connection, self._policy.groups, self._now)
-        return self._members
+        return members.everyone(self._connection, self._policy.groups, self._now)
+
+    def member(self, node: NodeId) -> Member | None:
+        """Of which of our fleets a node is now."""
+        return members.find(self._connection, self._policy.groups, node, self._now)
 
     def is_new(self, certificate: Signed[GroupCertificate], peer: NodeId) -> bool:
         """Whether a certificate that a peer shows is to be kept; False for the one that is. Raises a `Refusal`."""
@@ -259,7 +261,7 @@ class Reader:
             values,
         ).fetchall()
         for peer, prefix, private, out, inn, reserved_out, reserved_in, locked, granted, verified, day, written, declined, behind in rows:
-            member = self.members().get(peer)
+            member = self.member(NodeId(peer))
             standing = Standing(
                 peer=peer,
                 prefix=prefix,
@@ -349,7 +351,7 @@ class Reader:
         return self._connection.execute(query, values).fetchone()
 
 
-def _unmet(peer: NodeId, member: members.Member | None) -> Book:
+def _unmet(peer: NodeId, member: Member | None) -> Book:
     group = None if member is None else member.group
     return Book(peer, NOTHING, NOTHING, NOTHING, Standing(peer, "", False, 0, 0, 0, 0, 0, 0, group), 0, False, member)
 
