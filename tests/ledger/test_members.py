@@ -175,9 +175,11 @@ async def test_of_two_fleets_the_one_that_stands_first_counts(tmp_path: Path) ->
     assert (await ledger.read(lambda reader: reader.account(A.id))).name == OWNER.id
     await join(ledger, A.id, owner=RIVAL, days=1, ago_ms=DAY_MS // 2)
     assert (await ledger.read(lambda reader: reader.account(A.id))).name == RIVAL.id
+    assert (await ledger.read(lambda reader: reader.members()))[A.id].group.key == RIVAL.id
     await ledger.close()
     ledger = await Ledger.open(tmp_path, B, serving(keys=(OWNER, RIVAL)))
     assert (await ledger.read(lambda reader: reader.account(A.id))).name == OWNER.id
+    assert (await ledger.read(lambda reader: reader.members()))[A.id].group.key == OWNER.id
     await ledger.close()
     ledger = await Ledger.open(tmp_path, B, CreditPolicy())
     assert (await ledger.read(lambda reader: reader.account(A.id))).name is None
