@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ import pytest
 import structlog
 
 from nexus_edge import logging
+from nexus_edge.api.models import CertificateView, FleetView
 from nexus_edge.arguments import books as arguments_of_books
 from nexus_edge.arguments.options import implementation
 from nexus_edge.cli import ExitStatus, _parser, main
@@ -31,8 +33,8 @@ from nexus_edge.commands.views import status_lines
 from nexus_edge.data import demo_digits, demo_model
 from nexus_edge.identity import create_node_key, read_node_key
 from nexus_edge.ledger import export
-from nexus_edge.types import Bytes
-from tests.support.agent import HUT, JOB, RACK, SmallAgent, a_job, a_snapshot, serving
+from nexus_edge.types import Bytes, MicroCredits
+from tests.support.agent import HUT, JOB, NOON, RACK, SmallAgent, a_job, a_snapshot, serving
 
 ROOT = Path(__file__).parent.parent
 
@@ -145,6 +147,21 @@ def test_status_fits_one_screen() -> None:
     assert lines[-1].endswith("false proof from hut h8gdaaa, refused   → p-77d0")
     assert max(map(len, lines)) <= 80
     assert len(lines) < 24
+
+
+def test_status_names_fleets_and_own_certificates() -> None:
+    home = FleetView(key=RACK.id, name="home", members=2, line_ucr=MicroCredits(20_000_000), exposure_ucr=MicroCredits(1_200_000))
+    away = FleetView(key=HUT.id, name=HUT.short_id, members=1)
+    good = CertificateView(file="/a", key=RACK.id, name="home", until=NOON + timedelta(days=9))
+    lost = CertificateView(file="/b.cert", problem="the group certificate cannot be read")
+    lines = status_lines(a_snapshot(fleets=(home, away), certificates=(good, lost)))
+    begin = next(number for number, line in enumerate(lines) if line.startswith("fleets"))
+    assert [line[18:] for line in lines[begin : begin + 4]] == [
+        "home: 2 members, 1.2000 cr drawn of 20.0000 cr",
+        f"{HUT.short_id}: 1 member, 0.0000 cr drawn without a bound",
+        "this node in home until 2025-10-12",
+        "this node in /b.cert   ▲ the group certificate cannot be read",
+    ]
 
 
 def test_what_peers_call_themselves_cannot_steer_a_terminal() -> None:

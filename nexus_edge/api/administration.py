@@ -108,6 +108,7 @@ class Administration:
         peers = self._peers(books, members)
         if self._checked is None:
             self._checked = shown.integrity_view(await self.books.verify(), now_ms())
+        groups = self.books.policy.groups
         return Snapshot(
             seq=self._seq,
             at=shown.moment(now_ms()),
@@ -119,8 +120,8 @@ class Administration:
             credit=await self._credit(books),
             ledger=self._checked,
             peers=shown.peers_summary(peers),
-            fleets=tuple(shown.fleet_view(group, members.values(), books) for group in self.books.policy.groups),
-            certificates=tuple(shown.certificate_view(own, problem) for own, problem in self.membership.states()),
+            fleets=tuple(shown.fleet_view(group, members.values(), books) for group in groups),
+            certificates=tuple(shown.certificate_view(own, problem, groups) for own, problem in self.membership.states()),
             attention=self._attention(jobs, peers),
         )
 

@@ -324,6 +324,8 @@ class CertificateView(View):
     file: str
     key: str = ""
     """The id of the fleet's key; empty if the file was never read."""
+    name: str = ""
+    """What this node calls the fleet if it serves it, else the beginning of the key."""
     until: Moment | None = None
     problem: str = ""
     """Why it does not hold, or that it ends within three days."""

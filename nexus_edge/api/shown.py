@@ -266,12 +266,13 @@ def fleet_view(group: Group, members: Iterable[Member], books: Iterable[Book]) -
     )
 
 
-def certificate_view(own: Own, problem: str) -> CertificateView:
+def certificate_view(own: Own, problem: str, groups: Iterable[Group]) -> CertificateView:
     """A certificate of ours."""
     if own.certificate is None:
         return CertificateView(file=str(own.file), problem=problem)
     what = own.certificate.object
-    return CertificateView(file=str(own.file), key=format_node_id(what.iss), until=moment(what.exp), problem=problem)
+    name = next((group.label for group in groups if group.key == what.iss), short_id(what.iss))
+    return CertificateView(file=str(own.file), key=format_node_id(what.iss), name=name, until=moment(what.exp), problem=problem)
 
 
 def integrity_view(report: Report, at: UnixMs) -> IntegrityView:

@@ -193,7 +193,7 @@ def _fleet(fleet: FleetView) -> str:
 def _certificate(one: CertificateView) -> str:
     """That we are in one."""
     until = "" if one.until is None else f" until {words.day(one.until)}"
-    return f"this node in {one.key[:7] or one.file}{until}" + (f"   ▲ {one.problem}" if one.problem else "")
+    return f"this node in {show_name(one.name, NAME) or one.file}{until}" + (f"   ▲ {one.problem}" if one.problem else "")
 
 
 def _fleet_of(peer: PeerView) -> str:
