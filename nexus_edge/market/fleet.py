@@ -34,7 +34,9 @@ RETRY_S: Final = 30.0
 AT_ONCE: Final = 8
 """Peers asked at the same time."""
 ASK_S: Final = 10.0
-"""For all that one peer is shown and asked: one that stalls holds up nobody else for longer."""
+"""For all that one peer is shown and asked."""
+ROUND_S: Final = 20.0
+"""For all peers whose turn it is: those that stall, however many, hold up one that has just come for no longer."""
 FAULTY: Final = (Code.BAD_OBJECT, Code.CONFLICT, Code.NOT_YOURS)
 """Refusals of a certificate for what it is, or for what the two clocks say."""
 
@@ -107,11 +109,12 @@ class Fleet:
             return
         now, shown = time.monotonic(), frozenset(one.id for one in ours)
         turn = asyncio.Semaphore(AT_ONCE)
-        async with asyncio.TaskGroup() as tasks:
-            for peer in up.values():
-                before, until = self._due.get(peer.id, (None, 0.0))
-                if before != shown or until <= now:
-                    tasks.create_task(self._meet(peer, ours, turn), name=f"fleet {short_id(peer.id)}")
+        with contextlib.suppress(TimeoutError):  # who was not met is due still
+            async with asyncio.timeout(ROUND_S), asyncio.TaskGroup() as tasks:
+                for peer in up.values():
+                    before, until = self._due.get(peer.id, (None, 0.0))
+                    if before != shown or until <= now:
+                        tasks.create_task(self._meet(peer, ours, turn), name=f"fleet {short_id(peer.id)}")
 
     async def _meet(self, peer: Reachable, ours: Sequence[Signed[GroupCertificate]], turn: asyncio.Semaphore) -> None:
         shown = frozenset(one.id for one in ours)

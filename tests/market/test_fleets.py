@@ -179,6 +179,23 @@ async def test_a_peer_that_does_not_answer_is_tried_again_soon(tmp_path: Path, m
         assert birch.fleet.trusts(alder.key.id)
 
 
+async def test_a_peer_that_stalls_holds_up_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fleet, "ROUND_S", 0.5)
+    monkeypatch.setattr(fleet, "AT_ONCE", 2)
+    async with traders(tmp_path, "alder", "birch", "cedar", policy=serving()) as (alder, birch, cedar):
+
+        async def stall(*_: object) -> None:
+            await asyncio.sleep(60)
+
+        monkeypatch.setattr(birch.fleet, "join", stall)
+        async with asyncio.timeout(3):
+            await names(tmp_path / "files", alder)
+        assert cedar.fleet.trusts(alder.key.id)
+        monkeypatch.undo()
+        await alder.fleet.round()
+        assert birch.fleet.trusts(alder.key.id)
+
+
 async def test_a_file_that_is_renewed_is_read_again(tmp_path: Path) -> None:
     file = certificate_file(tmp_path, A.id, days=1, ago_ms=1000)
     member = Membership(A.id, [file])
