@@ -14,7 +14,7 @@ import structlog
 
 from nexus_edge.api.admin import AdminServer
 from nexus_edge.api.administration import Administration, Node
-from nexus_edge.clock import SUSPENDED_S, asleep_s, now_ms
+from nexus_edge.clock import SUSPENDED_S, asleep_s
 from nexus_edge.compute import Child, Device, ModelLibrary, ModelStore, Pool, devices, memory_available
 from nexus_edge.config import Settings
 from nexus_edge.discovery import Mdns, PeerDirectory, Prober, Source, State
@@ -170,7 +170,7 @@ class Agent:
         state.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.ledger = await Ledger.open(self.options.ledger or state / "ledger", self.key, self.options.credit, hook=self._hook)
         stack.push_async_callback(self.ledger.close)
-        self.blobs = BlobStore(state / "blobs")
+        self.blobs = BlobStore(state / "blobs", age_s=lambda: self.ledger.age() / 1000)
         self.pool = await stack.enter_async_context(
             Pool(
                 shared(devices(), self.options.children),
@@ -266,9 +266,10 @@ class Agent:
                 await asyncio.sleep(UPKEEP_S)
 
     async def _sweep(self) -> None:
-        await sweep(self.blobs, self.requester.jobs, self.worker.leases, now_ms())
-        self.requester.forget(now_ms())
-        self.worker.forget(now_ms())
+        await sweep(self.blobs, self.requester.jobs.aged(), self.worker.leases.aged())
+        await self.requester.forget()
+        await self.worker.forget()
+        await self.ledger.transact("age", lambda transaction: transaction.keep_age())
 
     # What the market asks of the other parts
 

@@ -19,6 +19,11 @@ def ticking_ms() -> UnixMs:
     return UnixMs((_STARTED + _elapsed()) // 1_000_000)
 
 
+def up_ms() -> int:
+    """Milliseconds that this machine has been up and awake: only differences mean something."""
+    return time.monotonic_ns() // 1_000_000
+
+
 def asleep_s() -> float:
     """How long the machine has been suspended since it started."""
     return time.clock_gettime(time.CLOCK_BOOTTIME) - time.monotonic() if hasattr(time, "CLOCK_BOOTTIME") else 0.0

@@ -316,8 +316,8 @@ class ModelStore:
         for folder in self._incoming.iterdir():
             digest = _named(folder)
             try:
-                if digest is None or digest in self._sizes or time.time() - _used_at(folder / "content") > UPLOAD_KEPT_S:
-                    raise ModelDamaged("the upload is of no use", "it is old, or has arrived")
+                if digest is None or digest in self._sizes:
+                    raise ModelDamaged("the upload is of no use", "it has no digest, or has arrived")
                 manifest = self._read_manifest(folder, digest)
                 self._uploads[digest] = _Incoming(folder, manifest, _unwritten(folder / "content", manifest))
             except (ModelDamaged, OSError):

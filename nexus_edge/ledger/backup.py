@@ -12,6 +12,7 @@ from typing import Final
 from nexus_edge.errors import FileError, LedgerError
 from nexus_edge.files import new_file
 from nexus_edge.ledger import integrity
+from nexus_edge.ledger.age import read_age
 from nexus_edge.ledger.database import connect, explained, explaining, snapshot
 from nexus_edge.ledger.errors import Damaged, DiskFull
 from nexus_edge.ledger.projection import STREAM, Projection
@@ -91,7 +92,7 @@ def restore(backup: Path, file: Path, own: NodeId, now: UnixMs) -> Restored:
 
 def mark_restored(connection: sqlite3.Connection, own: NodeId, now: UnixMs) -> int:
     """Write that this ledger is behind; returns how many peers it has to compare books with."""
-    body = {"at": now}
+    body = {"at": now, "age": read_age(connection, now)}
     connection.execute("BEGIN IMMEDIATE")
     connection.execute(
         "INSERT INTO events (stream, subject, kind, body) VALUES (?, ?, 'restored', ?)", (STREAM, b"", encode(body))

@@ -7,6 +7,7 @@ import os
 import secrets
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -20,16 +21,24 @@ LIMIT: Final = Bytes(16 << 30)
 
 
 class BlobStore:
-    """A folder of files named by the digest of what is in them. Mode 0600: inputs and outputs are nobody else's business."""
+    """A folder of files named by the digest of what is in them. Mode 0600: inputs and outputs are nobody else's business.
 
-    def __init__(self, folder: Path, limit: Bytes = LIMIT) -> None:
+    The time of a file is how old the node was when it was last kept, in seconds (`age_s`, see `nexus_edge.ledger.age`): no wall clock that
+    is set makes a file old. One that seems to come from the future, as after a restart of another counter, is as new as can be.
+    """
+
+    def __init__(self, folder: Path, limit: Bytes = LIMIT, age_s: Callable[[], float] = time.monotonic) -> None:
         self._folder = folder
         self._limit = limit
+        self._age_s = age_s
         self._lock = threading.Lock()
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         for rest in folder.glob("*.part"):
             rest.unlink(missing_ok=True)
         self._sizes = {file.name: file.stat().st_size for file in folder.iterdir()}
+        for file in folder.iterdir():
+            if file.stat().st_mtime > age_s():
+                self._mark(file)
         self._held = sum(self._sizes.values())
 
     @property
@@ -98,6 +107,7 @@ class BlobStore:
             with part.open("r+b") as file:
                 file.write(content)
                 file.flush()
+                self._mark(file.fileno())
                 os.fsync(file.fileno())
             with self._lock:
                 part.replace(path)
@@ -116,7 +126,7 @@ class BlobStore:
         path = self._path(digest)
         with self._lock:
             try:
-                if unused_s and time.time() - path.stat().st_mtime < unused_s:
+                if unused_s and self._age_s() - path.stat().st_mtime < unused_s:
                     return
                 path.unlink(missing_ok=True)
             except FileNotFoundError:
@@ -126,7 +136,7 @@ class BlobStore:
             self._held -= self._sizes.pop(path.name, 0)
 
     def _unused(self, seconds: float) -> list[Digest]:
-        found, before = [], time.time() - seconds
+        found, before = [], self._age_s() - seconds
         for file in self._folder.iterdir():
             with contextlib.suppress(OSError, ValueError):
                 if file.stat().st_mtime < before:
@@ -137,10 +147,14 @@ class BlobStore:
         """Whether it is still here, and stays for those who keep it now."""
         with self._lock:
             try:
-                os.utime(path)
+                self._mark(path)
             except OSError:
                 return False
         return True
+
+    def _mark(self, file: Path | int) -> None:
+        """It is kept now."""
+        os.utime(file, times=(self._age_s(),) * 2)
 
     def _free(self, size: int) -> None:
         with self._lock:

@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from nexus_edge.clock import SUSPENDED_S, asleep_s, now_ms
+from nexus_edge.clock import SUSPENDED_S, asleep_s, now_ms, up_ms
 from nexus_edge.errors import LedgerError
 from nexus_edge.identity import NodeKey
 from nexus_edge.ledger import integrity
+from nexus_edge.ledger.age import read_age
 from nexus_edge.ledger.backup import check_restored, copy_to
 from nexus_edge.ledger.credit import CreditPolicy
 from nexus_edge.ledger.database import CommitHook, Writer
@@ -33,12 +34,23 @@ AT_HAND: Final = 512
 class Ledger:
     """Transitions in, answers out. Use `Ledger.open`, and close it."""
 
-    def __init__(self, key: NodeKey, policy: CreditPolicy, writer: Writer, lock: int, clock: Callable[[], UnixMs]) -> None:
+    def __init__(
+        self,
+        key: NodeKey,
+        policy: CreditPolicy,
+        writer: Writer,
+        lock: int,
+        age: UnixMs,
+        clock: Callable[[], UnixMs],
+        ticks: Callable[[], int],
+    ) -> None:
         self.policy = policy
         self._key = key
         self._writer = writer
         self._lock = lock
         self._clock = clock
+        self._ticks = ticks
+        self._born = age - ticks()
         self._chains: dict[NodeId, bytes] = {}
         self._asleep = asleep_s()
         self._at_hand: OrderedDict[Digest, Signed[Any]] = OrderedDict()
@@ -51,9 +63,10 @@ class Ledger:
         policy: CreditPolicy | None = None,
         *,
         hook: CommitHook | None = None,
-        clock: Callable[[], UnixMs] | None = None,
+        clock: Callable[[], UnixMs] = now_ms,
+        ticks: Callable[[], int] = up_ms,
     ) -> "Ledger":
-        """Open the ledger in a folder, or make one.
+        """Open the ledger in a folder, or make one. `clock` is what time it is, `ticks` by what the node grows older, in milliseconds.
 
         Raises `Damaged` if it is not sound, `DiskFull`, and `InUse` if another process has it. All of it is checked, which takes
         some 0.1 ms for each event; signatures, which take most, only of what is not as it was at the last start.
@@ -73,13 +86,18 @@ class Ledger:
                 seal = await writer.inspect(integrity.make_seal)
                 with contextlib.suppress(DiskFull):  # the next start takes longer, that is all
                     await writer.write("seal", lambda connection: integrity.write_seal(connection, seal))
+                age = await writer.read(lambda connection: read_age(connection, clock()))
             except BaseException:
                 await asyncio.to_thread(writer.close)
                 raise
         except BaseException:
             os.close(lock)
             raise
-        return cls(key, policy or CreditPolicy(), writer, lock, clock or now_ms)
+        return cls(key, policy or CreditPolicy(), writer, lock, age, clock, ticks)
+
+    def age(self) -> UnixMs:
+        """How old the node is: see `nexus_edge.ledger.age`."""
+        return UnixMs(self._born + self._ticks())
 
     @property
     def path(self) -> Path:
@@ -94,7 +112,7 @@ class Ledger:
 
         def run(connection: sqlite3.Connection) -> tuple[T, list[Signed[Any]]]:
             self._end_chains_after_suspend()
-            transaction = Transaction(connection, self._key, self.policy, self._clock(), self._chains)
+            transaction = Transaction(connection, self._key, self.policy, self._clock(), self.age(), self._chains)
             return work(transaction), transaction.kept
 
         made, kept = await self._writer.write(name, run)
@@ -103,7 +121,10 @@ class Ledger:
 
     async def read(self, query: Callable[[Reader], T]) -> T:
         """Ask it something."""
-        return await self._writer.read(lambda connection: query(Reader(connection, self._key.id, self.policy, self._clock())))
+        return await self._writer.read(lambda connection: query(self._reader(connection)))
+
+    def _reader(self, connection: sqlite3.Connection) -> Reader:
+        return Reader(connection, self._key.id, self.policy, self._clock(), self.age())
 
     async def object(self, digest: Digest) -> Signed[Any]:
         """A kept object, from memory if it was kept or asked for lately: what is signed never changes. Raises `LedgerError`."""
@@ -122,7 +143,7 @@ class Ledger:
 
     async def browse(self, query: Callable[[Reader], T]) -> T:
         """Ask it something that takes long, an export: nobody waits for it."""
-        return await self._writer.inspect(lambda connection: query(Reader(connection, self._key.id, self.policy, self._clock())))
+        return await self._writer.inspect(lambda connection: query(self._reader(connection)))
 
     async def verify(self) -> integrity.Report:
         """Check everything that can be checked, meanwhile it goes on."""
@@ -144,6 +165,8 @@ class Ledger:
 
     async def close(self) -> None:
         """Finish what is queued."""
+        with contextlib.suppress(LedgerError):  # then the next start takes us for a little younger
+            await self.transact("age", lambda transaction: transaction.keep_age())
         await asyncio.to_thread(self._writer.close)
         os.close(self._lock)
 

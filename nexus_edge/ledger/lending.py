@@ -67,15 +67,15 @@ class Creditor(Recorder):
     def write_off_overflow(self) -> dict[NodeId, MicroCredits]:
         """Give up old overflow of the newcomers' buckets, at most a tenth of each a day: the owner's donation, which has to be shown.
 
-        Does nothing the second time on one day (UTC).
+        Does nothing the second time on one day of the node's age: time in which we were not up is nobody's default.
         """
         done = self._one("SELECT value FROM marks WHERE key = 'write-off'")
-        if done is not None and done[0] >= self._now // DAY_MS:
+        if done is not None and done[0] >= self._age // DAY_MS:
             return {}
         standings = [one for one in self.standings() if one.over]
         recent = {
             one.peer: self._sum(
-                "SELECT sum(price) FROM obligations WHERE peer = ? AND role = 'worker' AND at > ?", one.peer, self._now - WRITE_OFF_AFTER_MS
+                "SELECT sum(price) FROM obligations WHERE peer = ? AND role = 'worker' AND at > ?", one.peer, self._age - WRITE_OFF_AFTER_MS
             )
             for one in standings
         }
@@ -151,8 +151,7 @@ class Creditor(Recorder):
             code = Code.GAP if what.total > before or last is None else Code.REGRESS
             raise EntryRefused(code, f"the opening follows another entry; its total is {what.total}, we hold {before}", last)
         row = self._one("SELECT openings, opened_at FROM accounts WHERE peer = ?", what.iss)
-        # A clock that was set back does not close the account until it has caught up.
-        if row is not None and row[0] >= OPENINGS and 0 <= self._now - row[1] < DAY_MS:
+        if row is not None and row[0] >= OPENINGS and self._age - row[1] < DAY_MS:
             raise EntryRefused(Code.RATE, f"{row[0]} chains were opened and nothing was paid", last)
         if last is None and not self._deals_with(what.iss) and self._strangers() >= STRANGERS:
             raise EntryRefused(Code.RATE, "nothing is owed by you, and too many others opened accounts for nothing", last)

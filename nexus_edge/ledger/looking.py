@@ -9,6 +9,7 @@ from typing import TypeVar
 from nexus_edge.clock import now_ms
 from nexus_edge.errors import LedgerError
 from nexus_edge.ledger import integrity
+from nexus_edge.ledger.age import read_age
 from nexus_edge.ledger.backup import copy_to
 from nexus_edge.ledger.credit import CreditPolicy
 from nexus_edge.ledger.database import connect, explaining, snapshot
@@ -23,7 +24,9 @@ T = TypeVar("T")
 
 def look(folder: Path, own: NodeId, query: Callable[[Reader], T], policy: CreditPolicy | None = None) -> T:
     """Ask the ledger in a folder. Raises `LedgerError` if there is none, `Damaged` if it cannot be read."""
-    return _look(folder, lambda connection: query(Reader(connection, own, policy or CreditPolicy(), now_ms())))
+    return _look(
+        folder, lambda connection: query(Reader(connection, own, policy or CreditPolicy(), now_ms(), read_age(connection, now_ms())))
+    )
 
 
 def verify(folder: Path, own: NodeId) -> integrity.Report:

@@ -152,7 +152,7 @@ class Debtor(Recorder):
 
     def _check_patience(self, creditor: NodeId) -> None:
         row = self._one("SELECT quarrels, quarrelled_at FROM accounts WHERE peer = ?", creditor)
-        if row is not None and row[0] >= PATIENCE and 0 <= self._now - row[1] < PATIENCE_MS:
+        if row is not None and row[0] >= PATIENCE and self._age - row[1] < PATIENCE_MS:
             raise LedgerError(
                 "the books do not come together", f"{short_id(creditor)} refuses whatever is signed for it", "it is tried again in an hour"
             )

@@ -1,7 +1,8 @@
 """What the events of the money mean: one function that turns each into rows, when it is written and when the ledger is checked.
 
 Every sum in `accounts` and every state in `entries` and `obligations` comes from here and nowhere else, so that all of it can be made
-again from the kept objects and events.
+again from the kept objects and events. Whatever grows old does so by the node's age (`nexus_edge.ledger.age`), `age` in each event;
+`at` is what the clock said, for people.
 """
 
 import sqlite3
@@ -40,8 +41,9 @@ class Projection:
     def apply(self, peer: bytes, kind: str, body: Mapping[str, Any]) -> None:
         """One more event. Raises `LedgerError` for one that this version does not know."""
         at = body["at"]
+        age = body.get("age", at)  # former versions went by the clock
         if kind == "restored":
-            self._run("INSERT OR REPLACE INTO marks (key, value) VALUES ('restored', ?)", at)
+            self._run("INSERT OR REPLACE INTO marks (key, value) VALUES ('restored', ?)", age)
             self._run("UPDATE accounts SET unsynchronised = 1")
             return
         self._run(
@@ -72,7 +74,7 @@ class Projection:
                 self._run("UPDATE entries SET held = 1, abandoned = 0, ack = ? WHERE id = ?", body["ack"], body["entry"])
                 self._pay_own(peer, self._entry(body["entry"]).object.ref, "paid")
             case "rebased":
-                self._rebase(peer, body, at)
+                self._rebase(peer, body, at, age)
             case "elsewhere":
                 self._run("INSERT OR REPLACE INTO refs (peer, ref, state, amt) VALUES (?, ?, 'paid', 0)", peer, body["ref"])
                 self._pay_own(peer, body["ref"], "paid")
@@ -84,7 +86,7 @@ class Projection:
                 self._shift(peer, declined=body["amount"])
             case "verified":
                 value, day = self._one("SELECT verified, verified_day FROM accounts WHERE peer = ?", peer)
-                today = max(day, at // DAY_MS)
+                today = max(day, age // DAY_MS)
                 self._run(
                     "UPDATE accounts SET verified = ?, verified_day = ? WHERE peer = ?",
                     decayed(value, today - day) + body["price"],
@@ -104,7 +106,7 @@ class Projection:
             case "nothing-owed":
                 self._close(body["lease"], "released")
             case "taken":
-                self._take(peer, body, at)
+                self._take(peer, body, at, age)
             case "expected":
                 self._run(
                     "INSERT OR REPLACE INTO refs (peer, ref, state, amt) VALUES (?, ?, 'expected', ?)", peer, body["ref"], body["amount"]
@@ -114,7 +116,7 @@ class Projection:
             case "written-off":
                 self._shift(peer, written_off=body["amount"])
                 if body["automatic"]:
-                    self._run("INSERT OR REPLACE INTO marks (key, value) VALUES ('write-off', ?)", at // DAY_MS)
+                    self._run("INSERT OR REPLACE INTO marks (key, value) VALUES ('write-off', ?)", age // DAY_MS)
             case "synchronised":
                 self._run("UPDATE accounts SET unsynchronised = 0 WHERE peer = ?", peer)
             case "contradicted":
@@ -126,15 +128,15 @@ class Projection:
             "UPDATE accounts SET written_off = min(written_off, max(0, inn - out + reserved_in)) WHERE peer = ? AND written_off > 0", peer
         )
 
-    def _rebase(self, peer: bytes, body: Mapping[str, Any], at: int) -> None:
+    def _rebase(self, peer: bytes, body: Mapping[str, Any], at: int, age: int) -> None:
         """What the creditor holds is where our entries go on from."""
         head = None if body["head"] is None else self._entry(body["head"])
         if body["adopted"] and head is not None:
             self._insert(head, at, held=1)
-            self._run("UPDATE accounts SET trusted_until = ? WHERE peer = ?", at + TRUST_MS, peer)
+            self._run("UPDATE accounts SET trusted_until = ? WHERE peer = ?", age + TRUST_MS, peer)
         if body["abandon"]:
             self._shift(peer, quarrels=1)
-            self._run("UPDATE accounts SET quarrelled_at = ? WHERE peer = ?", at, peer)
+            self._run("UPDATE accounts SET quarrelled_at = ? WHERE peer = ?", age, peer)
             self._run("UPDATE entries SET abandoned = 1 WHERE debtor = ? AND creditor = ? AND held <> 1", self._own, peer)
         if body["unheld_after"] is not None:
             self._run(
@@ -151,14 +153,14 @@ class Projection:
         if body["moves"]:
             self._head(peer, head)
 
-    def _take(self, peer: bytes, body: Mapping[str, Any], at: int) -> None:
+    def _take(self, peer: bytes, body: Mapping[str, Any], at: int, age: int) -> None:
         entry = self._entry(body["entry"])
         what = entry.object
         self._insert(entry, at, held=1, ack=body["ack"])
         self._run("UPDATE accounts SET inn = ?, last = ? WHERE peer = ?", what.total, entry.id, peer)
         if what.what == "opening":
             self._shift(peer, openings=1)
-            self._run("UPDATE accounts SET opened_at = ? WHERE peer = ?", at, peer)
+            self._run("UPDATE accounts SET opened_at = ? WHERE peer = ?", age, peer)
             return
         self._run("UPDATE accounts SET openings = 0 WHERE peer = ?", peer)
         if what.what not in ("job", "fee"):
@@ -179,7 +181,7 @@ class Projection:
     def _oblige(self, peer: bytes, role: str, body: Mapping[str, Any]) -> None:
         self._run(
             "INSERT INTO obligations (lease, peer, role, price, stake, state, owed, at) VALUES (?, ?, ?, ?, ?, 'open', 0, ?)",
-            body["lease"], peer, role, body["price"], body["stake"], body["at"],
+            body["lease"], peer, role, body["price"], body["stake"], body.get("age", body["at"]),
         )  # fmt: skip
 
     def _close(self, lease: bytes, state: str) -> None:

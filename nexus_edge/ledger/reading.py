@@ -131,16 +131,22 @@ class Account:
 class Reader:
     """Queries over a connection."""
 
-    def __init__(self, connection: sqlite3.Connection, own: NodeId, policy: CreditPolicy, now: UnixMs) -> None:
+    def __init__(self, connection: sqlite3.Connection, own: NodeId, policy: CreditPolicy, now: UnixMs, age: UnixMs) -> None:
         self._connection = connection
         self._own = own
         self._policy = policy
         self._now = now
+        self._age = age
 
     @property
     def own(self) -> NodeId:
         """Whose ledger it is."""
         return self._own
+
+    @property
+    def age(self) -> UnixMs:
+        """How old the node is: see `nexus_edge.ledger.age`."""
+        return self._age
 
     def object(self, digest: Digest) -> Signed[Any]:
         """A kept object. Raises `LedgerError` if it is not here."""
@@ -164,6 +170,32 @@ class Reader:
         where, values = ("stream = ?", (stream,)) if subject is None else ("stream = ? AND subject = ?", (stream, subject))
         rows = self._connection.execute(f"SELECT seq, stream, subject, kind, body FROM events WHERE {where} ORDER BY seq", values)
         return [Event(seq, stream, subject, kind, event_map(body)) for seq, stream, subject, kind, body in rows]
+
+    def live(self, stream: str) -> dict[bytes, UnixMs | None]:
+        """Subjects of a stream that are not left to the ledger yet, and how old the node was when nothing more was to be done about each."""
+        rows = self._connection.execute("SELECT subject, since FROM live WHERE stream = ?", (stream,))
+        return {subject: None if since is None else UnixMs(since) for subject, since in rows}
+
+    def live_events(self, stream: str) -> list[Event]:
+        """All events of those subjects, in their order."""
+        rows = self._connection.execute(
+            "SELECT e.seq, e.subject, e.kind, e.body FROM live l JOIN events e ON e.stream = l.stream AND e.subject = l.subject "
+            "WHERE l.stream = ? ORDER BY e.seq",
+            (stream,),
+        )
+        return [Event(seq, stream, subject, kind, event_map(body)) for seq, subject, kind, body in rows]
+
+    def memories(self, stream: str) -> dict[bytes, Mapping[str, Any]]:
+        """What a part of the node remembers of what it left to the ledger, by subject."""
+        return {
+            subject: event_map(body)
+            for subject, body in self._connection.execute("SELECT subject, body FROM memories WHERE stream = ?", (stream,))
+        }
+
+    def memory(self, stream: str, subject: bytes) -> Mapping[str, Any] | None:
+        """Likewise, of one subject."""
+        row = self._one("SELECT body FROM memories WHERE stream = ? AND subject = ?", stream, subject)
+        return None if row is None else event_map(row[0])
 
     def has_events(self, stream: str, subject: bytes) -> bool:
         """Whether anything happened to a subject of a stream."""
@@ -248,8 +280,9 @@ class Reader:
         reserved = self._sum("SELECT sum(price) FROM obligations WHERE role = 'requester' AND state = 'open'")
         owing = self._sum("SELECT sum(max(0, out - inn)) FROM accounts")
         spent = self._sum(
-            "SELECT sum(amt) FROM entries WHERE at > ? AND debtor = ? AND abandoned = 0 AND kind IN ('job', 'fee')",
+            "SELECT sum(amt) FROM entries WHERE at > ? AND at < ? AND debtor = ? AND abandoned = 0 AND kind IN ('job', 'fee')",
             self._now - DAY_MS,
+            self._now + DAY_MS,  # a clock that was wrong for a while does not stop all spending until it is right again
             self._own,
         )
         return owing + reserved, spent + reserved
@@ -271,7 +304,7 @@ class Reader:
                 locked_for=locked,
                 written_off=written,
                 granted=granted,
-                verified=decayed(verified, self._now // DAY_MS - day),
+                verified=decayed(verified, self._age // DAY_MS - day),
                 group=None if member is None else member.group,
             )
             yield Book(

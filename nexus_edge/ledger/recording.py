@@ -1,10 +1,11 @@
 """What every transition may write: objects and events. Money is events too, and each is turned into rows at once."""
 
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from nexus_edge.identity import NodeKey, short_id
+from nexus_edge.ledger.age import write_age
 from nexus_edge.ledger.credit import CreditPolicy
 from nexus_edge.ledger.errors import Unsynchronised
 from nexus_edge.ledger.projection import STREAM, TRUST_MS, Projection
@@ -21,9 +22,9 @@ class Recorder(Reader):
     """A reader that writes. `chains` are those that this process opened, by creditor."""
 
     def __init__(
-        self, connection: sqlite3.Connection, key: NodeKey, policy: CreditPolicy, now: UnixMs, chains: dict[NodeId, bytes]
+        self, connection: sqlite3.Connection, key: NodeKey, policy: CreditPolicy, now: UnixMs, age: UnixMs, chains: dict[NodeId, bytes]
     ) -> None:
-        super().__init__(connection, key.id, policy, now)
+        super().__init__(connection, key.id, policy, now, age)
         self._key = key
         self._chains = chains
         self._projection = Projection(connection, key.id)
@@ -45,13 +46,32 @@ class Recorder(Reader):
         if stream == STREAM:
             raise ValueError("the ledger writes these events itself")
         self._append(stream, subject, kind, body)
+        self._run("INSERT OR IGNORE INTO live (stream, subject) VALUES (?, ?)", stream, subject)
+
+    def over(self, stream: str, subject: bytes) -> None:
+        """Nothing more is to be done about a subject; from now on it grows old."""
+        self._run("UPDATE live SET since = ? WHERE stream = ? AND subject = ?", self._age, stream, subject)
+        self.keep_age()
+
+    def leave(self, stream: str, subjects: Iterable[bytes]) -> None:
+        """Nobody will ask for them any more: their events are not read at the next start."""
+        self._connection.executemany("DELETE FROM live WHERE stream = ? AND subject = ?", [(stream, subject) for subject in subjects])
+        self.keep_age()
+
+    def remember(self, stream: str, subject: bytes, body: Mapping[str, Value]) -> None:
+        """What is to be known of a subject at the next start without reading its events."""
+        self._run("INSERT OR REPLACE INTO memories (stream, subject, body) VALUES (?, ?, ?)", stream, subject, encode(body))
+
+    def keep_age(self) -> None:
+        """Write how old the node is."""
+        write_age(self._connection, self._age)
 
     def audit(self, who: str, what: str, detail: str) -> int:
         """Write down who changed what by the admin socket; returns the number of the line."""
         return int(self._run("INSERT INTO audits (at, who, what, detail) VALUES (?, ?, ?, ?)", self._now, who, what, detail).lastrowid or 0)
 
     def _money(self, peer: bytes, kind: str, **body: Value) -> None:
-        whole = {"at": self._now, **body}
+        whole = {"at": self._now, "age": self._age, **body}
         self._append(STREAM, peer, kind, whole)
         self._projection.apply(peer, kind, whole)
 
@@ -70,7 +90,7 @@ class Recorder(Reader):
         """Whether we may have forgotten what a peer owes us: after a restore, or when it showed us an entry of ours that we lack."""
         row = self._one("SELECT trusted_until FROM accounts WHERE peer = ?", peer)
         restored = self._one("SELECT value FROM marks WHERE key = 'restored'")
-        return self._now < max(row[0] if row else 0, restored[0] + TRUST_MS if restored else 0)
+        return self._age < max(row[0] if row else 0, restored[0] + TRUST_MS if restored else 0)
 
     def _check_synchronised(self, peer: NodeId) -> None:
         row = self._one("SELECT unsynchronised FROM accounts WHERE peer = ?", peer)

@@ -1,4 +1,8 @@
-"""Tables of the ledger. Objects and events are the truth; the other tables are a projection, which `integrity` makes again and compares."""
+"""Tables of the ledger. Objects and events are the truth; the projection follows from them, and `integrity` makes it again and compares.
+
+`live` and `memories` say where state machines go on without reading all that ever happened: what they hold follows from events too, but by
+the rules of those machines.
+"""
 
 import sqlite3
 from collections.abc import Callable
@@ -48,7 +52,13 @@ PROJECTION: Final[dict[str, tuple[Columns, str]]] = {
 CERTIFICATES: Final[Columns] = {"node": bytes, "key": bytes, "seq": int, "exp": int, "body": bytes, "sig": bytes}
 """Who belongs to which fleet: the newest certificate of each, in the place of the one before. Truth without a history, which nobody needs."""
 
-OPTIONAL: Final = {"ack", "head", "last"}
+AIDS: Final[dict[str, tuple[Columns, str | tuple[str, ...]]]] = {
+    "age": ({"n": int, "ms": int}, "n"),
+    "live": ({"stream": str, "subject": bytes, "since": int}, ("stream", "subject")),
+    "memories": ({"stream": str, "subject": bytes, "body": bytes}, ("stream", "subject")),
+}
+
+OPTIONAL: Final = {"ack", "head", "last", "since"}
 """Columns that may be empty; and an obligation's `ref`, until something is owed."""
 
 
@@ -78,7 +88,14 @@ def _second(database: Database) -> None:
     database.table("certificates").create(CERTIFICATES, pk=("node", "key"), not_null=set(CERTIFICATES), strict=True)
 
 
-MIGRATIONS: Final[tuple[Callable[[Database], None], ...]] = (_first, _second)
+def _third(database: Database) -> None:
+    """Version 3: how long the node has been up, and which subjects of events are not left to the ledger yet: first all of them."""
+    for name, (columns, key) in AIDS.items():
+        database.table(name).create(columns, pk=key, not_null=set(columns) - OPTIONAL, strict=True)
+    database.execute("INSERT INTO live (stream, subject) SELECT DISTINCT stream, subject FROM events WHERE stream != 'money'")
+
+
+MIGRATIONS: Final[tuple[Callable[[Database], None], ...]] = (_first, _second, _third)
 """Each makes one version of the next lower one. A version that was published is never changed."""
 
 VERSION: Final = len(MIGRATIONS)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 from weakref import WeakValueDictionary
@@ -10,6 +10,7 @@ from weakref import WeakValueDictionary
 from nexus_edge.errors import LedgerError
 from nexus_edge.ledger import Ledger, Transaction
 from nexus_edge.market.events import event_body, event_from
+from nexus_edge.types import UnixMs
 
 State = TypeVar("State")
 T = TypeVar("T")
@@ -24,6 +25,8 @@ class AnyEvent(Protocol):
 
 
 Events = tuple[AnyEvent, ...]
+Aged = tuple[State, int | None]
+"""A state, and for how much of the node's age nothing has been to do about it; None while there is."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,8 @@ class Rules(Generic[State]):
     kinds: dict[str, Any]
     begin: Callable[[Any, Any], State]
     apply: Callable[[Any, State], State]
+    is_over: Callable[[State], bool]
+    """Whether nothing more is to be done, but what others may ask for."""
 
 
 class Machines(Generic[State]):
@@ -44,17 +49,32 @@ class Machines(Generic[State]):
         self._rules = rules
         self._states: dict[bytes, State] = {}
         self._versions: dict[bytes, int] = defaultdict(int)
+        self._since: dict[bytes, UnixMs] = {}
+        """How old the node was when the last thing happened to each that is over."""
         self._locks: WeakValueDictionary[bytes, asyncio.Lock] = WeakValueDictionary()
         self._writing: WeakValueDictionary[bytes, asyncio.Lock] = WeakValueDictionary()
         self._changed = asyncio.Condition()
 
     async def load(self) -> None:
-        """Rebuild every state from the ledger's events. Raises `LedgerError` if they contradict each other."""
-        for event in await self._ledger.read(lambda reader: reader.events(self._rules.stream)):
+        """Rebuild every state that was not forgotten from the ledger's events. Raises `LedgerError` if they contradict each other."""
+        stream = self._rules.stream
+        since, events = await self._ledger.read(lambda reader: (reader.live(stream), reader.live_events(stream)))
+        for event in events:
             what = event_from(self._rules.kinds, event.kind, dict(event.body))
             state = self._states.get(event.subject)
             self._states[event.subject] = self._rules.begin(event.subject, what) if state is None else self._rules.apply(what, state)
             self._versions[event.subject] += 1
+        over = [subject for subject, state in self._states.items() if self._rules.is_over(state)]
+        self._since = {subject: at for subject in over if (at := since[subject]) is not None}
+        # A former version did not write how old it was: they grow old from now on.
+        if unknown := [subject for subject in over if subject not in self._since]:
+            at = await self._ledger.transact(f"{stream}:age", lambda transaction: self._over(transaction, unknown))
+            self._since.update(dict.fromkeys(unknown, at))
+
+    def _over(self, transaction: Transaction, subjects: Iterable[bytes]) -> UnixMs:
+        for subject in subjects:
+            transaction.over(self._rules.stream, subject)
+        return transaction.age
 
     def __iter__(self) -> Iterator[State]:
         return iter(list(self._states.values()))
@@ -74,10 +94,23 @@ class Machines(Generic[State]):
         """Whoever decides by a state and then records an event holds this meanwhile."""
         return _lock(self._locks, subject)
 
-    def forget(self, subject: bytes) -> None:
-        """Nothing more will happen to it, and nobody will ask: its events stay in the ledger."""
-        self._states.pop(subject, None)
-        self._versions.pop(subject, None)
+    def aged(self) -> list[Aged[State]]:
+        """All of them."""
+        return [(state, self.over_ms(subject)) for subject, state in self._states.items()]
+
+    def over_ms(self, subject: bytes) -> int | None:
+        """For how much of the node's age nothing has been to do about it; None while there is."""
+        since = self._since.get(subject)
+        return None if since is None else self._ledger.age() - since
+
+    async def forget(self, subjects: Collection[bytes]) -> None:
+        """Nothing more will happen to them, and nobody will ask: their events stay in the ledger, and are not read at a start."""
+        if subjects:
+            await self._ledger.transact(f"{self._rules.stream}:leave", lambda transaction: transaction.leave(self._rules.stream, subjects))
+        for subject in subjects:
+            self._states.pop(subject, None)
+            self._versions.pop(subject, None)
+            self._since.pop(subject, None)
 
     async def begin(self, subject: bytes, event: AnyEvent, work: Callable[[Transaction], T], then: Callable[[], None] = lambda: None) -> T:
         """Write the first event, and in the same transaction what belongs to it. The machine exists once both are on the disk.
@@ -123,16 +156,19 @@ class Machines(Generic[State]):
     async def _commit(
         self, subject: bytes, kind: str, step: Callable[[Transaction], tuple[Events, State, T]], then: Callable[[], None]
     ) -> T:  # fmt: skip
-        def transition(transaction: Transaction) -> tuple[int, State, T]:
+        def transition(transaction: Transaction) -> tuple[int, State, UnixMs | None, T]:
             events, state, made = step(transaction)
             for event in events:
                 transaction.event(self._rules.stream, subject, event.kind, event_body(event))
-            return len(events), state, made
+            since = self._over(transaction, (subject,)) if self._rules.is_over(state) else None
+            return len(events), state, since, made
 
         # A caller that was cancelled has let go of `lock` while this goes on: two events must not follow one state.
         async with _lock(self._writing, subject):
-            steps, state, made = await self._ledger.transact(f"{self._rules.stream}:{kind}", transition)
+            steps, state, since, made = await self._ledger.transact(f"{self._rules.stream}:{kind}", transition)
             self._states[subject] = state
+            if since is not None:
+                self._since[subject] = since
             self._versions[subject] += steps
             then()
         await self.touched()

@@ -43,6 +43,7 @@ class Presence:
         self._look = look
         self._said: Self | None = None
         self._signed_at = 0.0
+        self._seq = 0
         self._record: Signed[NodeRecord] | None = None
         self._caps: Signed[Caps] | None = None
 
@@ -65,17 +66,18 @@ class Presence:
             self._said, self._signed_at = said, now
             at = now_ms()
             exp = UnixMs(at + RECORD_LIFE_MS)
+            self._seq = max(at, self._seq + 1)  # a clock that was set back makes no record older than the one that peers hold
             self._caps = sign(
                 self._key,
                 Caps(
-                    iss=self._key.id, at=at, seq=at, exp=exp, dev=said.devices, exec=said.executors, models=said.models, rate=said.rate,
+                    iss=self._key.id, at=at, seq=self._seq, exp=exp, dev=said.devices, exec=said.executors, models=said.models, rate=said.rate,
                     slots=said.slots,
                 ),
             )  # fmt: skip
             self._record = sign(
                 self._key,
                 NodeRecord(
-                    iss=self._key.id, at=at, seq=at, exp=exp, mesh=said.mesh, proto=(1,), addrs=said.addresses, udp=0, name=said.name,
+                    iss=self._key.id, at=at, seq=self._seq, exp=exp, mesh=said.mesh, proto=(1,), addrs=said.addresses, udp=0, name=said.name,
                     sw=said.software, caps=self._caps.id,
                 ),
             )  # fmt: skip

@@ -10,7 +10,7 @@ from nexus_edge.market import jobs
 from nexus_edge.market.jobs import Attempt, Job
 from nexus_edge.market.machines import Events
 from nexus_edge.market.placement import Candidate
-from nexus_edge.types import Digest, MicroCredits, NodeId
+from nexus_edge.types import Digest, MicroCredits
 from nexus_edge.wire.digests import audit_commitment
 from nexus_edge.wire.objects import Lease, Quote
 from nexus_edge.wire.signing import Signed, sign
@@ -57,11 +57,6 @@ def keep(*objects: Any) -> None:
     *signed, transaction = objects
     for one in signed:
         transaction.keep(one)
-
-
-def verified(worker: NodeId, price: MicroCredits, transaction: Transaction) -> None:
-    """What the worker gave us raises what we lend it."""
-    transaction.verified(worker, price)
 
 
 def release(lease: Digest, transaction: Transaction) -> None:

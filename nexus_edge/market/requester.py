@@ -24,7 +24,7 @@ from nexus_edge.market.placement import summary
 from nexus_edge.market.settling import Payer, Till
 from nexus_edge.market.workers import Workers
 from nexus_edge.transport import PeerConnection
-from nexus_edge.types import Digest, JobId, MicroCredits, NodeId, UnixMs
+from nexus_edge.types import Digest, JobId, MicroCredits, NodeId
 from nexus_edge.wire.errors import BadObject
 from nexus_edge.wire.limits import INPUT, KIB, LONG_POLL_MS, OUTPUT, PROOF, RESULT_KEPT_MS, UPLOAD_BYTES_PER_S
 from nexus_edge.wire.messages import InputUpload, decode_message, encode_message
@@ -32,7 +32,7 @@ from nexus_edge.wire.objects import Evidence, Lease, Mode, ProofNotice, Quote, R
 from nexus_edge.wire.refusals import Code, Refusal
 from nexus_edge.wire.signing import Signed, read_signed, sign
 
-RULES: Final = Rules[Job]("job", jobs.EVENTS, jobs.begin, jobs.apply)
+RULES: Final = Rules[Job]("job", jobs.EVENTS, jobs.begin, jobs.apply, lambda job: job.phase.is_final)
 
 RETRY_S: Final = 1.0
 """Between two rounds of quotes while nobody fits."""
@@ -71,7 +71,7 @@ class Requester:
         self.jobs = Machines(ledger, RULES)
         self.payer = Payer(ledger, self.jobs, peers, till)
         self.live: dict[JobId, Live] = {}
-        self.workers = Workers()
+        self.workers = Workers(ledger)
         self._checks = checks
         self._peers = peers
         self._buyer = buyer
@@ -80,9 +80,8 @@ class Requester:
     async def load(self) -> None:
         """Take up every job where it was."""
         await self.jobs.load()
+        await self.workers.load(lambda: list(self.jobs))
         for job in sorted(self.jobs, key=lambda one: one.at):
-            for attempt in job.attempts:
-                self.workers.learn(attempt, job.ended or job.at, 0, 0)
             if not job.phase.is_final:
                 self._start(job.id)
         await self.payer.load()
@@ -124,11 +123,9 @@ class Requester:
                 self._start(job)
         return self.jobs[job]
 
-    def forget(self, now: UnixMs) -> None:
+    async def forget(self) -> None:
         """Leave to the ledger what has ended so long ago that nothing of it is kept but proofs."""
-        for job in self.jobs:
-            if job.ended is not None and job.ended + RESULT_KEPT_MS <= now:
-                self.jobs.forget(job.id)
+        await self.jobs.forget([job.id for job in self.jobs if (self.jobs.over_ms(job.id) or 0) >= RESULT_KEPT_MS])
 
     async def wait(self, job: JobId, timeout_s: float) -> Job:
         """The job once it has ended, or as it stands when the time is up."""
@@ -356,16 +353,20 @@ class Requester:
         seen = int(1000 * (verdict.began - live.accepted)) if live.accepted else 0
         event = jobs.Verified(now_ms(), verdict.took_ms, claimed, seen)
 
-        def settle(transaction: Transaction) -> tuple[Events, None]:
+        def verified(transaction: Transaction) -> None:
             transaction.verified(attempt.worker, attempt.price)
+            self.workers.note(attempt.worker, Outcome.VERIFIED, claimed, seen, transaction)
+
+        def settle(transaction: Transaction) -> tuple[Events, None]:
+            verified(transaction)
             paying, _ = promises.pay(attempt, transaction)
             return (event, *paying), None
 
         try:
             await self.jobs.record_made(job.id, "paying", settle)
         except Unsynchronised:
-            await self.jobs.record(job.id, event, partial(promises.verified, attempt.worker, attempt.price))
-        self.workers.learn(self.jobs[job.id].attempt, event.at, claimed, seen)
+            await self.jobs.record(job.id, event, verified)
+        self.workers.learn(attempt.worker, Outcome.VERIFIED, claimed, seen)
         log.info("verified", peer=short_id(attempt.worker), verify_ms=event.verify_ms)
 
     async def _refuse(self, job: Job, why: str) -> None:
@@ -437,12 +438,13 @@ class Requester:
 
         def release(transaction: Transaction) -> None:
             transaction.release(attempt.lease)
+            self.workers.note(attempt.worker, outcome, 0, 0, transaction)
             work(transaction)
 
         log.info("attempt ended", peer=short_id(attempt.worker), outcome=outcome.value, reason=reason)
         event = jobs.AttemptFailed(now_ms(), outcome.value, reason[:200])
         await self.jobs.record(job.id, event, release)
-        self.workers.learn(self.jobs[job.id].attempts[len(job.attempts) - 1], event.at, 0, 0)
+        self.workers.learn(attempt.worker, outcome, 0, 0)
         self.live[job.id].accepted = 0.0
         self.live[job.id].status = None
         connection = self._peers.connection(attempt.worker)

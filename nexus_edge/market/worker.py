@@ -6,7 +6,7 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
@@ -23,7 +23,7 @@ from nexus_edge.market.pricing import core_ms
 from nexus_edge.market.quoting import Forecast, Offer
 from nexus_edge.transport import Caller
 from nexus_edge.transport.rates import Rates
-from nexus_edge.types import NOTHING, Digest, JobId, ModelDigest, NodeId, UnixMs
+from nexus_edge.types import NOTHING, Digest, JobId, ModelDigest, NodeId
 from nexus_edge.wire.digests import audit_commitment
 from nexus_edge.wire.limits import (
     CHUNK,
@@ -41,7 +41,7 @@ from nexus_edge.wire.objects import Accept, Lease, Mode, OutputMode, Quote
 from nexus_edge.wire.refusals import Code, Refusal, clipped
 from nexus_edge.wire.signing import Signed, sign
 
-RULES: Final = Rules[LeaseState]("lease", leases.EVENTS, leases.begin, leases.apply)
+RULES: Final = Rules[LeaseState]("lease", leases.EVENTS, leases.begin, leases.apply, lambda lease: not lease.state.is_open)
 
 BEFORE_PROVING: Final = ("load", "execute")
 """Phases of a child before it proves."""
@@ -394,13 +394,13 @@ class Worker:
         self._by_proof[proof] = lease
         self._free.give(self.work[lease].account, 1)
 
-    def forget(self, now: UnixMs) -> None:
+    async def forget(self) -> None:
         """Leave to the ledger what has ended so long ago, or waits so long for its payment, that nobody will ask for it any more."""
-        for lease in self.leases:
-            settled = lease.ended is not None and lease.ended + RESULT_KEPT_MS <= now
-            given_up = lease.delivered is not None and lease.delivered + PROOF_KEPT_MS <= now
-            if settled or given_up:
-                self._forget(lease)
+
+        def is_old(lease: LeaseState) -> bool:
+            return (self.leases.over_ms(lease.id) or 0) >= (PROOF_KEPT_MS if lease.state is State.UNPAID else RESULT_KEPT_MS)
+
+        await self._forget([lease for lease in self.leases if is_old(lease)])
 
     def _forget_quotes(self) -> None:
         """Those that hold no more: they are refused by their age."""
@@ -410,19 +410,23 @@ class Worker:
 
     async def _forget_many(self) -> None:
         """Those that ended with nothing done, beyond a number: each was free, and there may be any number of them."""
+        gone = []
         while len(self._ended) > ENDED_KEPT and time.monotonic() - self._ended[0][0] > ENDED_KEPT_S:
             lease = self.leases.get(self._ended.popleft()[1])
             if lease is not None:
-                if lease.input is not None:
-                    await self.blobs.drop(lease.input)
-                self._forget(lease)
+                gone.append(lease)
+        await self._forget(gone)
+        for lease in gone:
+            if lease.input is not None:
+                await self.blobs.drop(lease.input)
 
-    def _forget(self, lease: LeaseState) -> None:
-        self.leases.forget(lease.id)
-        self.work.pop(lease.id, None)
-        self._by_number.pop((lease.requester, lease.job, lease.attempt), None)
-        if lease.proof is not None:
-            self._by_proof.pop(lease.proof, None)
+    async def _forget(self, gone: Sequence[LeaseState]) -> None:
+        await self.leases.forget([lease.id for lease in gone])
+        for lease in gone:
+            self.work.pop(lease.id, None)
+            self._by_number.pop((lease.requester, lease.job, lease.attempt), None)
+            if lease.proof is not None:
+                self._by_proof.pop(lease.proof, None)
 
     def _note_ended(self, lease: LeaseState) -> None:
         """A lease ended: its quote is out of date before it is forgotten."""

@@ -50,7 +50,7 @@ class Pair:
 @pytest_asyncio.fixture
 async def pair(tmp_path: Path) -> AsyncIterator[Pair]:
     clock = Clock()
-    a, b = await Ledger.open(tmp_path / "a", A, clock=clock), await Ledger.open(tmp_path / "b", B, clock=clock)
+    a, b = await Ledger.open(tmp_path / "a", A, clock=clock, ticks=clock), await Ledger.open(tmp_path / "b", B, clock=clock, ticks=clock)
     yield Pair(a, b, clock)
     for ledger in (a, b):
         assert (await ledger.verify()).faults == ()
@@ -89,7 +89,7 @@ async def restored(pair: Pair, folder: Path) -> None:
     await pair.b.backup(folder / "copy")
     await pair.b.close()
     restore_backup(folder / "copy", folder / "b" / "ledger.sqlite", B.id, pair.clock())
-    pair.b = await Ledger.open(folder / "b", B, clock=pair.clock)
+    pair.b = await Ledger.open(folder / "b", B, clock=pair.clock, ticks=pair.clock)
 
 
 async def test_two_entries_under_one_number_are_evidence(pair: Pair) -> None:
@@ -265,7 +265,7 @@ async def test_who_never_pays_takes_no_more_than_the_bound(tmp_path: Path) -> No
     """With as many identities as it likes, over 60 days: the bucket, and a tenth of it for each day that was written off."""
     clock = Clock()
     policy = CreditPolicy(public_bucket=MicroCredits(10_000))
-    ledger = await Ledger.open(tmp_path, B, policy, clock=clock)
+    ledger = await Ledger.open(tmp_path, B, policy, clock=clock, ticks=clock)
     taken = 0
     for day in range(60):
         for identity in range(3):
@@ -325,7 +325,7 @@ async def test_a_stake_is_of_what_is_owed_and_is_drawn_by_nobody_meanwhile(pair:
 
 async def test_a_script_cannot_spend_more_in_a_day(tmp_path: Path) -> None:
     clock = Clock()
-    ledger = await Ledger.open(tmp_path, A, CreditPolicy(spend_day=MicroCredits(1000)), clock=clock)
+    ledger = await Ledger.open(tmp_path, A, CreditPolicy(spend_day=MicroCredits(1000)), clock=clock, ticks=clock)
     order = lease(800, 1)
     await ledger.transact("offer", lambda tx: tx.reserve(order))
     await ledger.transact("pay", lambda tx: tx.pay(B.id, order.id, "job", MicroCredits(800), ref(1)))

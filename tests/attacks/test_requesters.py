@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from nexus_edge.clock import now_ms
 from nexus_edge.errors import LedgerError
 from nexus_edge.identity import NodeKey
 from nexus_edge.ledger.errors import DiskFull
@@ -18,7 +17,7 @@ from nexus_edge.market import worker as workers
 from nexus_edge.market.jobs import Phase
 from nexus_edge.market.leases import State
 from nexus_edge.transport import Caller
-from nexus_edge.types import Digest, JobId, MicroCredits, UnixMs
+from nexus_edge.types import Digest, JobId, MicroCredits
 from nexus_edge.wire.limits import OPEN_LEASES, OPEN_LEASES_OF_STRANGERS, OPEN_LEASES_PER_ACCOUNT, PROOF_KEPT_MS, RESULT_KEPT_MS
 from nexus_edge.wire.messages import InputUpload, QuoteRequest
 from nexus_edge.wire.objects import Lease
@@ -115,9 +114,10 @@ async def test_what_is_settled_leaves_memory_and_stays_settled(tmp_path: Path) -
         job = await ended(alder, await alder.requester.submit(order()))
         lease = (await alder.ledger.read(lambda reader: reader.object(job.attempt.lease))).of(Lease)
         quote = await alder.ledger.read(lambda reader: reader.object(lease.object.quote))
-        later = UnixMs(now_ms() + RESULT_KEPT_MS + 1)
-        alder.requester.forget(later)
-        birch.worker.forget(later)
+        for one in (alder, birch):
+            one.waited_ms = RESULT_KEPT_MS
+        await alder.requester.forget()
+        await birch.worker.forget()
         assert list(alder.requester.jobs) == []
         assert list(birch.worker.leases) == []
         for ask in (birch_for(alder, birch).poll(lease.id, 0, 0), birch_for(alder, birch).result(lease.id)):
@@ -130,7 +130,10 @@ async def test_what_is_settled_leaves_memory_and_stays_settled(tmp_path: Path) -
         port = birch.server.port
         await birch.stop()
         await birch.start(port)
-        assert [one.state for one in birch.worker.leases] == [State.SETTLED]
+        assert list(birch.worker.leases) == []
+        with pytest.raises(Refusal):
+            await birch_for(alder, birch).lease(lease, quote)
+        assert (await birch.ledger.verify()).faults == ()
 
 
 async def test_who_pays_after_a_month_is_still_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,7 +141,8 @@ async def test_who_pays_after_a_month_is_still_taken(tmp_path: Path, monkeypatch
         monkeypatch.setattr(alder.requester.payer, "wake", lambda _: None)
         job = await alder.requester.submit(order())
         await alder.requester.jobs.changed(lambda: alder.requester.jobs[job.id].entry is not None, 20)
-        birch.worker.forget(UnixMs(now_ms() + PROOF_KEPT_MS + 1))
+        birch.waited_ms = PROOF_KEPT_MS
+        await birch.worker.forget()
         assert list(birch.worker.leases) == []
         monkeypatch.undo()
         alder.requester.payer.wake(birch.key.id)

@@ -104,6 +104,15 @@ def test_an_upload_goes_on_where_it_was_after_a_restart(tmp_path: Path) -> None:
     assert all_of(again, digest) == data
 
 
+def test_a_wall_clock_that_jumps_ends_no_upload(tmp_path: Path) -> None:
+    data = content(2 * CHUNK, 3)
+    store = opened(tmp_path)
+    digest = store.begin(manifest_of(data))
+    store.put_chunk(digest, 0, chunks_of(data)[0])
+    os.utime(tmp_path / "incoming" / digest.hex() / "content", times=(0, 0))
+    assert opened(tmp_path).missing(digest) == (1,)
+
+
 def test_chunks_that_are_not_the_manifests_are_refused(tmp_path: Path) -> None:
     data = content(2 * CHUNK)
     parts = chunks_of(data)

@@ -61,7 +61,7 @@ class Machine:
         self.now = UnixMs(self.now + 1)
         self.connection.execute("BEGIN IMMEDIATE")
         try:
-            made = work(Transaction(self.connection, self.key, ENOUGH, self.now, self.chains))
+            made = work(Transaction(self.connection, self.key, ENOUGH, self.now, self.now, self.chains))
         except BaseException:
             self.connection.execute("ROLLBACK")
             raise

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from nexus_edge.clock import up_ms
 from nexus_edge.data import demo_digits, demo_model
 from nexus_edge.errors import BadInput
 from nexus_edge.identity import NodeKey
@@ -149,10 +150,12 @@ class Trader:
         self.known: dict[NodeId, tuple[str, int]] = {}
         self.available = 8 * GIB
         self.certificates: tuple[Path, ...] = ()
+        self.waited_ms = 0
+        """By what the node grew older at once."""
 
     async def start(self, port: int = 0) -> None:
-        self.ledger = await Ledger.open(self.folder, self.key, self.policy)
-        self.blobs = BlobStore(self.folder / "blobs")
+        self.ledger = await Ledger.open(self.folder, self.key, self.policy, ticks=lambda: up_ms() + self.waited_ms)
+        self.blobs = BlobStore(self.folder / "blobs", age_s=lambda: self.ledger.age() / 1000)
         self.client = PeerClient(self.key)
         self.worker = Worker(self.key, self.ledger, self.blobs, self.local, self._offer)
         till = Till(self.ledger, self.worker.leases)
