@@ -69,6 +69,8 @@ class Writer:
 
         `work` may run a second time, if the first was taken back with others: it has no effects but on the connection. Raises `DiskFull`, `LedgerError`, and whatever `work` raises.
         """
+        if not self._thread.is_alive():
+            raise LedgerError("the ledger is closed", f"{name!r} comes too late")
         loop = asyncio.get_running_loop()
         write = _Write(name, work, loop, loop.create_future())
         self._queue.put(write)

@@ -20,6 +20,7 @@ from nexus_edge.ledger.credit import CreditPolicy
 from nexus_edge.ledger.database import CommitHook, Writer
 from nexus_edge.ledger.errors import Damaged, DiskFull, InUse
 from nexus_edge.ledger.reading import Reader
+from nexus_edge.ledger.sealing import read_seal, write_seal
 from nexus_edge.ledger.transactions import Transaction
 from nexus_edge.types import Digest, NodeId, UnixMs
 from nexus_edge.wire.signing import Signed
@@ -68,24 +69,23 @@ class Ledger:
     ) -> "Ledger":
         """Open the ledger in a folder, or make one. `clock` is what time it is, `ticks` by what the node grows older, in milliseconds.
 
-        Raises `Damaged` if it is not sound, `DiskFull`, and `InUse` if another process has it. All of it is checked, which takes
-        some 0.1 ms for each event; signatures, which take most, only of what is not as it was at the last start.
+        Raises `Damaged` if it is not sound, `DiskFull`, and `InUse` if another process has it. What happened since the last start is
+        checked, which takes some 0.1 ms for each event; all of it where there is nothing to go on from: see `nexus_edge.ledger.sealing`.
         """
         lock = await asyncio.to_thread(take_lock, folder)
         try:
             await asyncio.to_thread(check_restored, folder / FILE)
             writer = await asyncio.to_thread(Writer, folder / FILE, hook)
             try:
-                report = await writer.inspect(lambda connection: integrity.check(connection, key.id, integrity.read_seal(connection)))
+                report = await writer.inspect(lambda connection: integrity.check(connection, key.id, read_seal(connection)))
                 if report.faults:
                     raise Damaged(
                         "the ledger contradicts itself",
                         "; ".join(report.faults[:3]),
                         "nothing was changed; `nexus-edge ledger verify` says all, `nexus-edge ledger restore` goes back to a backup",
                     )
-                seal = await writer.inspect(integrity.make_seal)
                 with contextlib.suppress(DiskFull):  # the next start takes longer, that is all
-                    await writer.write("seal", lambda connection: integrity.write_seal(connection, seal))
+                    await writer.write("seal", write_seal)
                 age = await writer.read(lambda connection: read_age(connection, clock()))
             except BaseException:
                 await asyncio.to_thread(writer.close)

@@ -34,9 +34,11 @@ ALL: Final = -1
 class Projection:
     """Writes rows for events."""
 
-    def __init__(self, connection: sqlite3.Connection, own: NodeId) -> None:
+    def __init__(self, connection: sqlite3.Connection, own: NodeId, objects: sqlite3.Connection | None = None) -> None:
+        """`objects` is where signed objects are, if elsewhere."""
         self._connection = connection
         self._own = own
+        self._objects = objects or connection
 
     def apply(self, peer: bytes, kind: str, body: Mapping[str, Any]) -> None:
         """One more event. Raises `LedgerError` for one that this version does not know."""
@@ -210,7 +212,7 @@ class Projection:
         )  # fmt: skip
 
     def _entry(self, digest: bytes) -> Signed[Entry]:
-        row = self._one("SELECT body, sig FROM objects WHERE id = ? AND t = 'entry'", digest)
+        row = self._objects.execute("SELECT body, sig FROM objects WHERE id = ? AND t = 'entry'", (digest,)).fetchone()
         if row is None:
             raise LedgerError("the ledger lacks an object", f"{digest.hex()} is not in it")
         return read_stored(Entry, row[0], row[1])

@@ -157,9 +157,12 @@ class Reader:
         if kind is None:
             raise LedgerError("the ledger holds an object that this version does not know", repr(row[0]))
         try:
-            return read_stored(kind, row[1], row[2])
+            found: Signed[Any] = read_stored(kind, row[1], row[2])
         except BadObject as bad:
             raise LedgerError("the ledger holds a broken object", f"{digest.hex()}: {bad.why}") from bad
+        if found.id != digest:  # a start looks only at what is new
+            raise LedgerError("the ledger holds a broken object", f"{digest.hex()}: its bytes have another digest", "restore a backup")
+        return found
 
     def holds(self, digest: Digest) -> bool:
         """Whether an object is kept."""

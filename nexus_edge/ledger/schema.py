@@ -58,6 +58,9 @@ AIDS: Final[dict[str, tuple[Columns, str | tuple[str, ...]]]] = {
     "memories": ({"stream": str, "subject": bytes, "body": bytes}, ("stream", "subject")),
 }
 
+SEALED: Final[dict[str, tuple[Columns, str]]] = {f"sealed_{name}": table for name, table in PROJECTION.items()}
+"""The projection as it was when it was last checked, as far as what happens next can change it."""
+
 OPTIONAL: Final = {"ack", "head", "last", "since"}
 """Columns that may be empty; and an obligation's `ref`, until something is owed."""
 
@@ -89,9 +92,13 @@ def _second(database: Database) -> None:
 
 
 def _third(database: Database) -> None:
-    """Version 3: how long the node has been up, and which subjects of events are not left to the ledger yet: first all of them."""
+    """Version 3: the node's age, which subjects of events are not left to the ledger yet (first all of them), and seals that hold rows."""
     for name, (columns, key) in AIDS.items():
         database.table(name).create(columns, pk=key, not_null=set(columns) - OPTIONAL, strict=True)
+    for name, (columns, _) in SEALED.items():
+        database.table(name).create(columns, strict=True)
+    database.table("seals").drop()  # of another form, and made again by the check of the next start
+    database.table("seals").create({"objects": int, "events": int, "entries": int}, not_null={"objects", "events", "entries"}, strict=True)
     database.execute("INSERT INTO live (stream, subject) SELECT DISTINCT stream, subject FROM events WHERE stream != 'money'")
 
 

@@ -11,7 +11,9 @@ import pytest
 from nexus_edge.errors import FileError, LedgerError
 from nexus_edge.ledger import Damaged, Ledger, Unsynchronised, restore_backup
 from nexus_edge.ledger.database import connect
+from nexus_edge.ledger.integrity import check
 from nexus_edge.ledger.looking import backup, look, verify
+from nexus_edge.ledger.sealing import read_seal
 from nexus_edge.types import MicroCredits, UnixMs
 from tests.support.books import ZERO, A, B, lease, ref, settle, trade, work
 
@@ -79,12 +81,81 @@ async def test_a_changed_row_is_found(tmp_path: Path, statement: str, fault: str
     assert (folder / FILE).read_bytes() == before
 
 
-async def test_what_was_good_at_the_last_start_is_found_when_it_changes(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("statement", "fault"),
+    [
+        ("UPDATE accounts SET inn = inn + 1", "accounts: inn of"),
+        ("UPDATE accounts SET granted = 7", "accounts: granted of"),
+        ("INSERT INTO refs (peer, ref, state, amt) VALUES (x'00', x'00', 'expected', 9)", "refs: a row is there that no event explains"),
+        ("UPDATE obligations SET state = 'open' WHERE lease = (SELECT max(lease) FROM obligations)", "obligations: state of"),
+        ("UPDATE obligations SET price = 1 WHERE state = 'owed'", "signed with other terms"),
+        ("DELETE FROM obligations WHERE state = 'owed'", "obligations: "),
+        ("DELETE FROM events WHERE seq = (SELECT max(seq) FROM events)", "obligations: state of"),
+        ("UPDATE objects SET body = CAST(body || x'00' AS BLOB) WHERE n = (SELECT max(n) FROM objects)", "not canonical"),
+    ],
+)
+async def test_what_decides_from_now_on_is_checked_at_every_start(tmp_path: Path, statement: str, fault: str) -> None:
+    """Sums, what is open, and what is new, on a ledger whose past is sealed."""
+    folder = await traded(tmp_path)
+    for number in (4, 5):  # one that is open when the ledger is sealed, and one that comes after
+        worker = await Ledger.open(folder, B)
+        order = lease(1000, number)
+        await worker.transact("admit", lambda tx: tx.admit(order, "127.0.0.1", private=True))  # noqa: B023 - awaited here
+        await worker.transact("deliver", lambda tx: tx.owe(order.id, ref(number)))  # noqa: B023
+        await worker.close()
+    change(folder, statement)
+    with pytest.raises(Damaged, match=fault):
+        await Ledger.open(folder, B)
+
+
+async def test_what_is_settled_and_sealed_is_checked_on_demand_and_where_it_is_read(tmp_path: Path) -> None:
     folder = await traded(tmp_path)
     await (await Ledger.open(folder, B)).close()
     change(folder, "UPDATE objects SET sig = zeroblob(64) WHERE t = 'ack'")
-    with pytest.raises(Damaged, match="the signature is wrong"):
-        await Ledger.open(folder, B)
+    change(folder, "UPDATE objects SET body = (SELECT body FROM objects WHERE n = 1) WHERE t = 'lease'")
+    worker = await Ledger.open(folder, B)
+    faults = (await worker.verify()).faults
+    assert any("the signature is wrong" in fault for fault in faults)
+    assert verify(folder, B.id).faults == faults
+    with pytest.raises(LedgerError, match="broken object"):
+        await worker.object(lease(1000, 2).id)
+    await worker.close()
+
+
+async def test_a_seal_that_is_wrong_costs_time_and_nothing_else(tmp_path: Path) -> None:
+    folder = await traded(tmp_path)
+    await (await Ledger.open(folder, B)).close()
+    change(folder, "UPDATE sealed_accounts SET inn = 7")
+    await (await Ledger.open(folder, B)).close()
+    assert verify(folder, B.id).faults == ()
+
+
+async def test_a_start_takes_as_long_as_what_is_new_and_open(tmp_path: Path) -> None:
+    """Counted in steps of the database, whatever the machine does beside it."""
+
+    async def steps(jobs: int) -> int:
+        requester, worker = await trade(tmp_path / str(jobs), jobs)
+        await worker.close()
+        worker = await Ledger.open(tmp_path / str(jobs) / "b", B)
+        for number in range(jobs + 1, jobs + 4):
+            await work(requester, worker, number)
+        await settle(requester, worker)
+        await requester.close()
+        await worker.close()
+        counted = 0
+
+        def count() -> int:
+            nonlocal counted
+            counted += 1
+            return 0
+
+        with closing(sqlite3.connect(tmp_path / str(jobs) / "b" / FILE)) as connection:
+            connection.set_progress_handler(count, 10)
+            report = check(connection, B.id, read_seal(connection))
+        assert (report.faults, report.signatures) == ((), 9)
+        return counted
+
+    assert await steps(60) < 1.2 * await steps(6)
 
 
 async def test_a_file_that_is_no_database(tmp_path: Path) -> None:
