@@ -30,7 +30,7 @@ def admin_socket(path: Path, group: str | None = None) -> Iterator[socket.socket
         raise ConfigError("the admin socket has no room", f"{path} has more than {LONGEST} bytes", "set api.socket to a shorter path")
     with _explained(path):
         owner = _group(group)
-        _check_folder(path.parent)
+        _check_folder(path.parent, owner)
         lock = os.open(path.with_name(f"{path.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         with _explained(path):
@@ -64,14 +64,21 @@ def _group(name: str | None) -> int | None:
         raise ConfigError("there can be no admin socket", f"api.group: there is no group {name!r}") from None
 
 
-def _check_folder(folder: Path) -> None:
-    """In a folder where others may write they could put a socket of their own in our place, and be believed."""
+def _check_folder(folder: Path, group: int | None) -> None:
+    """In a folder where others may write they could put a socket of their own in our place, and be believed.
+
+    Its owner always may: that is us or root. The group that may use the socket may write there too: it can do all that the agent can.
+    """
     if not folder.exists():
         folder.mkdir(parents=True, mode=0o700, exist_ok=True)
-    if folder.stat().st_mode & stat.S_IWOTH:
-        raise ConfigError(
-            "there can be no admin socket", f"everyone may write in {folder}", "set api.socket to a path in a folder of yours"
-        )
+    found = folder.stat()
+    refused, hint = "there can be no admin socket", "set api.socket to a path in a folder of yours"
+    if found.st_uid not in (os.geteuid(), 0):
+        raise ConfigError(refused, f"{folder} belongs to user {found.st_uid}, the agent is user {os.geteuid()}", f"`chown` it, or {hint}")
+    if found.st_mode & stat.S_IWOTH:
+        raise ConfigError(refused, f"everyone may write in {folder}", hint)
+    if found.st_mode & stat.S_IWGRP and found.st_gid != group:
+        raise ConfigError(refused, f"group {found.st_gid} may write in {folder}", f"`chmod g-w` it, set api.group to that group, or {hint}")
 
 
 def _take(lock: int, path: Path) -> None:
@@ -85,6 +92,8 @@ def _take(lock: int, path: Path) -> None:
         mode = path.lstat().st_mode
     except FileNotFoundError:
         return
+    if stat.S_ISLNK(mode):  # whoever may change what it points to would be believed in our place
+        raise ConfigError("there can be no admin socket", f"{path} is a symbolic link", "remove it, or set api.socket to where it points")
     if not stat.S_ISSOCK(mode):
         raise ConfigError("there can be no admin socket", f"{path} is no socket", "move it away, or set api.socket")
     if _somebody_answers(path):  # without our lock: perhaps made by a service manager

@@ -1,5 +1,6 @@
 """The admin socket: its mode, its path, and one agent at a time."""
 
+import grp
 import os
 import socket
 import stat
@@ -36,8 +37,6 @@ def test_only_the_owner_may_open_it(path: Path) -> None:
 
 
 def test_a_group_may_open_it(path: Path) -> None:
-    import grp
-
     group = grp.getgrgid(os.getgid()).gr_name
     with admin_socket(path, group):
         assert stat.S_IMODE(path.lstat().st_mode) == 0o660
@@ -95,6 +94,48 @@ def test_a_folder_where_everyone_writes_is_refused(path: Path) -> None:
     path.parent.chmod(0o777)
     with pytest.raises(ConfigError, match="everyone may write"), admin_socket(path):
         pass
+
+
+def test_a_folder_where_another_group_writes_is_refused(path: Path) -> None:
+    path.parent.mkdir()
+    path.parent.chmod(0o770)
+    with pytest.raises(ConfigError, match=r"group \d+ may write .*chmod g-w.*api\.group"), admin_socket(path):
+        pass
+    with admin_socket(path, grp.getgrgid(path.parent.stat().st_gid).gr_name):
+        assert connects(path)
+
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives folders away")
+
+
+@as_root
+def test_a_folder_of_another_user_is_refused(path: Path) -> None:
+    path.parent.mkdir(mode=0o700)
+    os.chown(path.parent, 4321, os.getgid())
+    with pytest.raises(ConfigError, match=r"belongs to user 4321, the agent is user 0 .*chown"), admin_socket(path):
+        pass
+    assert list(path.parent.iterdir()) == []
+
+
+@as_root
+def test_a_folder_where_the_wrong_group_writes_is_refused(path: Path) -> None:
+    path.parent.mkdir()
+    path.parent.chmod(0o770)
+    os.chown(path.parent, 0, 4321)
+    with pytest.raises(ConfigError, match="group 4321 may write"), admin_socket(path, grp.getgrgid(os.getgid()).gr_name):
+        pass
+
+
+def test_a_link_is_refused_and_stays(path: Path) -> None:
+    path.parent.mkdir(mode=0o700)
+    elsewhere = path.with_name("elsewhere.sock")
+    with socket.socket(socket.AF_UNIX) as stale:
+        stale.bind(str(elsewhere))
+    path.symlink_to(elsewhere)
+    with pytest.raises(ConfigError, match="is a symbolic link"), admin_socket(path):
+        pass
+    assert path.is_symlink()
+    assert elsewhere.is_socket()
 
 
 def test_a_path_that_the_kernel_does_not_take(tmp_path: Path) -> None:
