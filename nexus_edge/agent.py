@@ -189,7 +189,7 @@ class Agent:
         for host, port, node in self.options.peers:
             self.directory.add_hint(Source.STATIC, host, port, node)
 
-        self.worker = Worker(self.key, self.ledger, self.blobs, self.workshop, self.offer)
+        self.worker = Worker(self.key, self.ledger, self.blobs, self.workshop, self.offer, lambda: self.requester.jobs)
         self.worker.draining = not self.options.serve
         till = Till(self.ledger, self.worker.leases)
         buyer = Buyer(self, self.workshop, self.options.time_value)

@@ -20,7 +20,7 @@ FRESH_S: Final = 3600.0
 async def sweep(blobs: BlobStore, jobs: Iterable[Aged[Job]], leases: Iterable[Aged[LeaseState]]) -> None:
     """Delete what nobody will ask for any more. Content of jobs that have not ended stays, however old they are."""
     aged: list[Aged[Job] | Aged[LeaseState]] = [*jobs, *leases]
-    found = [(digest, over_ms is None or over_ms < kept_ms) for state, over_ms in aged for digest, kept_ms in _contents(state)]
+    found = [(digest, over_ms is None or over_ms < kept_ms) for state, over_ms in aged for digest, kept_ms in contents(state)]
     wanted = {digest for digest, is_wanted in found if is_wanted}
     done = {digest for digest, is_wanted in found if not is_wanted}
     # What no job names any more: proofs of those that are left to the ledger, and what a crash left behind.
@@ -29,7 +29,7 @@ async def sweep(blobs: BlobStore, jobs: Iterable[Aged[Job]], leases: Iterable[Ag
         await blobs.drop(digest, unused_s=FRESH_S)
 
 
-def _contents(state: Job | LeaseState) -> Iterator[tuple[Digest, int]]:
+def contents(state: Job | LeaseState) -> Iterator[tuple[Digest, int]]:
     """Digests of a job or lease, and how long each is kept when that is over.
 
     A result that is not fetched, or fetched and never paid, is not kept longer than one that is paid.

@@ -6,7 +6,7 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
@@ -17,6 +17,8 @@ from nexus_edge.ledger import Account, BlobStore, Ledger, NoCredit, Transaction
 from nexus_edge.market import leases, quoting
 from nexus_edge.market.events import Event
 from nexus_edge.market.fairness import FairQueue, Ticket
+from nexus_edge.market.jobs import Job
+from nexus_edge.market.keeping import contents
 from nexus_edge.market.leases import LeaseState, State
 from nexus_edge.market.machines import Machines, Rules, nothing
 from nexus_edge.market.pricing import core_ms
@@ -118,7 +120,16 @@ class Work:
 class Worker:
     """Leases that others have with us."""
 
-    def __init__(self, key: NodeKey, ledger: Ledger, blobs: BlobStore, models: Models, offer: Callable[[], Offer]) -> None:
+    def __init__(
+        self,
+        key: NodeKey,
+        ledger: Ledger,
+        blobs: BlobStore,
+        models: Models,
+        offer: Callable[[], Offer],
+        jobs: Callable[[], Iterable[Job]] = tuple,
+    ) -> None:
+        """`jobs` are our own at others: what they name is not deleted either."""
         self.key = key
         self.ledger = ledger
         self.blobs = blobs
@@ -130,6 +141,7 @@ class Worker:
         self.moved = asyncio.Event()
         """Set when work has progressed."""
         self._offer = offer
+        self._jobs = jobs
         self._since = ticking_ms()
         self._by_number: dict[tuple[bytes, JobId, int], Digest] = {}
         self._by_proof: dict[Digest, Digest] = {}
@@ -416,9 +428,9 @@ class Worker:
             if lease is not None:
                 gone.append(lease)
         await self._forget(gone)
-        for lease in gone:
-            if lease.input is not None:
-                await self.blobs.drop(lease.input)
+        named = {digest for state in (*self.leases, *self._jobs()) for digest, _ in contents(state)}
+        for digest in {lease.input for lease in gone if lease.input is not None} - named:
+            await self.blobs.drop(digest, unused_s=ENDED_KEPT_S)  # or somebody has just kept it, and has not written down what for
 
     async def _forget(self, gone: Sequence[LeaseState]) -> None:
         await self.leases.forget([lease.id for lease in gone])

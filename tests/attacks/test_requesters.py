@@ -38,9 +38,9 @@ def caller(name: str, address: str) -> tuple[Trader, Caller]:
     return Trader(Path("/nowhere"), key), Caller(key.id, address, 1)
 
 
-async def take(birch: Trader, asker: Trader, who: Caller) -> Digest:
+async def take(birch: Trader, asker: Trader, who: Caller, inc: Digest | None = None) -> Digest:
     quote = await birch.worker.quote(who, request())
-    lease = lease_of(asker, quote, Digest(secrets.token_bytes(32)))
+    lease = lease_of(asker, quote, inc or Digest(secrets.token_bytes(32)))
     await birch.worker.lease(who, lease, quote)
     return lease.id
 
@@ -107,6 +107,29 @@ async def test_leases_that_were_free_do_not_pile_up(tmp_path: Path, monkeypatch:
         await birch.worker.expire()
         assert len(list(birch.worker.leases)) == 3
         assert (await birch.ledger.verify()).faults == ()
+
+
+async def test_an_input_that_others_name_outlives_a_lease_that_was_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two jobs of one input: the same bytes, one file."""
+    monkeypatch.setattr(workers, "ENDED_KEPT", 0)
+    monkeypatch.setattr(workers, "ENDED_KEPT_S", 0.0)
+    async with traders(tmp_path, "birch") as (birch,):
+        birch.local.gate.clear()
+        asker, who = caller("alder", "192.168.1.7")
+        inc, upload = await asker.local.commit(DIGEST, DATA)
+        first, second = [await take(birch, asker, who, inc) for _ in range(2)]
+        for lease in (first, second):
+            await birch.worker.put_input(who, lease, upload)
+        shared = birch.worker.leases[first].input
+        assert shared is not None
+        assert birch.worker.leases[second].input == shared
+        await birch.worker.cancel(who, first)
+        await birch.worker.expire()
+        assert birch.worker.leases.get(first) is None
+        assert await birch.blobs.has(shared)
+        await birch.worker.cancel(who, second)
+        await birch.worker.expire()
+        assert not await birch.blobs.has(shared)
 
 
 async def test_what_is_settled_leaves_memory_and_stays_settled(tmp_path: Path) -> None:

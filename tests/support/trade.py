@@ -157,7 +157,7 @@ class Trader:
         self.ledger = await Ledger.open(self.folder, self.key, self.policy, ticks=lambda: up_ms() + self.waited_ms)
         self.blobs = BlobStore(self.folder / "blobs", age_s=lambda: self.ledger.age() / 1000)
         self.client = PeerClient(self.key)
-        self.worker = Worker(self.key, self.ledger, self.blobs, self.local, self._offer)
+        self.worker = Worker(self.key, self.ledger, self.blobs, self.local, self._offer, lambda: self.requester.jobs)
         till = Till(self.ledger, self.worker.leases)
         self.requester = Requester(self.key, self.ledger, self.blobs, self.local, self, Buyer(self, self), till)  # type: ignore[arg-type]
         await self.worker.load()
