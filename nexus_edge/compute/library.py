@@ -8,7 +8,8 @@ import contextlib
 import shutil
 import tempfile
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -22,7 +23,7 @@ from nexus_edge.compute.pool import Pool
 from nexus_edge.compute.process import Progress, Task
 from nexus_edge.compute.record import RECORD_LIMIT, SHARE, Forecast, Measured, ModelRecord
 from nexus_edge.compute.shelf import Shelf
-from nexus_edge.compute.store import ASKED, ModelStore
+from nexus_edge.compute.store import ASKED, ModelStore, manifest_digest
 from nexus_edge.errors import FileError, MalformedModel
 from nexus_edge.types import Bytes, Digest, ModelDigest
 from nexus_edge.wire.cbor import Value
@@ -43,6 +44,9 @@ FILE_LIMIT: Final = CHUNK * CHUNKS  # as for a program that a peer brings
 KEEP: Final = Bytes(256 * MIB)
 """Of committed models in each child between jobs, unless it is set otherwise."""
 INVITED: Final = 256  # peers that may upload a model now; the oldest invitation goes first, of those that nothing came of yet
+
+REFUSED: Final = 256  # uploads that came to nothing, remembered so that they are not tried again at once
+REFUSED_S: Final = 600.0  # for so long: the cause may have been this machine's, such as too little memory
 
 _IMPORT: Final = ".import-"
 
@@ -104,6 +108,8 @@ class ModelLibrary:
         self._files: dict[tuple[bytes, str], ModelDigest] = {}
         """Models of files that were brought, by the files' digests and the parameters."""
         self._locks: WeakValueDictionary[bytes, asyncio.Lock] = WeakValueDictionary()
+        self._refused: dict[tuple[ModelDigest, Digest, str], tuple[float, str]] = {}
+        """What was brought for a model and did not make it, until when and why: by its content, or a liar could refuse others' models."""
 
     async def open(self) -> None:
         """Read what is known. A record that is damaged is forgotten: its model can be imported or fetched again."""
@@ -223,10 +229,13 @@ class ModelLibrary:
             self._invited.pop(next(idle, next(iter(self._invited))))
         self._invited[(peer, model)] = _Invitation(params, time.monotonic() + UPLOAD_KEPT_S)
 
-    async def upload(self, peer: bytes, model: ModelDigest, upload: Upload) -> UploadAnswer:
+    async def upload(
+        self, peer: bytes, model: ModelDigest, upload: Upload, turn: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
+    ) -> UploadAnswer:
         """A manifest or a chunk of a model that the peer was invited to bring; the last chunk makes it a model, if it is the one that was named.
 
-        Raises `BadUpload`, `StoreFull`, `ModelMissing` where there is no invitation, and `ChildFailed`.
+        `turn` is entered while a child works on it, and may raise to put that off: all of it is here then, and any part may be sent again.
+        Cancelling stops the child's work. Raises `BadUpload`, `StoreFull`, `ModelMissing` where there is no invitation, and `ChildFailed`.
         """
         if self.get(model) is not None:
             return UploadAnswer((), True)
@@ -238,6 +247,7 @@ class ModelLibrary:
             if needed > available:
                 why = f"preparing it may take {needed // MIB} MiB of memory, {available // MIB} MiB are available"
                 raise StoreFull("the upload is refused", why, "import it here, or wait until jobs have ended")
+            self._check_refused(model, manifest_digest(upload.manifest), invitation.params)
             invitation.program = await asyncio.to_thread(self.store.begin, upload.manifest)
         if invitation.program is None:
             raise BadUpload("the upload is refused", "chunks come after their manifest")
@@ -245,25 +255,44 @@ class ModelLibrary:
             await asyncio.to_thread(self.store.put_chunk, invitation.program, upload.chunk.index, upload.chunk.data)
         missing = await asyncio.to_thread(self.store.missing, invitation.program, min(ASKED, CHUNKS))
         if not missing:
-            await self._receive(model, invitation.program, invitation.params)
+            await self._receive(model, invitation.program, invitation.params, turn)
             self._invited.pop((peer, model), None)
         return UploadAnswer(missing, not missing)
 
-    async def _receive(self, model: ModelDigest, program: Digest, params: str) -> None:
+    async def _receive(self, model: ModelDigest, program: Digest, params: str, turn: Callable[[], AbstractContextManager[None]]) -> None:
         async with self._lock(model):
             if self.get(model) is not None:
                 return
+            self._check_refused(model, program, params)
             size = (await asyncio.to_thread(self.store.manifest, program)).size
-            try:
-                made = await self._prepare(self.store.path(program), "", params, "", size)
-            except MalformedModel as broken:
-                await asyncio.to_thread(self.store.drop, program)
-                raise BadUpload("the upload is refused", broken.why) from broken
+            with turn():
+                try:
+                    made = await self._prepare(self.store.path(program), "", params, "", size)
+                except MalformedModel as broken:
+                    await asyncio.to_thread(self.store.drop, program)
+                    raise self._refuse(model, program, params, broken.why) from broken
+                except ChildFailed as failed:
+                    if failed.reason is not Failure.CANCELLED:
+                        self._refuse(model, program, params, failed.why)
+                    raise
             if made["digest"] != model:
                 if all(record.program != program for record in self._records.values()):
                     await asyncio.to_thread(self.store.drop, program)
-                raise BadUpload("the upload is refused", f"it makes model {made['digest'].hex()} under {params}")
+                raise self._refuse(model, program, params, f"it makes model {made['digest'].hex()} under {params}")
             await self._admit(made, program, params, kept=False)
+
+    def _refuse(self, model: ModelDigest, program: Digest, params: str, why: str) -> BadUpload:
+        """It did not make the model: do not try again at once."""
+        self._refused.pop((model, program, params), None)
+        while len(self._refused) >= REFUSED:
+            self._refused.pop(next(iter(self._refused)))
+        self._refused[(model, program, params)] = time.monotonic() + REFUSED_S, why
+        return BadUpload("the upload is refused", why)
+
+    def _check_refused(self, model: ModelDigest, program: Digest, params: str) -> None:
+        until, why = self._refused.get((model, program, params), (0.0, ""))
+        if time.monotonic() < until:
+            raise BadUpload("the upload is refused", f"it was tried before: {why}")
 
     async def _prepare(self, source: Path, target: str, params: str, name: str, size: int) -> dict[str, Any]:
         arguments: dict[str, Value] = {"source": str(source), "target": target, "params": params, "name": name}

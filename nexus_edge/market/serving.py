@@ -45,8 +45,8 @@ class Presence(Protocol):
 class Uploads(Protocol):
     """Models that peers send."""
 
-    async def put(self, caller: NodeId, digest: Digest, upload: Upload) -> UploadAnswer:
-        """A manifest or a chunk of a model that we lack. Raises `Refusal`."""
+    async def put(self, caller: Caller, line: int, digest: Digest, upload: Upload) -> UploadAnswer:
+        """A manifest or a chunk of a model that we lack, from a caller with such a line. Raises `Refusal`."""
 
 
 class Serving:
@@ -124,7 +124,8 @@ class Serving:
     async def put_object(self, caller: Caller, digest: Digest, upload: Upload) -> UploadAnswer:
         """`PUT /1/objects/{h}`."""
         await self._admit(caller)
-        return await self._uploads.put(caller.peer, digest, upload)
+        line = await self._worker.ledger.read(lambda reader: reader.book(caller.peer).line)
+        return await self._uploads.put(caller, line, digest, upload)
 
     async def get_object(self, caller: Caller, digest: Digest, start: int, length: int) -> ObjectPart:
         """`GET /1/objects/{h}`."""

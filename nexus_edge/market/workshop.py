@@ -3,6 +3,7 @@
 import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
 from typing import Final
 
 from nexus_edge.compute import ChildFailed, Failure, ModelLibrary, ModelRecord, StoreError, StoreFull
@@ -10,12 +11,14 @@ from nexus_edge.compute.errors import BadUpload, ModelMissing
 from nexus_edge.compute.library import Job
 from nexus_edge.errors import BadInput, MalformedModel
 from nexus_edge.market.admission import Demand
+from nexus_edge.market.preparing import Rations
 from nexus_edge.market.quoting import Forecast
 from nexus_edge.market.running import Answer, Died, Order
 from nexus_edge.proofs import VerifyingKey
 from nexus_edge.proofs.answers import verify_answer
 from nexus_edge.proofs.parameters import ParameterSet
 from nexus_edge.proofs.wired import commit_inputs, input_commitments, read_tensors, without_float_edges
+from nexus_edge.transport import Caller
 from nexus_edge.types import Bytes, Context, Digest, ModelDigest, NodeId
 from nexus_edge.wire.digests import input_commitment
 from nexus_edge.wire.messages import InputUpload, Manifest, Upload, UploadAnswer
@@ -35,6 +38,7 @@ class Workshop:
         self.slots = slots
         self._library = library
         self._deadline_s = deadline_s
+        self._rations = Rations()
         self._keys: OrderedDict[ModelDigest, VerifyingKey] = OrderedDict()
 
     async def key(self, model: ModelDigest) -> VerifyingKey:
@@ -103,10 +107,10 @@ class Workshop:
         """Let a peer upload what a quote to it named as missing."""
         self._library.invite(peer, model, params)
 
-    async def put(self, caller: NodeId, digest: Digest, upload: Upload) -> UploadAnswer:
-        """Take a part of a model. Raises a refusal."""
+    async def put(self, caller: Caller, line: int, digest: Digest, upload: Upload) -> UploadAnswer:
+        """Take a part of a model from a caller with such a line; the last part prepares it, when it is the caller's turn. Raises a refusal."""
         try:
-            return await self._library.upload(caller, ModelDigest(digest), upload)
+            return await self._library.upload(caller.peer, ModelDigest(digest), upload, partial(self._rations.turn, caller, line))
         except ModelMissing as uninvited:
             raise Refusal(Code.NOT_YOURS, uninvited.why) from None
         except StoreFull as full:

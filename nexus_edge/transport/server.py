@@ -40,6 +40,9 @@ PEERS_PER_PREFIX: Final = 4
 
 log = structlog.get_logger("transport")
 
+GIVEN_UP: Final = ("poll", "put_object")
+"""Requests that nobody needs once their connection is gone: news that is waited for, and a model that is prepared for the caller."""
+
 Answerer = Callable[[Route, Caller, Mapping[str, str], Any, Any], Awaitable[bytes | None]]
 """Gets route, caller, captures of the path, body and query; returns the answer's bytes."""
 
@@ -191,7 +194,7 @@ class PeerServer:
         if self._busy[slot] >= most:
             raise Refusal(Code.RATE, f"at most {most} of these at once", retry_ms=1000)
         self._busy[slot] += 1
-        connection.waiting = asyncio.current_task() if route.name == "poll" else None
+        connection.waiting = asyncio.current_task() if route.name in GIVEN_UP else None
         try:
             yield
         finally:

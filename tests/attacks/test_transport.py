@@ -18,7 +18,7 @@ from nexus_edge.transport import PeerClient, PeerServer, tls
 from nexus_edge.transport.bodies import WINDOW_S
 from nexus_edge.types import Digest, MicroCredits, UnixMs
 from nexus_edge.wire.limits import CONNECTIONS_PER_PEER, CONNECTIONS_PER_PREFIX, HEADER_S, TLS_HANDSHAKE_S
-from nexus_edge.wire.messages import EntriesPost, LeaseOffer
+from nexus_edge.wire.messages import EntriesPost, LeaseOffer, Manifest, Upload, encode_message
 from nexus_edge.wire.objects import Entry, Lease
 from nexus_edge.wire.refusals import Code, Refusal
 from nexus_edge.wire.signing import sign
@@ -311,6 +311,18 @@ async def test_polls_of_a_lost_connection_hold_nothing() -> None:
                 assert b" 429 " in await asyncio.wait_for(reader.read(100), 2)
             await asyncio.sleep(0.2)
             assert handlers.waiting == 0
+
+
+async def test_nothing_is_prepared_for_one_who_has_gone_away() -> None:
+    body = encode_message(Upload(Manifest(1, (LEASE,)), None))
+    put = f"PUT /1/objects/{LEASE.hex()} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    async with serving() as (server, handlers):
+        async with dialled(server, tls.client_context(CLIENT)) as (_, writer):
+            writer.write(put + body)
+            await asyncio.sleep(0.2)
+            assert handlers.waiting == 1
+        await asyncio.sleep(0.2)
+        assert handlers.waiting == 0
 
 
 async def test_no_certificate_and_a_rogue_authority() -> None:

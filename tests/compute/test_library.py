@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +29,7 @@ from nexus_edge.wire.limits import CHUNK, MIB
 from nexus_edge.wire.messages import Chunk, Manifest, Upload
 
 LEASE = Digest(b"\x11" * 32)
+Turn = Callable[[], contextlib.AbstractContextManager[None]]
 PEER, STRANGER = b"\x01" * 32, b"\x02" * 32
 
 
@@ -68,12 +69,14 @@ async def proved(library: ModelLibrary, record: ModelRecord) -> Proved:
     return await library.prove(job(record.model, await inputs_for(library, record.model)), deadline_s=30)
 
 
-async def bring(source: ModelLibrary, target: ModelLibrary, record: ModelRecord, peer: bytes = PEER) -> bool:
+async def bring(
+    source: ModelLibrary, target: ModelLibrary, record: ModelRecord, peer: bytes = PEER, turn: Turn = contextlib.nullcontext
+) -> bool:
     """As a requester does it: the manifest, then what is missing."""
-    answer = await target.upload(peer, record.model, Upload(source.manifest(record.model), None))
+    answer = await target.upload(peer, record.model, Upload(source.manifest(record.model), None), turn)
     while not answer.complete:
         index = answer.missing[0]
-        answer = await target.upload(peer, record.model, Upload(None, Chunk(index, source.chunk(record.model, index))))
+        answer = await target.upload(peer, record.model, Upload(None, Chunk(index, source.chunk(record.model, index))), turn)
     return answer.complete
 
 
@@ -408,3 +411,76 @@ def test_a_shelf_keeps_to_its_bound_and_finds_damage(tmp_path: Path) -> None:
     assert shelf.get(names[0]) is None
     assert not path.exists()
     assert np.all([len(name) == 32 for name in shelf.names()])
+
+
+@pytest.mark.asyncio
+async def test_what_made_no_model_is_not_tried_again_at_once(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its content: whoever brings something else under a model's name keeps nobody from bringing the model."""
+    async with libraries(tmp_path / "mine", tmp_path / "theirs") as (mine, theirs):
+        record = await mine.import_file(source, "zk-100")
+        monkeypatch.setattr(library_module, "REFUSED", 2)
+        for number in (1, 2, 3):
+            junk = theirs.store.put(b"NXEMODEL, but not really" + bytes([number]))
+            manifest = theirs.store.manifest(junk)
+            theirs.invite(PEER, record.model, "zk-100")
+            with pytest.raises(BadUpload):
+                await theirs.upload(PEER, record.model, Upload(manifest, None))
+
+        def no_turn() -> contextlib.nullcontext[None]:
+            raise AssertionError("a child is asked again")
+
+        with pytest.raises(BadUpload, match="it was tried before"):
+            await theirs.upload(PEER, record.model, Upload(manifest, None), no_turn)
+        assert len(theirs._refused) == 2
+        assert await bring(mine, theirs, record)
+
+
+@pytest.mark.asyncio
+async def test_an_upload_that_has_to_wait_for_its_turn_is_kept_and_goes_on(tmp_path: Path, source: Path) -> None:
+    turns: list[str] = []
+
+    def refused() -> contextlib.nullcontext[None]:
+        turns.append("refused")
+        raise StoreFull("not now", "somebody else's turn")
+
+    @contextlib.contextmanager
+    def taken() -> Iterator[None]:
+        turns.append("begun")
+        yield
+        turns.append("ended")
+
+    async with libraries(tmp_path / "mine", tmp_path / "theirs") as (mine, theirs):
+        record = await mine.import_file(source, "zk-100")
+        theirs.invite(PEER, record.model, "zk-100")
+        with pytest.raises(StoreFull, match="somebody else's turn"):
+            await bring(mine, theirs, record, turn=refused)
+        assert theirs.records() == []
+        again = Upload(mine.manifest(record.model), None)
+        assert (await theirs.upload(PEER, record.model, again, taken)).complete
+        assert (await theirs.upload(PEER, record.model, again, refused)).complete
+        assert turns == ["refused", "begun", "ended"]
+
+
+@pytest.mark.asyncio
+async def test_whoever_goes_away_while_its_model_is_prepared_gives_its_turn_back(tmp_path: Path, source: Path) -> None:
+    begun, turns = asyncio.Event(), []
+
+    @contextlib.contextmanager
+    def taken() -> Iterator[None]:
+        begun.set()
+        try:
+            yield
+        finally:
+            turns.append("ended")
+
+    async with libraries(tmp_path / "mine", tmp_path / "theirs") as (mine, theirs):
+        record = await mine.import_file(source, "zk-100")
+        theirs.invite(PEER, record.model, "zk-100")
+        bringing = asyncio.create_task(bring(mine, theirs, record, turn=taken))
+        await begun.wait()
+        bringing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await bringing
+        assert turns == ["ended"]
+        assert theirs.records() == []
+        assert await bring(mine, theirs, record)  # its going away says nothing against the model

@@ -11,7 +11,15 @@ from nexus_edge.identity import NodeKey
 from nexus_edge.transport import Answering, Caller, PeerClient, PeerServer
 from nexus_edge.types import NOTHING, Digest, UnixMs
 from nexus_edge.wire.limits import OUTPUT
-from nexus_edge.wire.messages import InputUpload, LeaseStatus, ObjectPart, PeersAnswer, ResultAnswer
+from nexus_edge.wire.messages import (
+    InputUpload,
+    LeaseStatus,
+    ObjectPart,
+    PeersAnswer,
+    ResultAnswer,
+    Upload,
+    UploadAnswer,
+)
 from nexus_edge.wire.objects import NodeRecord
 from nexus_edge.wire.signing import Signed, sign
 
@@ -62,6 +70,14 @@ class Handlers:
     async def result(self, caller: Caller, _: Digest) -> ResultAnswer:
         self.seen.append(caller)
         return ResultAnswer(b"", bytes(OUTPUT), None, None)
+
+    async def put_object(self, caller: Caller, digest: Digest, upload: Upload) -> UploadAnswer:  # noqa: ARG002
+        self.waiting += 1
+        try:
+            await asyncio.sleep(20)
+        finally:
+            self.waiting -= 1
+        return UploadAnswer((), True)
 
     async def get_object(self, _: Caller, digest: Digest, start: int, length: int) -> ObjectPart:
         self.seen.append((digest, start, length))
