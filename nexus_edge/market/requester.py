@@ -204,19 +204,24 @@ class Requester:
         connection = self._peers.connection(attempt.worker)
         lease = (await self._kept(attempt.lease)).of(Lease)
         quote = (await self._kept(lease.object.quote)).of(Quote)
+        unheard = False
         for _ in range(SENDS if connection is not None else 0):
             assert connection is not None
             try:
                 accept = await connection.lease(lease, quote)
             except Refusal as refusal:
                 if refusal.code in UNHEARD:
+                    unheard = True
                     log.info("the lease is not heard", peer=short_id(attempt.worker), reason=refusal.text)
                     await asyncio.sleep(min(PATIENCE_S, (refusal.retry_ms or 1000) / 1000))
                     continue
                 self._buyer.rest(attempt.worker, refusal)
                 await self._declined(job, f"{refusal.code.value}: {refusal.text}")
+                if unheard:  # an earlier copy may be accepted all the same, and would hold a place there until its input is overdue
+                    self._tell(connection.cancel(lease.id))
                 return
             except PeerError as failed:
+                unheard = True
                 log.info("the lease is not answered", peer=short_id(attempt.worker), reason=str(failed))
                 await asyncio.sleep(SENDS_S / SENDS)
                 continue

@@ -11,9 +11,12 @@ import pytest
 
 from nexus_edge.clock import now_ms
 from nexus_edge.compute.errors import ModelMissing
+from nexus_edge.errors import PeerError
 from nexus_edge.market.jobs import Outcome, Phase
+from nexus_edge.market.leases import State
 from nexus_edge.market.running import Died
 from nexus_edge.market.settling import Till
+from nexus_edge.transport import PeerConnection
 from nexus_edge.types import Digest, MicroCredits, UnixMs
 from nexus_edge.wire.digests import blob_digest
 from nexus_edge.wire.errors import BadObject
@@ -314,6 +317,38 @@ async def test_a_refusal_of_a_second_copy_lets_go_of_no_lease(tmp_path: Path, mo
         job = await ended(alder, await alder.requester.submit(order()))
         assert (job.phase, len(job.attempts), copies) == (Phase.SETTLED, 1, 3)
         assert [one.id for one in birch.worker.leases] == [job.attempt.lease]
+
+
+@pytest.mark.parametrize("lost", [Refusal(Code.INTERNAL, "not heard", retry_ms=10), PeerError("the answer is lost")])
+async def test_a_lease_that_is_refused_after_a_copy_was_accepted_ends_and_costs_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: Exception
+) -> None:
+    """The answer to the first copy was lost, and the second met a worker that is too busy to look whether it knows it."""
+    monkeypatch.setattr("nexus_edge.market.requester.SENDS_S", 0.03)
+    async with traders(tmp_path, "alder", "birch", "cedar") as (alder, birch, cedar):
+        prefer(monkeypatch, birch)
+        honest, copies = PeerConnection.lease, 0
+
+        async def lease(self: PeerConnection, *asked: Any) -> Any:
+            nonlocal copies
+            copies += 1
+            if copies == 2:
+                raise Refusal(Code.BUSY, "too many large bodies at once", retry_ms=1000)
+            accept = await honest(self, *asked)
+            if copies == 1:
+                raise lost
+            return accept
+
+        monkeypatch.setattr(PeerConnection, "lease", lease)
+        job = await ended(alder, await alder.requester.submit(order()))
+        assert [(one.worker, one.outcome) for one in job.attempts] == [(birch.key.id, Outcome.DECLINED), (cedar.key.id, Outcome.VERIFIED)]
+        orphan = job.attempts[0].lease
+        assert await birch.worker.leases.changed(lambda: birch.worker.leases[orphan].state is State.CANCELLED, 5)
+        assert birch.worker.leases[orphan].owed == 0
+        assert (await birch.ledger.read(lambda reader: reader.book(alder.key.id))).exposure == 0
+        book = await alder.ledger.read(lambda reader: reader.book(birch.key.id))
+        assert (book.owed, book.reserved_out) == (0, 0)
+        assert birch.local.pins == 0
 
 
 async def test_a_worker_that_hears_no_lease_does_not_keep_the_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
