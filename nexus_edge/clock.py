@@ -29,6 +29,11 @@ def asleep_s() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME) - time.monotonic() if hasattr(time, "CLOCK_BOOTTIME") else 0.0
 
 
+def set_by_s() -> float:
+    """What the clock shows beyond the time since the machine started: it changes when somebody sets the clock, as after a snapshot is resumed."""
+    return (time.time_ns() - _elapsed()) / 1e9
+
+
 def _elapsed() -> int:
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic_ns()
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from nexus_edge.clock import SUSPENDED_S, asleep_s, now_ms, up_ms
+from nexus_edge.clock import SUSPENDED_S, asleep_s, now_ms, set_by_s, up_ms
 from nexus_edge.errors import LedgerError
 from nexus_edge.identity import NodeKey
 from nexus_edge.ledger import integrity
@@ -53,7 +53,7 @@ class Ledger:
         self._ticks = ticks
         self._born = age - ticks()
         self._chains: dict[NodeId, bytes] = {}
-        self._asleep = asleep_s()
+        self._asleep, self._set_by = asleep_s(), set_by_s()
         self._at_hand: OrderedDict[Digest, Signed[Any]] = OrderedDict()
 
     @classmethod
@@ -156,11 +156,12 @@ class Ledger:
     def _end_chains_after_suspend(self) -> None:
         """Sign what is owed from now on in other chains, if the machine may have been copied or set back meanwhile. On the writer's thread.
 
-        Looked at before each transition: whoever looks now and then would be late for those that wait when the machine wakes up.
+        Looked at before each transition: whoever looks now and then would be late for those that wait when the machine wakes up. A snapshot
+        of a virtual machine that is resumed, perhaps twice, was not asleep for its own kernel; what shows is that its clock is put right.
         """
-        asleep = asleep_s()
-        if asleep - self._asleep > SUSPENDED_S:
-            self._asleep = asleep
+        asleep, set_by = asleep_s(), set_by_s()
+        if asleep - self._asleep > SUSPENDED_S or abs(set_by - self._set_by) > SUSPENDED_S:
+            self._asleep, self._set_by = asleep, set_by
             self._chains.clear()
 
     async def close(self) -> None:

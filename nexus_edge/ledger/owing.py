@@ -160,6 +160,19 @@ class Debtor(Recorder):
     def _check_ours(self, creditor: NodeId, last: Signed[Entry] | None) -> None:
         if last is not None and (last.issuer != self._own or last.object.to != creditor):
             raise LedgerError("the peer shows an entry that is not ours to it", f"issued by {short_id(last.issuer)}")
+        if last is None:
+            return
+        what = last.object
+        twin = self._one(
+            "SELECT id FROM entries WHERE debtor = ? AND creditor = ? AND chain = ? AND seq = ?", self._own, creditor, what.chain, what.seq
+        )
+        if twin is not None and twin[0] != last.id:
+            # No book can hold both: a copy of this process, memory and all, goes on elsewhere.
+            raise LedgerError(
+                "this node runs twice",
+                f"{short_id(creditor)} holds another entry under number {what.seq} of a chain of ours",
+                "stop one of the two",
+            )
 
     def _row(self, entry: Signed[Entry] | None) -> tuple[int, int] | None:
         """Number, and whether it is abandoned."""
