@@ -6,6 +6,7 @@ from nexus_edge.errors import LedgerError
 from nexus_edge.ledger import members
 from nexus_edge.ledger.credit import DAY_MS, write_offs
 from nexus_edge.ledger.errors import EntryRefused, NoCredit
+from nexus_edge.ledger.projection import TRUST_MS
 from nexus_edge.ledger.recording import NO_DIGEST, Recorder
 from nexus_edge.types import NOTHING, Digest, MicroCredits, NodeId
 from nexus_edge.wire.objects import Ack, Entry, GroupCertificate, Lease
@@ -16,6 +17,10 @@ OPENINGS: Final = 32
 """Chains that a debtor may open in a day without paying anything: one for each start of its process, and each is a row for ever."""
 STRANGERS: Final = 1024
 """Debtors who may open an account while nothing is owed by them and none has paid before: ids cost nothing, and each is rows for ever."""
+FORGOTTEN: Final = 1024
+"""Payments of one debtor that are taken after a restore although it is not known what for: more than a backup of yesterday can lack."""
+FORGOTTEN_OF_ALL: Final = 16 * FORGOTTEN
+"""Of all debtors: names cost nothing, and each payment is rows for ever. Beyond it a debtor keeps what it signed, and asks again."""
 WRITE_OFF_AFTER_MS: Final = 14 * DAY_MS
 
 
@@ -101,6 +106,8 @@ class Creditor(Recorder):
         if row is not None and what.to == self._own:
             return self.object(Digest(row[0])).of(Ack), None
         lease, is_known = self._check_entry(entry)
+        if not is_known:
+            self._count_forgotten(entry)
         ack = sign(self._key, Ack(iss=self._own, at=self._now, to=what.iss, entry=entry.id))
         self.keep(entry)
         self.keep(ack)
@@ -156,6 +163,18 @@ class Creditor(Recorder):
         if last is None and not self._deals_with(what.iss) and self._strangers() >= STRANGERS:
             raise EntryRefused(Code.RATE, "nothing is owed by you, and too many others opened accounts for nothing", last)
         return None, True
+
+    def _count_forgotten(self, entry: Signed[Entry]) -> None:
+        debtor = entry.object.iss
+        for subject, most in ((debtor, FORGOTTEN), (b"", FORGOTTEN_OF_ALL)):
+            found = self.memory("forgotten", subject)
+            is_new = found is None or self._age - found["since"] >= TRUST_MS
+            counted = 0 if found is None or is_new else found["n"]
+            if counted >= most:
+                why = f"{counted} payments were taken of which it is not known what they are for"
+                raise EntryRefused(Code.RATE, why, self.last_entry(debtor, self._own))
+            since = self._age if found is None or is_new else found["since"]
+            self.remember("forgotten", subject, {"n": counted + 1, "since": since})
 
     def _beyond(self, what: Entry) -> int:
         """How much of an entry is more than the debtor could have drawn."""

@@ -221,6 +221,32 @@ async def test_after_a_restore_nobody_closes_the_node_with_a_debt_that_it_never_
     assert await pair.b.read(lambda reader: reader.room(other.id, "127.0.0.1", private=True)) == 2_500_000
 
 
+async def test_after_a_restore_payments_for_nothing_do_not_fill_the_disk(
+    pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    monkeypatch.setattr(lending, "FORGOTTEN", 3)
+    monkeypatch.setattr(lending, "FORGOTTEN_OF_ALL", 5)
+    await restored(pair, tmp_path)
+
+    async def push(key: NodeKey) -> list[Code | None]:
+        last = entry(None, key, iss=key.id)
+        codes = [await take(pair.b, last)]
+        for number in range(1, 5):
+            last = entry(last, key, ref=ref(number), amt=MicroCredits(1))
+            codes.append(await take(pair.b, last))
+        return codes
+
+    assert await push(A) == [None, None, None, None, Code.RATE]
+    others = [NodeKey.from_seed(bytes([number]) * 32) for number in (1, 2)]
+    assert await push(others[0]) == [None, None, None, Code.RATE, Code.GAP]
+    assert (await push(others[1]))[:2] == [None, Code.RATE]
+    # What is owed is taken as ever.
+    await owed_to(pair.b, 77)
+    last = await pair.b.read(lambda reader: reader.last_entry(A.id, B.id))
+    assert last is not None
+    assert await take(pair.b, entry(last, ref=ref(77))) is None
+
+
 async def test_a_creditor_that_refuses_everything_wears_out_nobody(pair: Pair) -> None:
     await work(pair.a, pair.b, 1)
 
