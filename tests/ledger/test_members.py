@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from nexus_edge.clock import now_ms
 from nexus_edge.identity import NodeKey
-from nexus_edge.ledger import CreditPolicy, Damaged, Group, Ledger, NoCredit, members, restore_backup
+from nexus_edge.ledger import CreditPolicy, Damaged, Group, Ledger, NoCredit, members, restore_backup, schema
 from nexus_edge.ledger.credit import CREDIT, Standing, room, share, write_offs
 from nexus_edge.ledger.ledger import FILE
 from nexus_edge.ledger.looking import verify
@@ -238,13 +238,12 @@ async def test_a_forged_row_is_found(tmp_path: Path) -> None:
 
 
 @pytest.mark.asyncio
-async def test_a_ledger_of_the_first_version_is_migrated(tmp_path: Path) -> None:
-    ledger = await Ledger.open(tmp_path / "a", B)
-    await ledger.close()
-    with closing(sqlite3.connect(tmp_path / "a" / FILE)) as connection:
-        connection.execute("DROP TABLE certificates")
-        connection.execute("PRAGMA user_version = 1")
-        connection.commit()
+async def test_a_ledger_of_the_first_version_is_migrated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a").mkdir()
+    with monkeypatch.context() as former, closing(sqlite3.connect(tmp_path / "a" / FILE, isolation_level=None)) as connection:
+        former.setattr(schema, "MIGRATIONS", schema.MIGRATIONS[:1])
+        former.setattr(schema, "VERSION", 1)
+        schema.prepare(connection)
         connection.execute("VACUUM INTO ?", (str(tmp_path / "old"),))
     ledger = await Ledger.open(tmp_path / "a", B, serving())
     await join(ledger, A.id)
