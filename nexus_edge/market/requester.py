@@ -16,7 +16,7 @@ from nexus_edge.identity import NodeKey, short_id
 from nexus_edge.ledger import BlobStore, Ledger, SpendLimit, Transaction, Unsynchronised
 from nexus_edge.market import jobs, promises
 from nexus_edge.market.answers import check_result, download
-from nexus_edge.market.buying import Buyer, Peers
+from nexus_edge.market.buying import Buyer, Choice, Peers
 from nexus_edge.market.jobs import ATTEMPTS, OFFERS, Job, Outcome, Phase
 from nexus_edge.market.machines import Events, Machines, Rules, nothing
 from nexus_edge.market.ordering import Checks, Live, Order, Verdict
@@ -26,8 +26,8 @@ from nexus_edge.market.workers import Workers
 from nexus_edge.transport import PeerConnection
 from nexus_edge.types import Digest, JobId, MicroCredits, NodeId, UnixMs
 from nexus_edge.wire.errors import BadObject
-from nexus_edge.wire.limits import INPUT, KIB, LONG_POLL_MS, OUTPUT, PROOF, RESULT_KEPT_MS, UPLOAD_BYTES_PER_S
-from nexus_edge.wire.messages import InputUpload, decode_message, encode_message
+from nexus_edge.wire.limits import INPUT, INPUT_WITH_LEASE, KIB, LONG_POLL_MS, OUTPUT, PROOF, RESULT_KEPT_MS, UPLOAD_BYTES_PER_S
+from nexus_edge.wire.messages import InputUpload, ResultAnswer, decode_message, encode_message
 from nexus_edge.wire.objects import Evidence, Lease, Mode, ProofNotice, Quote, Result
 from nexus_edge.wire.refusals import Code, Refusal
 from nexus_edge.wire.signing import Signed, read_signed, sign
@@ -55,6 +55,8 @@ POLL_PAUSE_S: Final = 0.1
 """After so many polls there is a pause before each: an honest worker answers when something has happened, another could keep us busy."""
 FETCH_S: Final = 60.0
 """What fetching a result may take beyond the time that the slowest line needs: no answer is waited for without end."""
+NOT_YET: Final = Digest(bytes(32))
+"""In the draft of a job, whose quotes are asked for while its input is being committed and written."""
 OVERTIME: Final = 1.1
 """A worker that is a tenth over its deadline is lost too."""
 
@@ -97,15 +99,21 @@ class Requester:
 
     async def submit(self, order: Order) -> Job:
         """A new job. Raises `BadInput` and `LedgerError`."""
-        inc, upload = await self._checks.commit(order.model, order.data)
-        kept = await self.blobs.put(encode_message(upload))
         job = JobId(secrets.token_bytes(16))
-        created = jobs.Created(
-            now_ms(), order.model, order.sem, order.params, Mode.PROVED.value, order.outm.value, inc, kept, len(order.data), order.max_price,
-            order.deadline_ms, order.worker,
-        )  # fmt: skip
-        # Once it is written it is driven, whatever becomes of the caller: nobody else would before the next start.
-        await self.jobs.begin(job, created, nothing, lambda: self._start(job))
+        draft = jobs.begin(job, _created(order, NOT_YET, NOT_YET))
+        choosing = asyncio.create_task(self._choose(draft, order.deadline_ms), name=f"choose {job.hex()[:8]}")
+        try:
+            inc, upload = await self._checks.commit(order.model, order.data)
+            kept = await self.blobs.put(encode_message(upload))
+        except BaseException:
+            choosing.cancel()
+            raise
+        try:
+            # Once it is written it is driven, whatever becomes of the caller: nobody else would before the next start.
+            await self.jobs.begin(job, _created(order, inc, kept), nothing, lambda: self._start(job, choosing))
+        except LedgerError:
+            choosing.cancel()
+            raise
         return self.jobs[job]
 
     async def cancel(self, job: JobId) -> Job:
@@ -137,8 +145,8 @@ class Requester:
 
     # The states
 
-    def _start(self, job: JobId) -> None:
-        live = self.live.setdefault(job, Live())
+    def _start(self, job: JobId, choosing: asyncio.Task[Choice] | None = None) -> None:
+        live = self.live.setdefault(job, Live(choosing))
         live.task = asyncio.create_task(self._drive(job), name=f"job {job.hex()[:8]}")
 
     async def _drive(self, job: JobId) -> None:
@@ -179,11 +187,8 @@ class Requester:
             last = next((attempt.reason for attempt in reversed(job.attempts) if attempt.reason), "")
             await self.jobs.record(job.id, jobs.Failed(now_ms(), f"{why}; {last}" if last else why), nothing)
             return
-        books, trusted = await self.ledger.read(lambda reader: (reader.books(), reader.trusted()))
-        owed = {book.peer: book.owed for book in books}
-        choice = await self._buyer.choose(
-            job, lambda worker: self.workers.known(worker, owed.get(worker, 0), job, trusted=worker in trusted), left
-        )
+        choosing, live.choosing = live.choosing, None
+        choice = await (choosing or self._choose(job, left))
         live.rejected = choice.rejected
         if choice.best is None:
             await asyncio.sleep(RETRY_S)
@@ -201,16 +206,27 @@ class Requester:
             log.info("waiting for the peer's book", reason=str(restored))
             await asyncio.sleep(RETRY_S)
 
+    async def _choose(self, job: Job, left_ms: int) -> Choice:
+        books, trusted = await self.ledger.read(lambda reader: (reader.books(), reader.trusted()))
+        owed = {book.peer: book.owed for book in books}
+        return await self._buyer.choose(
+            job, lambda worker: self.workers.known(worker, owed.get(worker, 0), job, trusted=worker in trusted), left_ms
+        )
+
     async def _send(self, job: Job) -> None:
         """Send the lease; the same bytes until it is answered."""
         attempt = job.attempt
         connection = self._peers.connection(attempt.worker)
         lease = (await self._kept(attempt.lease)).of(Lease)
         quote = (await self._kept(lease.object.quote)).of(Quote)
+        # A small input goes along with the first offer: the worker begins a round trip, and a commit of ours, sooner. Not with later ones:
+        # whoever declines has it too, and it may be opened only so many times in all.
+        goes_along = attempt.number == 0 and job.input_bytes <= INPUT_WITH_LEASE
+        upload = await self._input(job) if goes_along else None
         for _ in range(SENDS if connection is not None else 0):
             assert connection is not None
             try:
-                accept = await connection.lease(lease, quote)
+                accept = await connection.lease(lease, quote, upload)
             except Refusal as refusal:
                 if refusal.code in UNHEARD:
                     log.info("the lease is not heard", peer=short_id(attempt.worker), reason=refusal.text)
@@ -227,7 +243,8 @@ class Requester:
                 await self._declined(job, "its answer accepts another lease")
                 return
             await self.jobs.record(job.id, jobs.Accepted(now_ms()), partial(promises.keep, accept))
-            self.live[job.id].accepted = time.monotonic()
+            live = self.live[job.id]
+            live.accepted, live.given = time.monotonic(), upload is not None
             return
         await self._give_up(job, Outcome.LOST, "it did not answer the lease")
 
@@ -245,7 +262,7 @@ class Requester:
         quote = (await self._kept(order.quote)).of(Quote).object
         begins = live.accepted + LOST_S + QUEUE_PATIENCE * quote.queue_ms / 1000
         heard = beaten = time.monotonic()
-        beat, after, given, polls = -1, 0, False, 0
+        beat, after, polls = -1, 0, 0
         while True:
             polls += 1
             if polls > POLLS:
@@ -257,9 +274,9 @@ class Requester:
                 await self._give_up(job, Outcome.LOST, "it is silent" if silent else "it is over the time that it promised")
                 return
             try:
-                if not given:
+                if not live.given:
                     await connection.put_input(lease, await self._input(job))
-                    given = True
+                    live.given = True
                 status = await connection.poll(lease, after, min(LONG_POLL_MS, 5000))
             except Refusal as refusal:
                 if refusal.code in (Code.RATE, Code.BUSY):
@@ -279,24 +296,24 @@ class Requester:
                 beat, beaten = status.beat, heard
             await self.jobs.touched()
             if status.state in ("unpaid", "settled"):
-                await self._fetch(job, connection, order)
+                await self._fetch(job, connection, order, status.answer)
                 return
             if status.state in ("expired", "cancelled", "failed"):
                 await self._give_up(job, Outcome.FAILED, f"{status.state}: {status.reason}")
                 return
 
-    async def _fetch(self, job: Job, connection: PeerConnection, order: Lease) -> None:
-        """Result, output and proof, as far as they belong together."""
+    async def _fetch(self, job: Job, connection: PeerConnection, order: Lease, came: ResultAnswer | None) -> None:
+        """Result, output and proof, as far as they belong together and did not come with the poll."""
         attempt = job.attempt
         try:
             async with asyncio.timeout(FETCH_S + (OUTPUT + PROOF) / UPLOAD_BYTES_PER_S):
-                answer = await connection.result(attempt.lease)
+                answer = came or await connection.result(attempt.lease)
                 result = read_signed(answer.result, Result)
                 if answer.proof is None:
                     raise BadObject("there is no proof")
                 notice = read_signed(answer.proof, ProofNotice)
                 check_result(order, attempt, result, notice, answer.output)
-                proof = await download(connection, notice.object)
+                proof = await download(connection, notice.object, answer.content)
         except (PeerError, Refusal, TimeoutError) as failed:
             log.info("the result cannot be fetched", reason=str(failed))
             await asyncio.sleep(1)
@@ -309,8 +326,12 @@ class Requester:
         try:
             output, kept = await asyncio.gather(self.blobs.put(answer.output), self.blobs.put(proof))
             event = jobs.Delivered(now_ms(), result.id, output, notice.id, kept, result.object.run_ms, notice.object.prove_ms, answer.seed)
-            await self.jobs.record(job.id, event, partial(promises.keep, result, notice))
-            self.live[job.id].verdict = await checking
+            verdict = await checking
+            if verdict.holds:
+                await self._pay(job, verdict, (event,), (result, notice))
+            else:
+                await self.jobs.record(job.id, event, partial(promises.keep, result, notice))
+                self.live[job.id].verdict = verdict
         finally:
             checking.cancel()
             await asyncio.gather(checking, return_exceptions=True)
@@ -341,7 +362,6 @@ class Requester:
 
     async def _verify(self, job: Job) -> None:
         """By the verdict the answer is refused, or the payment signed: from here its bytes never change."""
-        attempt = job.attempt
         live = self.live[job.id]
         verdict = live.verdict or await self._check_stored(job)
         live.verdict = None
@@ -351,20 +371,35 @@ class Requester:
         if verdict.refused:
             await self._refuse(job, verdict.refused)
             return
+        await self._pay(job, verdict)
+
+    async def _pay(
+        self, job: Job, verdict: Verdict, before: tuple[jobs.Delivered, ...] = (), objects: tuple[Signed[Any], ...] = ()
+    ) -> None:
+        """Sign the payment. The delivery too is written in the same commit, if it is not yet: nothing leaves between the two."""
+        live = self.live[job.id]
+        for delivered in before:
+            job = jobs.apply(delivered, job)
+        attempt = job.attempt
         quote = (await self._kept((await self._kept(attempt.lease)).of(Lease).object.quote)).of(Quote).object
         claimed = quote.run_ms + quote.prove_ms
         seen = int(1000 * (verdict.began - live.accepted)) if live.accepted else 0
         event = jobs.Verified(now_ms(), verdict.took_ms, claimed, seen)
 
-        def settle(transaction: Transaction) -> tuple[Events, None]:
+        def verified(transaction: Transaction) -> tuple[Events, None]:
+            promises.keep(*objects, transaction)
             transaction.verified(attempt.worker, attempt.price)
+            return (*before, event), None
+
+        def settle(transaction: Transaction) -> tuple[Events, None]:
+            events, _ = verified(transaction)
             paying, _ = promises.pay(attempt, transaction)
-            return (event, *paying), None
+            return (*events, *paying), None
 
         try:
             await self.jobs.record_made(job.id, "paying", settle)
         except Unsynchronised:
-            await self.jobs.record(job.id, event, partial(promises.verified, attempt.worker, attempt.price))
+            await self.jobs.record_made(job.id, "verified", verified)
         self.workers.learn(self.jobs[job.id].attempt, event.at, claimed, seen)
         log.info("verified", peer=short_id(attempt.worker), verify_ms=event.verify_ms)
 
@@ -443,7 +478,7 @@ class Requester:
         event = jobs.AttemptFailed(now_ms(), outcome.value, reason[:200])
         await self.jobs.record(job.id, event, release)
         self.workers.learn(self.jobs[job.id].attempts[len(job.attempts) - 1], event.at, 0, 0)
-        self.live[job.id].accepted = 0.0
+        self.live[job.id].accepted, self.live[job.id].given = 0.0, False
         self.live[job.id].status = None
         connection = self._peers.connection(attempt.worker)
         if connection is not None and outcome is Outcome.LOST:
@@ -474,3 +509,10 @@ class Requester:
 
     async def _kept(self, digest: Digest) -> Signed[Any]:
         return await self.ledger.object(digest)
+
+
+def _created(order: Order, inc: Digest, kept: Digest) -> jobs.Created:
+    return jobs.Created(
+        now_ms(), order.model, order.sem, order.params, Mode.PROVED.value, order.outm.value, inc, kept, len(order.data), order.max_price,
+        order.deadline_ms, order.worker,
+    )  # fmt: skip

@@ -140,9 +140,11 @@ class Runner:
         finally:
             work.cancel = None
             work.upload = None
+        # Its files first: the lock is held by whoever still writes the input.
+        output, proof = await asyncio.gather(self._worker.blobs.put(answer.output), self._worker.blobs.put(answer.proof))
         async with self._worker.leases.lock(lease.id):
             if self._worker.leases[lease.id].state is State.QUEUED:
-                await self._deliver(self._worker.leases[lease.id], answer)
+                await self._deliver(self._worker.leases[lease.id], answer, output, proof)
 
     async def _answer(self, lease: LeaseState) -> Answer:
         worker = self._worker
@@ -179,9 +181,8 @@ class Runner:
         work.phase, work.done_ppm, work.beat = phase, ppm, work.beat + 1
         self._worker.moved.set()
 
-    async def _deliver(self, lease: LeaseState, answer: Answer) -> None:
+    async def _deliver(self, lease: LeaseState, answer: Answer, output: Digest, proof: Digest) -> None:
         worker = self._worker
-        output, proof = await asyncio.gather(worker.blobs.put(answer.output), worker.blobs.put(answer.proof))
         result = sign(
             worker.key,
             Result(

@@ -87,10 +87,10 @@ class Serving:
         await self._admit(caller)
         return await self._worker.quote(caller, request)
 
-    async def lease(self, caller: Caller, lease: Signed[Lease], quote: Signed[Quote]) -> Signed[Accept]:
+    async def lease(self, caller: Caller, lease: Signed[Lease], quote: Signed[Quote], upload: InputUpload | None) -> Signed[Accept]:
         """`POST /1/leases`."""
         await self._admit(caller)
-        return await self._worker.lease(caller, lease, quote)
+        return await self._worker.lease(caller, lease, quote, upload)
 
     async def put_input(self, caller: Caller, lease: Digest, upload: InputUpload) -> None:
         """`PUT /1/leases/{h}/input`."""

@@ -7,7 +7,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol
 
 from nexus_edge.clock import now_ms, ticking_ms
@@ -34,10 +34,11 @@ from nexus_edge.wire.limits import (
     OPEN_LEASES_PER_ACCOUNT,
     PROOF_KEPT_MS,
     RESULT_KEPT_MS,
+    SMALL_ANSWER,
     UPLOAD_BYTES_PER_S,
 )
 from nexus_edge.wire.messages import InputUpload, LeaseEvent, LeaseStatus, ObjectPart, QuoteRequest, ResultAnswer, encode_message
-from nexus_edge.wire.objects import Accept, Lease, Mode, OutputMode, Quote
+from nexus_edge.wire.objects import Accept, Lease, Mode, OutputMode, ProofNotice, Quote
 from nexus_edge.wire.refusals import Code, Refusal, clipped
 from nexus_edge.wire.signing import Signed, sign
 
@@ -176,13 +177,19 @@ class Worker:
             return quoting.invitation(self.key, caller.peer, request, room)
         return quoting.quote(self.key, caller.peer, request, forecast, self._offer(), room)
 
-    async def lease(self, caller: Caller, lease: Signed[Lease], offered: Signed[Quote]) -> Signed[Accept]:
-        """`POST /1/leases`: the same bytes again get the same answer."""
+    async def lease(
+        self, caller: Caller, lease: Signed[Lease], offered: Signed[Quote], upload: InputUpload | None = None
+    ) -> Signed[Accept]:  # fmt: skip
+        """`POST /1/leases`: the same bytes again get the same answer. An input that comes along is on the disk with the accept."""
         known = self.leases.get(lease.id)
         if known is not None:
-            return await self._accept_of(known)
-        # Once begun it is gone through with, or a second copy could be let in while the first is being written.
-        return await asyncio.shield(asyncio.create_task(self._decide(caller, lease, offered), name=f"lease {lease.id.hex()[:8]}"))
+            accept = await self._accept_of(known)
+        else:
+            # Once begun it is gone through with, or a second copy could be let in while the first is being written.
+            accept = await asyncio.shield(asyncio.create_task(self._decide(caller, lease, offered), name=f"lease {lease.id.hex()[:8]}"))
+        if upload is not None and self.leases[lease.id].state is State.LEASED:
+            await self.put_input(caller, lease.id, upload)
+        return accept
 
     async def _decide(self, caller: Caller, lease: Signed[Lease], offered: Signed[Quote]) -> Signed[Accept]:
         order = lease.object
@@ -285,7 +292,13 @@ class Worker:
                 if not await self.leases.changed(lambda: not self.leases[lease].state.is_open, quiet_s):
                     await self.leases.changed(lambda: len(work.steps) > after or work.beat != beat, wait_s - quiet_s)
                 work.polled = time.monotonic()
-        state = self.leases[lease]
+        status = self._status(lease, after)
+        if not wait_ms or self.leases[lease].state is not State.UNPAID:
+            return status
+        return replace(status, answer=await self._small_answer(caller, self.leases[lease]))
+
+    def _status(self, lease: Digest, after: int) -> LeaseStatus:
+        state, work = self.leases[lease], self.work.get(lease)
         steps = () if work is None else tuple(step for step in work.steps if step.n > after)[:EVENTS_PER_POLL]
         running = work is not None and state.state is State.QUEUED and work.phase
         return LeaseStatus(
@@ -299,6 +312,7 @@ class Worker:
             reason=clipped(state.reason, 200),
             owed=state.owed if state.entry is None else NOTHING,
             events=steps,
+            answer=None,
         )
 
     async def result(self, caller: Caller, lease: Digest) -> ResultAnswer:
@@ -311,10 +325,21 @@ class Worker:
         output = await self.blobs.get(state.output)
         if output is None:
             raise Refusal(Code.LEASE_ENDED, f"results are kept for {RESULT_KEPT_MS // 3_600_000} hours")
-        result, notice = await self._kept(state.result), await self._kept(state.notice)
+        result, notice = await self._kept(state.result), (await self._kept(state.notice)).of(ProofNotice)
         order = (await self._kept(lease)).of(Lease).object
         seed = output_seed(self.key, lease, order.inc) if order.outm == OutputMode.COMMITTED else None
-        return ResultAnswer(result.to_bytes(), output, notice.to_bytes(), seed)
+        is_small = len(output) + notice.object.len <= SMALL_ANSWER
+        content = await self.blobs.get(notice.object.proof) if is_small else None
+        return ResultAnswer(result.to_bytes(), output, notice.to_bytes(), seed, content)
+
+    async def _small_answer(self, caller: Caller, lease: LeaseState) -> ResultAnswer | None:
+        """What there is to fetch, if it fits an answer to a poll."""
+        if lease.output is None or lease.notice is None:
+            return None
+        size = await self.blobs.size(lease.output)
+        if size is None or size + (await self._kept(lease.notice)).of(ProofNotice).object.len > SMALL_ANSWER:
+            return None  # whoever asks for it by itself gets it, or is told that it is not kept any more
+        return await self.result(caller, lease.id)
 
     async def get_object(self, caller: Caller, digest: Digest, start: int, length: int) -> ObjectPart:
         """`GET /1/objects/{h}`: the proofs of the caller's own leases."""

@@ -46,6 +46,19 @@ async def take(birch: Trader, asker: Trader, who: Caller) -> Digest:
     return lease.id
 
 
+async def test_another_input_that_comes_with_its_lease_ends_it_without_debt(tmp_path: Path) -> None:
+    async with traders(tmp_path, "birch") as (birch,):
+        asker, who = caller("asker", "192.168.1.7")
+        quote = await birch.worker.quote(who, request())
+        inc, upload = await birch.local.commit(DIGEST, DATA)
+        lease = lease_of(asker, quote, inc)
+        with pytest.raises(Refusal, match="not the one") as refused:
+            await birch.worker.lease(who, lease, quote, replace(upload, data=bytes(len(DATA))))
+        assert refused.value.code is Code.BAD_INPUT
+        assert birch.worker.leases[lease.id].state is State.FAILED
+        assert (await birch.ledger.read(lambda reader: reader.book(asker.key.id))).reserved_in == 0
+
+
 async def test_many_names_at_one_address_hold_no_more_leases_than_one(tmp_path: Path) -> None:
     async with traders(tmp_path, "birch") as (birch,):
         for number in range(OPEN_LEASES_PER_ACCOUNT):

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from nexus_edge.types import Digest, MicroCredits, UnixMs
 from nexus_edge.wire.digests import blob_digest
 from nexus_edge.wire.errors import BadObject
 from nexus_edge.wire.fields import Text
-from nexus_edge.wire.messages import EntriesAnswer, Manifest, ObjectPart, UploadAnswer
+from nexus_edge.wire.messages import EntriesAnswer, InputUpload, Manifest, ObjectPart, ResultAnswer, UploadAnswer
 from nexus_edge.wire.objects import Evidence
 from nexus_edge.wire.refusals import Code, Refusal
 from nexus_edge.wire.signing import read_stored, sign
@@ -99,6 +99,7 @@ async def test_terms_that_nobody_should_sign(tmp_path: Path, monkeypatch: pytest
 
 
 async def test_a_proof_that_drips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nexus_edge.market.worker.SMALL_ANSWER", 0)
     async with traders(tmp_path, "alder", "birch") as (alder, birch):
         honest = birch.worker.get_object
 
@@ -109,6 +110,47 @@ async def test_a_proof_that_drips(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         job = await ended(alder, await alder.requester.submit(order(deadline_ms=3000)))
         assert job.attempts[0].outcome is Outcome.INVALID
         assert await owes_nothing(alder, birch)
+
+
+@pytest.mark.parametrize("spoiled", [lambda content: content[:-1], lambda content: content + b"x", lambda content: content[:-1] + b"x"])
+async def test_a_proof_that_comes_with_the_poll_is_checked_like_any_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoiled: Callable[[bytes], bytes]
+) -> None:
+    async with traders(tmp_path, "alder", "birch") as (alder, birch):
+        honest = birch.worker.result
+
+        async def result(*asked: Any) -> ResultAnswer:
+            answer = await honest(*asked)
+            assert answer.content is not None
+            return replace(answer, content=spoiled(answer.content))
+
+        monkeypatch.setattr(birch.worker, "result", result)
+        job = await ended(alder, await alder.requester.submit(order(deadline_ms=3000)))
+        assert job.attempts[0].outcome is Outcome.INVALID
+        assert await owes_nothing(alder, birch)
+
+
+async def test_only_the_first_worker_that_is_asked_gets_the_input_unaccepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever declines has seen it, and each copy counts against what the commitment may be opened."""
+    async with traders(tmp_path, "alder", "birch", "cedar") as (alder, birch, cedar):
+        prefer(monkeypatch, birch)
+        came = []
+
+        async def declining(*asked: Any) -> Any:
+            came.append(asked[-1])
+            raise Refusal(Code.BUSY, "never for you", retry_ms=10_000)
+
+        honest = cedar.worker.lease
+
+        async def taking(caller: Any, lease: Any, quote: Any, upload: InputUpload | None) -> Any:
+            came.append(upload)
+            return await honest(caller, lease, quote, upload)
+
+        monkeypatch.setattr(birch.worker, "lease", declining)
+        monkeypatch.setattr(cedar.worker, "lease", taking)
+        job = await ended(alder, await alder.requester.submit(order()))
+        assert job.phase is Phase.SETTLED
+        assert [upload is not None for upload in came] == [True, False]
 
 
 @pytest.mark.parametrize("state", ["dreaming", "proving", "unpaid"])
