@@ -288,7 +288,7 @@ async def test_clocks_that_are_set_in_the_middle_of_a_job(tmp_path: Path, monkey
 
 async def test_a_queue_that_does_not_move_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker that accepts and never begins has no beat to lose; it said how long its queue is."""
-    monkeypatch.setattr("nexus_edge.market.requester.LOST_S", 0.5)
+    monkeypatch.setattr("nexus_edge.market.watching.LOST_S", 0.5)
     async with traders(tmp_path, "alder", "birch", "cedar") as (alder, birch, cedar):
         prefer(monkeypatch, birch)
         honest = birch.worker.poll
@@ -359,7 +359,7 @@ async def test_a_refusal_of_a_second_copy_lets_go_of_no_lease(tmp_path: Path, mo
 
 
 async def test_a_worker_that_hears_no_lease_does_not_keep_the_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nexus_edge.market.requester.PATIENCE_S", 0.05)
+    monkeypatch.setattr("nexus_edge.market.offering.PATIENCE_S", 0.05)
     async with traders(tmp_path, "alder", "birch", "cedar") as (alder, birch, cedar):
         prefer(monkeypatch, birch)
 

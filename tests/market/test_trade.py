@@ -64,7 +64,7 @@ async def test_a_small_job_takes_four_requests_and_a_large_one_goes_the_long_way
         assert (await ended(alder, await alder.requester.submit(order()))).phase is Phase.SETTLED
         small = {*asked} - {"account"}
         asked.clear()
-        monkeypatch.setattr("nexus_edge.market.requester.INPUT_WITH_LEASE", 0)
+        monkeypatch.setattr("nexus_edge.market.offering.INPUT_WITH_LEASE", 0)
         monkeypatch.setattr("nexus_edge.market.worker.SMALL_ANSWER", 0)
         assert (await ended(alder, await alder.requester.submit(order()))).phase is Phase.SETTLED
     assert small == {"quote", "lease", "poll", "entries"}
