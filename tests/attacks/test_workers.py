@@ -183,7 +183,7 @@ async def test_a_fee_that_was_not_agreed_is_not_paid(tmp_path: Path, monkeypatch
         birch.local.gate.clear()
         monkeypatch.setattr(birch.worker, "cancel", cancel)
         job = await alder.requester.submit(order())
-        assert await birch.worker.leases.changed(lambda: any(work.phase for work in birch.worker.work.values()), 5)
+        assert await birch.worker.leases.changed(lambda: any(work.phase for work in birch.worker.book.work.values()), 5)
         assert alder.requester.jobs[job.id].attempt.start_fee > 1
         done = await ended(alder, await alder.requester.cancel(job.id))
         assert (done.phase, done.paid) == (Phase.CANCELLED, 0)
@@ -259,9 +259,9 @@ async def test_a_worker_whose_clock_is_wrong(tmp_path: Path, monkeypatch: pytest
     def skewed() -> UnixMs:
         return UnixMs(now_ms() + skew_h * 3_600_000)
 
-    for module in ("worker", "running", "settling"):
+    for module in ("worker", "letting", "leasebook", "running", "settling"):
         monkeypatch.setattr(f"nexus_edge.market.{module}.now_ms", skewed)
-    for module in ("worker", "quoting"):
+    for module in ("letting", "quoting"):
         monkeypatch.setattr(f"nexus_edge.market.{module}.ticking_ms", skewed)
     async with traders(tmp_path, "alder", "birch") as (alder, _):
         job = await ended(alder, await alder.requester.submit(order()))
@@ -275,7 +275,7 @@ async def test_clocks_that_are_set_in_the_middle_of_a_job(tmp_path: Path, monkey
     async with traders(tmp_path, "alder", "birch") as (alder, birch):
         birch.local.gate.clear()
         job = await alder.requester.submit(order())
-        assert await birch.worker.leases.changed(lambda: any(work.phase for work in birch.worker.work.values()), 5)
+        assert await birch.worker.leases.changed(lambda: any(work.phase for work in birch.worker.book.work.values()), 5)
         monkeypatch.setattr("time.time_ns", lambda: honest() + jump_h * 3_600_000_000_000)
         birch.local.gate.set()
         assert (await ended(alder, job)).phase is Phase.SETTLED

@@ -131,8 +131,8 @@ async def test_cancelled_before_it_began_costs_nothing(tmp_path: Path) -> None:
         first = await alder.requester.submit(order())
         second = await alder.requester.submit(order())
         assert await birch.worker.leases.changed(lambda: sum(lease.state is State.QUEUED for lease in birch.worker.leases) == 2, 5)
-        assert await birch.worker.leases.changed(lambda: any(work.phase for work in birch.worker.work.values()), 5)
-        running = next(job for job in (first, second) if birch.worker.work[alder.requester.jobs[job.id].attempt.lease].phase)
+        assert await birch.worker.leases.changed(lambda: any(work.phase for work in birch.worker.book.work.values()), 5)
+        running = next(job for job in (first, second) if birch.worker.book.work[alder.requester.jobs[job.id].attempt.lease].phase)
         waiting = second if running is first else first
         cancelled = await ended(alder, await alder.requester.cancel(waiting.id))
         assert (cancelled.phase, cancelled.paid) == (Phase.CANCELLED, 0)
