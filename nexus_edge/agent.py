@@ -190,12 +190,12 @@ class Agent:
             self.directory.add_hint(Source.STATIC, host, port, node)
 
         self.worker = Worker(self.key, self.ledger, self.blobs, self.workshop, self.offer, lambda: self.requester.jobs)
-        self.worker.draining = not self.options.serve
+        self.worker.letting.draining = not self.options.serve
         till = Till(self.ledger, self.worker.leases)
         buyer = Buyer(self, self.workshop, self.options.time_value)
         self.requester = Requester(self.key, self.ledger, self.blobs, self.workshop, self, buyer, till)
-        await self.worker.load()
-        self._run(stack, "runner", Runner(self.worker, self.workshop).run())
+        await self.worker.book.load()
+        self._run(stack, "runner", Runner(self.worker.book, self.workshop).run())
         self.presence = Presence(self.key, self.directory, self.describe)
         self.fleet = Fleet(self.ledger, Membership(self.key.id, self.options.certificates), self)
         await self.fleet.load()
@@ -268,7 +268,7 @@ class Agent:
     async def _sweep(self) -> None:
         await sweep(self.blobs, self.requester.jobs.aged(), self.worker.leases.aged())
         await self.requester.forget()
-        await self.worker.forget()
+        await self.worker.book.forget()
         await self.ledger.transact("age", lambda transaction: transaction.keep_age())
 
     # What the market asks of the other parts
@@ -308,7 +308,7 @@ class Agent:
         """The owner's terms and the machine as it stands."""
         waiting: list[Demand] = []
         running: list[Demand] = []
-        for lease_id, work in self.worker.work.items():
+        for lease_id, work in self.worker.book.work.items():
             lease = self.worker.leases[lease_id]
             if not lease.state.is_open:
                 continue

@@ -240,7 +240,7 @@ class Administration:
 
     async def drain(self, request: DrainRequest) -> str:
         """Stop or resume taking work."""
-        self.worker.draining = request.on
+        self.worker.letting.draining = request.on
         if self._draining is not None:
             self._draining.cancel()
             self._draining = None
@@ -273,7 +273,7 @@ class Administration:
             for job in self.requester.jobs
         ]
         views += [
-            shown.job_for_peer(lease, self.worker.work.get(lease.id), short[lease.job.hex()], models.get(lease.model, ""), names)
+            shown.job_for_peer(lease, self.worker.book.work.get(lease.id), short[lease.job.hex()], models.get(lease.model, ""), names)
             for lease in self.worker.leases
         ]
         return sorted(views, key=lambda job: job.asked_at, reverse=True)
@@ -322,9 +322,9 @@ class Administration:
     def _node(self, peers: Sequence[PeerView]) -> NodeView:
         state: NodeState = "ready"
         why = ""
-        if self.worker.draining:
+        if self.worker.letting.draining:
             state = "draining" if self._unfinished() else "drained"
-        elif any(work.phase for lease, work in self.worker.work.items() if self.worker.leases[lease].state.is_open):
+        elif any(work.phase for lease, work in self.worker.book.work.items() if self.worker.leases[lease].state.is_open):
             state = "serving"
         elif not any(peer.state == "up" for peer in peers):
             state, why = "alone", "no peer answers"

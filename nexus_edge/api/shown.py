@@ -29,7 +29,7 @@ from nexus_edge.market.jobs import Job, Outcome, Phase
 from nexus_edge.market.leases import LeaseState, State
 from nexus_edge.market.membership import Own
 from nexus_edge.market.ordering import Live
-from nexus_edge.market.worker import Work
+from nexus_edge.market.work import Work
 from nexus_edge.types import Bytes, MicroCredits, NodeId, UnixMs
 
 SHORTEST: Final = 4

@@ -19,11 +19,13 @@ def check_result(order: Lease, attempt: Attempt, result: Signed[Result], notice:
         raise BadObject("result, output and proof do not belong together")
 
 
-async def download(connection: PeerConnection, notice: ProofNotice) -> bytes:
-    """The proof that a notice names. Raises `BadObject` if its bytes are others."""
+async def download(connection: PeerConnection, notice: ProofNotice, came: bytes | None) -> bytes:
+    """The proof that a notice names: what came with it, or fetched in parts. Raises `BadObject` if its bytes are others."""
     if notice.len > PROOF:
         raise BadObject(f"the proof has {notice.len} bytes, at most {PROOF} are taken")
-    content = bytearray()
+    content = bytearray(came or b"")
+    if came is not None and len(came) != notice.len:
+        raise BadObject("the proof has another length than the worker signed")
     while len(content) < notice.len:
         part = await connection.get_object(notice.proof, len(content), CHUNK)
         # Whole parts only: one byte at a time would take for ever.

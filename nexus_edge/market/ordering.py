@@ -5,6 +5,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from nexus_edge.market.buying import Choice
 from nexus_edge.market.placement import Rejected
 from nexus_edge.types import Digest, MicroCredits, ModelDigest, NodeId
 from nexus_edge.wire.messages import InputUpload, LeaseStatus
@@ -62,16 +63,25 @@ class Verdict:
     """On the monotonic clock."""
     took_ms: int
 
+    @property
+    def holds(self) -> bool:
+        """Whether the answer is what was ordered."""
+        return not (self.refused or self.unable)
+
 
 @dataclass
 class Live:
     """What is known of a job besides its events."""
 
+    choosing: "asyncio.Task[Choice] | None" = None
+    """The first search for a worker, under way since the order came: no quote depends on the input's commitment."""
     began: float = field(default_factory=time.monotonic)
     status: LeaseStatus | None = None
     suspect: bool = False
     quote: Signed[Quote] | None = None
     accepted: float = 0.0
+    given: bool = False
+    """Whether the worker of the attempt has the input."""
     rejected: tuple[Rejected, ...] = ()
     verdict: Verdict | None = None
     """Of the answer that is delivered; not kept, since it can be found again."""

@@ -11,8 +11,9 @@ from nexus_edge.clock import now_ms
 from nexus_edge.errors import LedgerError, NexusEdgeError
 from nexus_edge.ledger import Transaction
 from nexus_edge.market import leases
+from nexus_edge.market.leasebook import LeaseBook
 from nexus_edge.market.leases import LeaseState, State
-from nexus_edge.market.worker import BEFORE_PROVING, Worker, output_seed
+from nexus_edge.market.work import BEFORE_PROVING, output_seed
 from nexus_edge.types import Bytes, Digest, ModelDigest
 from nexus_edge.wire.digests import output_digest, statement_digest
 from nexus_edge.wire.limits import INPUT, KIB
@@ -76,10 +77,10 @@ class Prover(Protocol):
 
 
 class Runner:
-    """Works through the queue of a `Worker`."""
+    """Works through the queue of a `LeaseBook`."""
 
-    def __init__(self, worker: Worker, prover: Prover) -> None:
-        self._worker = worker
+    def __init__(self, book: LeaseBook, prover: Prover) -> None:
+        self._book = book
         self._prover = prover
 
     async def run(self) -> None:
@@ -94,33 +95,33 @@ class Runner:
         while True:
             await asyncio.sleep(1)
             try:
-                await self._worker.expire()
+                await self._book.expire()
             except LedgerError as failed:
                 log.error("leases cannot be ended", reason=str(failed))
 
     async def _announce(self) -> None:
         """Wake those who poll when work has moved, at most ten times a second."""
         while True:
-            await self._worker.moved.wait()
-            self._worker.moved.clear()
-            await self._worker.leases.touched()
+            await self._book.moved.wait()
+            self._book.moved.clear()
+            await self._book.leases.touched()
             await asyncio.sleep(0.1)
 
     async def _slot(self) -> None:
         while True:
-            lease = self._worker.leases[await self._worker.ready.get(self._worker.is_runnable)]
+            lease = self._book.leases[await self._book.ready.get(self._book.is_runnable)]
             with structlog.contextvars.bound_contextvars(lease=lease.id.hex()[:8], job=lease.job.hex()[:8], peer=lease.requester.hex()[:8]):
                 try:
                     await self._serve(lease)
                 except LedgerError as failed:  # a full disk: it is run again, and gives the same answer
                     log.error("a lease cannot go on", reason=str(failed))
                     await asyncio.sleep(STUCK_S)
-                    if self._worker.is_runnable(lease.id):
-                        self._worker.enqueue(lease.id)
+                    if self._book.is_runnable(lease.id):
+                        self._book.enqueue(lease.id)
 
     async def _serve(self, lease: LeaseState) -> None:
         """One lease to its end. Whatever happens to it, the slot goes on."""
-        work = self._worker.work[lease.id]
+        work = self._book.work[lease.id]
         task = asyncio.create_task(self._answer(lease), name=f"lease {lease.id.hex()[:8]}")
         work.cancel = task.cancel
         try:
@@ -140,15 +141,17 @@ class Runner:
         finally:
             work.cancel = None
             work.upload = None
-        async with self._worker.leases.lock(lease.id):
-            if self._worker.leases[lease.id].state is State.QUEUED:
-                await self._deliver(self._worker.leases[lease.id], answer)
+        # Its files first: the lock is held by whoever still writes the input.
+        output, proof = await asyncio.gather(self._book.blobs.put(answer.output), self._book.blobs.put(answer.proof))
+        async with self._book.leases.lock(lease.id):
+            if self._book.leases[lease.id].state is State.QUEUED:
+                await self._deliver(self._book.leases[lease.id], answer, output, proof)
 
     async def _answer(self, lease: LeaseState) -> Answer:
-        worker = self._worker
-        order = (await worker.ledger.object(lease.id)).of(Lease).object
-        upload = worker.work[lease.id].upload or await self._stored(lease)
-        seed = output_seed(worker.key, lease.id, order.inc)
+        book = self._book
+        order = (await book.ledger.object(lease.id)).of(Lease).object
+        upload = book.work[lease.id].upload or await self._stored(lease)
+        seed = output_seed(book.key, lease.id, order.inc)
         asked = Order(
             lease.model, order.params, lease.id, upload, order.inc, order.outm == OutputMode.COMMITTED, seed
         )  # fmt: skip
@@ -164,28 +167,27 @@ class Runner:
 
     async def _stored(self, lease: LeaseState) -> InputUpload:
         """The input of a lease that was taken up after a restart."""
-        stored = None if lease.input is None else await self._worker.blobs.get(lease.input)
+        stored = None if lease.input is None else await self._book.blobs.get(lease.input)
         if stored is None:
             raise NexusEdgeError("the input is lost", "its file is gone or damaged")
         return decode_message(InputUpload, stored, INPUT + 64 * KIB)
 
     def _progress(self, lease: Digest, phase: str, ppm: int) -> None:
         """From the prover's own callback: a beat is work that was done, never a timer."""
-        work = self._worker.work.get(lease)
+        work = self._book.work.get(lease)
         if work is None:
             return  # it ended, and the child has not heard yet
         if phase != work.phase:
             work.step("executing" if phase in BEFORE_PROVING else "proving", phase)
         work.phase, work.done_ppm, work.beat = phase, ppm, work.beat + 1
-        self._worker.moved.set()
+        self._book.moved.set()
 
-    async def _deliver(self, lease: LeaseState, answer: Answer) -> None:
-        worker = self._worker
-        output, proof = await asyncio.gather(worker.blobs.put(answer.output), worker.blobs.put(answer.proof))
+    async def _deliver(self, lease: LeaseState, answer: Answer, output: Digest, proof: Digest) -> None:
+        book = self._book
         result = sign(
-            worker.key,
+            book.key,
             Result(
-                iss=worker.key.id,
+                iss=book.key.id,
                 at=now_ms(),
                 to=lease.requester,
                 lease=lease.id,
@@ -197,9 +199,9 @@ class Runner:
             ),
         )
         notice = sign(
-            worker.key,
+            book.key,
             ProofNotice(
-                iss=worker.key.id,
+                iss=book.key.id,
                 at=now_ms(),
                 to=lease.requester,
                 lease=lease.id,
@@ -218,14 +220,14 @@ class Runner:
             transaction.owe(lease.id, result.id)
 
         def delivered() -> None:
-            worker.models.unpin(lease.model)
-            worker.work[lease.id].step("delivered")
-            worker.delivered(lease.id, proof)
+            book.models.unpin(lease.model)
+            book.work[lease.id].step("delivered")
+            book.delivered(lease.id, proof)
 
-        await worker.leases.record(lease.id, event, deliver, delivered)
+        await book.leases.record(lease.id, event, deliver, delivered)
         log.info("delivered", run_ms=answer.run_ms, prove_ms=answer.prove_ms, proof_bytes=len(answer.proof))
 
     async def _fail(self, lease: LeaseState, reason: str) -> None:
-        async with self._worker.leases.lock(lease.id):
-            if self._worker.leases[lease.id].state.is_open:
-                await self._worker.end(lease, leases.Failed(now_ms(), reason))
+        async with self._book.leases.lock(lease.id):
+            if self._book.leases[lease.id].state.is_open:
+                await self._book.end(lease, leases.Failed(now_ms(), reason))

@@ -87,10 +87,10 @@ class Serving:
         await self._admit(caller)
         return await self._worker.quote(caller, request)
 
-    async def lease(self, caller: Caller, lease: Signed[Lease], quote: Signed[Quote]) -> Signed[Accept]:
+    async def lease(self, caller: Caller, lease: Signed[Lease], quote: Signed[Quote], upload: InputUpload | None) -> Signed[Accept]:
         """`POST /1/leases`."""
         await self._admit(caller)
-        return await self._worker.lease(caller, lease, quote)
+        return await self._worker.lease(caller, lease, quote, upload)
 
     async def put_input(self, caller: Caller, lease: Digest, upload: InputUpload) -> None:
         """`PUT /1/leases/{h}/input`."""
@@ -124,8 +124,8 @@ class Serving:
     async def put_object(self, caller: Caller, digest: Digest, upload: Upload) -> UploadAnswer:
         """`PUT /1/objects/{h}`."""
         await self._admit(caller)
-        line = await self._worker.ledger.read(lambda reader: reader.book(caller.peer).line)
-        return await self._uploads.put(caller, line, digest, upload)
+        known = await self._worker.book.account(caller.peer)
+        return await self._uploads.put(caller, known.line, digest, upload)
 
     async def get_object(self, caller: Caller, digest: Digest, start: int, length: int) -> ObjectPart:
         """`GET /1/objects/{h}`."""

@@ -72,7 +72,7 @@ class Answering:
                 return await handlers.quote(caller, body)
             case "lease":
                 lease = own(caller, read_signed(body.lease, Lease))
-                accept = await handlers.lease(caller, lease, read_signed(body.quote, Quote))
+                accept = await handlers.lease(caller, lease, read_signed(body.quote, Quote), body.input)
                 if self._is_new_lease(lease.id):  # a quote that is taken was not asked for in vain
                     self._quotes.give(caller.peer, 1)
                     self._quotes_of_prefix.give(caller.prefix, 1)

@@ -144,9 +144,9 @@ class PeerConnection(Channel):
         """What a job would cost."""
         return self._signed(await self.ask("quote", request), Quote)
 
-    async def lease(self, lease: Signed[Lease], quote: Signed[Quote]) -> Signed[Accept]:
-        """Order a job."""
-        return self._signed(await self.ask("lease", LeaseOffer(lease.to_bytes(), quote.to_bytes())), Accept)
+    async def lease(self, lease: Signed[Lease], quote: Signed[Quote], upload: InputUpload | None = None) -> Signed[Accept]:
+        """Order a job, and give its input if that is small."""
+        return self._signed(await self.ask("lease", LeaseOffer(lease.to_bytes(), quote.to_bytes(), upload)), Accept)
 
     async def put_input(self, lease: Digest, upload: InputUpload) -> None:
         """Send its input."""

@@ -45,8 +45,8 @@ class PeerHandlers(Protocol):
     async def quote(self, caller: Caller, request: QuoteRequest) -> Signed[Quote]:
         """What a job would cost."""
 
-    async def lease(self, caller: Caller, lease: Signed[Lease], quote: Signed[Quote]) -> Signed[Accept]:
-        """Take a job."""
+    async def lease(self, caller: Caller, lease: Signed[Lease], quote: Signed[Quote], upload: InputUpload | None) -> Signed[Accept]:
+        """Take a job, and its input if that came along."""
 
     async def put_input(self, caller: Caller, lease: Digest, upload: InputUpload) -> None:
         """Take its input."""

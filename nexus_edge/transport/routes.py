@@ -5,7 +5,19 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
 
-from nexus_edge.wire.limits import CHUNK, CHUNKS, ENTRIES_PER_POST, INPUT, KIB, LONG_POLL_MS, MIB, OUTPUT, UPLOAD_BYTES_PER_S
+from nexus_edge.wire.limits import (
+    CHUNK,
+    CHUNKS,
+    ENTRIES_PER_POST,
+    INPUT,
+    INPUT_WITH_LEASE,
+    KIB,
+    LONG_POLL_MS,
+    MIB,
+    OUTPUT,
+    SMALL_ANSWER,
+    UPLOAD_BYTES_PER_S,
+)
 from nexus_edge.wire.messages import (
     AccountAnswer,
     AccountQuery,
@@ -79,10 +91,16 @@ ROUTES: Final = (
     Route("groups", "GET", "/1/groups", GroupsAnswer),
     Route("join", "POST", "/1/groups", None, GroupPost, request_limit=SMALL),
     Route("quote", "POST", "/1/quotes", Quote, QuoteRequest, request_limit=SMALL),
-    Route("lease", "POST", "/1/leases", Accept, LeaseOffer, request_limit=SMALL),
+    Route(
+        "lease", "POST", "/1/leases", Accept, LeaseOffer,
+        request_limit=SMALL + INPUT_WITH_LEASE, deadline_s=_transfer_s(INPUT_WITH_LEASE),
+    ),
     Route("put_input", "PUT", "/1/leases/{h}/input", None, InputUpload, request_limit=INPUT + ENVELOPE, deadline_s=_transfer_s(INPUT)),
-    Route("poll", "GET", "/1/leases/{h}", LeaseStatus, query=PollQuery, answer_limit=ENVELOPE, deadline_s=LONG_POLL_MS / 1000 + ANSWER_S),
-    Route("result", "GET", "/1/leases/{h}/result", ResultAnswer, answer_limit=OUTPUT + ENVELOPE, deadline_s=_transfer_s(OUTPUT)),
+    Route(
+        "poll", "GET", "/1/leases/{h}", LeaseStatus, query=PollQuery,
+        answer_limit=SMALL_ANSWER + ENVELOPE, deadline_s=LONG_POLL_MS / 1000 + _transfer_s(SMALL_ANSWER),
+    ),
+    Route("result", "GET", "/1/leases/{h}/result", ResultAnswer, answer_limit=OUTPUT + SMALL_ANSWER + ENVELOPE, deadline_s=_transfer_s(OUTPUT)),
     Route("reveal", "POST", "/1/leases/{h}/reveal", RevealAnswer, RevealRequest, request_limit=SMALL),
     Route("cancel", "POST", "/1/leases/{h}/cancel", LeaseStatus, Empty, request_limit=SMALL, answer_limit=ENVELOPE),
     Route(

@@ -40,9 +40,11 @@ QUEUED_MS: Final = 300_000  # five minutes: whoever asks then is better served e
 # Sizes
 INPUT: Final = 16 * MIB  # the largest tensors of the models that are supported, several times
 OUTPUT: Final = 16 * MIB  # likewise
+INPUT_WITH_LEASE: Final = 64 * KIB  # a refused lease wastes a second of the slowest line; what is larger waits for the accept
 PROOF: Final = 8 * MIB  # the largest measured has 1.2 MB
 MODEL: Final = 2 * GIB  # what a `.tflite` file can be
 CHUNK: Final = MIB  # what a slow line loses when it breaks: some seconds
+SMALL_ANSWER: Final = CHUNK  # output and proof that come with the poll, as one part of an object would
 CHUNKS: Final = MODEL // CHUNK  # of the largest model
 UPLOADS_PER_PEER: Final = 2  # one on its way while the one before is checked
 UPLOAD_BYTES_PER_S: Final = 64 * KIB  # over 10 s: below it an upload only holds a slot

@@ -35,6 +35,7 @@ from nexus_edge.wire.limits import (
     LONG_POLL_MS,
     MODEL,
     OUTPUT,
+    SMALL_ANSWER,
     TENSORS,
     TEXT,
 )
@@ -121,11 +122,22 @@ class QuoteRequest:
 
 
 @dataclass(frozen=True)
+class InputUpload:
+    """The input as little-endian integers in the model's order, with the seeds of its commitments (none of plain ones)."""
+
+    data: Annotated[bytes, Octets(INPUT, exact=False)]
+    seed: Annotated[bytes, Octets(32 * TENSORS, exact=False)]
+    openings: U
+    """How many proofs the worker may make of these commitments."""
+
+
+@dataclass(frozen=True)
 class LeaseOffer:
-    """A signed lease with the signed quote that it takes: the worker stored nothing, and recognises its own signature."""
+    """A signed lease with the signed quote that it takes: the worker stored nothing, and recognises its own signature. A small input comes along."""
 
     lease: Annotated[bytes, Octets(Lease.limit, "signed lease", exact=False)]
     quote: Annotated[bytes, Octets(Quote.limit, "signed quote", exact=False)]
+    input: Annotated[InputUpload | None, Maybe(Record(InputUpload))]
 
 
 @dataclass(frozen=True)
@@ -139,8 +151,25 @@ class LeaseEvent:
 
 
 @dataclass(frozen=True)
+class ResultAnswer:
+    """Signed result, output bytes, the signed proof notice once there is a proof, and the seed of the output's commitment if it is committed.
+
+    `content` has the proof's bytes if output and proof together are small; else they are fetched in parts.
+    """
+
+    result: Annotated[bytes, Octets(Result.limit, "signed result", exact=False)]
+    output: Annotated[bytes, Octets(OUTPUT, exact=False)]
+    proof: Annotated[bytes | None, Maybe(Octets(1024, "signed proof", exact=False))]
+    seed: Annotated[bytes | None, Maybe(Octets(32))]
+    content: Annotated[bytes | None, Maybe(Octets(SMALL_ANSWER, exact=False))]
+
+
+@dataclass(frozen=True)
 class LeaseStatus:
-    """How a lease stands. `beat` rises while work really progresses; `events` are those after the asked one; `owed` what is to be paid now."""
+    """How a lease stands. `beat` rises while work really progresses; `events` are those after the asked one; `owed` what is to be paid now.
+
+    `answer` is what `result` would answer, once there is something small to fetch.
+    """
 
     state: Annotated[str, Text(12)]
     phase: Annotated[str, Text(24)]
@@ -150,6 +179,7 @@ class LeaseStatus:
     reason: Annotated[str, Text(200)]
     owed: Total
     events: Annotated[tuple[LeaseEvent, ...], Many(Record(LeaseEvent), EVENTS_PER_POLL)]
+    answer: Annotated[ResultAnswer | None, Maybe(Record(ResultAnswer))]
 
 
 @dataclass(frozen=True)
@@ -158,26 +188,6 @@ class PollQuery:
 
     after: U
     wait: Annotated[int, Integer(0, LONG_POLL_MS, "ms")]
-
-
-@dataclass(frozen=True)
-class InputUpload:
-    """The input as little-endian integers in the model's order, with the seeds of its commitments (none of plain ones)."""
-
-    data: Annotated[bytes, Octets(INPUT, exact=False)]
-    seed: Annotated[bytes, Octets(32 * TENSORS, exact=False)]
-    openings: U
-    """How many proofs the worker may make of these commitments."""
-
-
-@dataclass(frozen=True)
-class ResultAnswer:
-    """Signed result, output bytes, the signed proof notice once there is a proof, and the seed of the output's commitment if it is committed."""
-
-    result: Annotated[bytes, Octets(Result.limit, "signed result", exact=False)]
-    output: Annotated[bytes, Octets(OUTPUT, exact=False)]
-    proof: Annotated[bytes | None, Maybe(Octets(1024, "signed proof", exact=False))]
-    seed: Annotated[bytes | None, Maybe(Octets(32))]
 
 
 @dataclass(frozen=True)

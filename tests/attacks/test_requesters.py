@@ -12,8 +12,7 @@ import pytest
 from nexus_edge.errors import LedgerError
 from nexus_edge.identity import NodeKey
 from nexus_edge.ledger.errors import DiskFull
-from nexus_edge.market import quoting
-from nexus_edge.market import worker as workers
+from nexus_edge.market import leasebook, letting, quoting
 from nexus_edge.market.jobs import Phase
 from nexus_edge.market.leases import State
 from nexus_edge.transport import Caller
@@ -43,6 +42,19 @@ async def take(birch: Trader, asker: Trader, who: Caller, inc: Digest | None = N
     lease = lease_of(asker, quote, inc or Digest(secrets.token_bytes(32)))
     await birch.worker.lease(who, lease, quote)
     return lease.id
+
+
+async def test_another_input_that_comes_with_its_lease_ends_it_without_debt(tmp_path: Path) -> None:
+    async with traders(tmp_path, "birch") as (birch,):
+        asker, who = caller("asker", "192.168.1.7")
+        quote = await birch.worker.quote(who, request())
+        inc, upload = await birch.local.commit(DIGEST, DATA)
+        lease = lease_of(asker, quote, inc)
+        with pytest.raises(Refusal, match="not the one") as refused:
+            await birch.worker.lease(who, lease, quote, replace(upload, data=bytes(len(DATA))))
+        assert refused.value.code is Code.BAD_INPUT
+        assert birch.worker.leases[lease.id].state is State.FAILED
+        assert (await birch.ledger.read(lambda reader: reader.book(asker.key.id))).reserved_in == 0
 
 
 async def test_many_names_at_one_address_hold_no_more_leases_than_one(tmp_path: Path) -> None:
@@ -75,7 +87,7 @@ async def test_all_leases_have_a_bound(tmp_path: Path) -> None:
 
 
 async def test_a_place_without_an_input_is_free_again_soon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "INPUT_GRACE_S", 0.2)
+    monkeypatch.setattr(letting, "INPUT_GRACE_S", 0.2)
     async with traders(tmp_path, "alder", "birch") as (alder, birch):
         inc, upload = await alder.local.commit(DIGEST, DATA)
         quote = await quoted(alder, birch)
@@ -93,26 +105,26 @@ async def test_a_place_without_an_input_is_free_again_soon(tmp_path: Path, monke
 
 
 async def test_leases_that_were_free_do_not_pile_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "ENDED_KEPT", 3)
-    monkeypatch.setattr(workers, "ENDED_KEPT_S", 0.0)
+    monkeypatch.setattr(leasebook, "ENDED_KEPT", 3)
+    monkeypatch.setattr(leasebook, "ENDED_KEPT_S", 0.0)
     async with traders(tmp_path, "birch") as (birch,):
         asker, who = caller("spammer", "192.168.1.7")
         for _ in range(20):
             await birch.worker.cancel(who, await take(birch, asker, who))
-        await birch.worker.expire()
-        assert len(list(birch.worker.leases)) == len(birch.worker.work) == len(birch.worker._by_number) == 3
+        await birch.worker.book.expire()
+        assert len(list(birch.worker.leases)) == len(birch.worker.book.work) == len(birch.worker.book.by_number) == 3
         port = birch.server.port
         await birch.stop()
         await birch.start(port)
-        await birch.worker.expire()
+        await birch.worker.book.expire()
         assert len(list(birch.worker.leases)) == 3
         assert (await birch.ledger.verify()).faults == ()
 
 
 async def test_an_input_that_others_name_outlives_a_lease_that_was_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two jobs of one input: the same bytes, one file."""
-    monkeypatch.setattr(workers, "ENDED_KEPT", 0)
-    monkeypatch.setattr(workers, "ENDED_KEPT_S", 0.0)
+    monkeypatch.setattr(leasebook, "ENDED_KEPT", 0)
+    monkeypatch.setattr(leasebook, "ENDED_KEPT_S", 0.0)
     async with traders(tmp_path, "birch") as (birch,):
         birch.local.gate.clear()
         asker, who = caller("alder", "192.168.1.7")
@@ -124,11 +136,11 @@ async def test_an_input_that_others_name_outlives_a_lease_that_was_free(tmp_path
         assert shared is not None
         assert birch.worker.leases[second].input == shared
         await birch.worker.cancel(who, first)
-        await birch.worker.expire()
+        await birch.worker.book.expire()
         assert birch.worker.leases.get(first) is None
         assert await birch.blobs.has(shared)
         await birch.worker.cancel(who, second)
-        await birch.worker.expire()
+        await birch.worker.book.expire()
         assert not await birch.blobs.has(shared)
 
 
@@ -140,7 +152,7 @@ async def test_what_is_settled_leaves_memory_and_stays_settled(tmp_path: Path) -
         for one in (alder, birch):
             one.waited_ms = RESULT_KEPT_MS
         await alder.requester.forget()
-        await birch.worker.forget()
+        await birch.worker.book.forget()
         assert list(alder.requester.jobs) == []
         assert list(birch.worker.leases) == []
         for ask in (birch_for(alder, birch).poll(lease.id, 0, 0), birch_for(alder, birch).result(lease.id)):
@@ -165,7 +177,7 @@ async def test_who_pays_after_a_month_is_still_taken(tmp_path: Path, monkeypatch
         job = await alder.requester.submit(order())
         await alder.requester.jobs.changed(lambda: alder.requester.jobs[job.id].entry is not None, 20)
         birch.waited_ms = PROOF_KEPT_MS
-        await birch.worker.forget()
+        await birch.worker.book.forget()
         assert list(birch.worker.leases) == []
         monkeypatch.undo()
         alder.requester.payer.wake(birch.key.id)
@@ -315,15 +327,15 @@ async def given(alder: Trader, birch: Trader) -> Digest:
 
 
 async def test_what_is_forgotten_while_it_waits_stops_no_slot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "ENDED_KEPT", 0)
-    monkeypatch.setattr(workers, "ENDED_KEPT_S", 0.0)
+    monkeypatch.setattr(leasebook, "ENDED_KEPT", 0)
+    monkeypatch.setattr(leasebook, "ENDED_KEPT_S", 0.0)
     async with traders(tmp_path, "alder", "birch") as (alder, birch):
         birch.local.gate.clear()
         first = await given(alder, birch)
-        await birch.worker.leases.changed(lambda: bool(birch.worker.work[first].phase), 5)
+        await birch.worker.leases.changed(lambda: bool(birch.worker.book.work[first].phase), 5)
         second = await given(alder, birch)
         await birch_for(alder, birch).cancel(second)
-        await birch.worker.expire()
+        await birch.worker.book.expire()
         assert birch.worker.leases.get(second) is None
         birch.local.gate.set()
         third = await given(alder, birch)
@@ -337,10 +349,10 @@ async def test_quotes_that_were_taken_do_not_pile_up(tmp_path: Path, monkeypatch
         asker, who = caller("spammer", "192.168.1.7")
         for _ in range(3):
             await birch.worker.cancel(who, await take(birch, asker, who))
-        assert len(birch.worker._quotes) == 3
+        assert len(birch.worker.letting.taken) == 3
         await asyncio.sleep(0.25)
         await birch.worker.cancel(who, await take(birch, asker, who))
-        assert len(birch.worker._quotes) == 1
+        assert len(birch.worker.letting.taken) == 1
 
 
 @pytest.mark.parametrize("left", ["model", "input"])
@@ -398,7 +410,7 @@ async def test_whoever_hangs_up_while_a_job_is_cancelled_leaves_nothing_reserved
 
 async def test_leases_for_which_nothing_is_owed_are_rationed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each is rows in the ledger for ever."""
-    monkeypatch.setattr(workers, "FREE_LEASES", 3)
+    monkeypatch.setattr(leasebook, "FREE_LEASES", 3)
     async with traders(tmp_path, "alder", "birch") as (alder, birch):
         asker, who = caller("spammer", "192.168.1.7")
         for _ in range(3):

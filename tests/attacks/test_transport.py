@@ -382,7 +382,7 @@ async def test_objects_of_others_are_refused() -> None:
     )  # fmt: skip
     async with serving() as (server, handlers), PeerClient(THIEF) as client:
         peer = client.at(SERVER.id, "127.0.0.1", server.port)
-        for name, body in (("entries", EntriesPost((entry.to_bytes(),))), ("lease", LeaseOffer(lease.to_bytes(), lease.to_bytes()))):
+        for name, body in (("entries", EntriesPost((entry.to_bytes(),))), ("lease", LeaseOffer(lease.to_bytes(), lease.to_bytes(), None))):
             with pytest.raises(Refusal, match="signer") as refused:
                 await peer.ask(name, body)
             assert refused.value.code is Code.NOT_YOURS

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from nexus_edge.types import Digest, MicroCredits, UnixMs
 from nexus_edge.wire.digests import blob_digest
 from nexus_edge.wire.errors import BadObject
 from nexus_edge.wire.fields import Text
-from nexus_edge.wire.messages import EntriesAnswer, Manifest, ObjectPart, UploadAnswer
+from nexus_edge.wire.messages import EntriesAnswer, InputUpload, Manifest, ObjectPart, ResultAnswer, UploadAnswer
 from nexus_edge.wire.objects import Evidence
 from nexus_edge.wire.refusals import Code, Refusal
 from nexus_edge.wire.signing import read_stored, sign
@@ -102,6 +102,7 @@ async def test_terms_that_nobody_should_sign(tmp_path: Path, monkeypatch: pytest
 
 
 async def test_a_proof_that_drips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nexus_edge.market.worker.SMALL_ANSWER", 0)
     async with traders(tmp_path, "alder", "birch") as (alder, birch):
         honest = birch.worker.get_object
 
@@ -112,6 +113,47 @@ async def test_a_proof_that_drips(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         job = await ended(alder, await alder.requester.submit(order(deadline_ms=3000)))
         assert job.attempts[0].outcome is Outcome.INVALID
         assert await owes_nothing(alder, birch)
+
+
+@pytest.mark.parametrize("spoiled", [lambda content: content[:-1], lambda content: content + b"x", lambda content: content[:-1] + b"x"])
+async def test_a_proof_that_comes_with_the_poll_is_checked_like_any_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoiled: Callable[[bytes], bytes]
+) -> None:
+    async with traders(tmp_path, "alder", "birch") as (alder, birch):
+        honest = birch.worker.result
+
+        async def result(*asked: Any) -> ResultAnswer:
+            answer = await honest(*asked)
+            assert answer.content is not None
+            return replace(answer, content=spoiled(answer.content))
+
+        monkeypatch.setattr(birch.worker, "result", result)
+        job = await ended(alder, await alder.requester.submit(order(deadline_ms=3000)))
+        assert job.attempts[0].outcome is Outcome.INVALID
+        assert await owes_nothing(alder, birch)
+
+
+async def test_only_the_first_worker_that_is_asked_gets_the_input_unaccepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever declines has seen it, and each copy counts against what the commitment may be opened."""
+    async with traders(tmp_path, "alder", "birch", "cedar") as (alder, birch, cedar):
+        prefer(monkeypatch, birch)
+        came = []
+
+        async def declining(*asked: Any) -> Any:
+            came.append(asked[-1])
+            raise Refusal(Code.BUSY, "never for you", retry_ms=10_000)
+
+        honest = cedar.worker.lease
+
+        async def taking(caller: Any, lease: Any, quote: Any, upload: InputUpload | None) -> Any:
+            came.append(upload)
+            return await honest(caller, lease, quote, upload)
+
+        monkeypatch.setattr(birch.worker, "lease", declining)
+        monkeypatch.setattr(cedar.worker, "lease", taking)
+        job = await ended(alder, await alder.requester.submit(order()))
+        assert job.phase is Phase.SETTLED
+        assert [upload is not None for upload in came] == [True, False]
 
 
 @pytest.mark.parametrize("state", ["dreaming", "proving", "unpaid"])
@@ -144,7 +186,7 @@ async def test_a_fee_that_was_not_agreed_is_not_paid(tmp_path: Path, monkeypatch
         birch.local.gate.clear()
         monkeypatch.setattr(birch.worker, "cancel", cancel)
         job = await alder.requester.submit(order())
-        assert await birch.worker.leases.changed(lambda: any(work.phase for work in birch.worker.work.values()), 5)
+        assert await birch.worker.leases.changed(lambda: any(work.phase for work in birch.worker.book.work.values()), 5)
         assert alder.requester.jobs[job.id].attempt.start_fee > 1
         done = await ended(alder, await alder.requester.cancel(job.id))
         assert (done.phase, done.paid) == (Phase.CANCELLED, 0)
@@ -220,9 +262,9 @@ async def test_a_worker_whose_clock_is_wrong(tmp_path: Path, monkeypatch: pytest
     def skewed() -> UnixMs:
         return UnixMs(now_ms() + skew_h * 3_600_000)
 
-    for module in ("worker", "running", "settling"):
+    for module in ("worker", "letting", "leasebook", "running", "settling"):
         monkeypatch.setattr(f"nexus_edge.market.{module}.now_ms", skewed)
-    for module in ("worker", "quoting"):
+    for module in ("letting", "quoting"):
         monkeypatch.setattr(f"nexus_edge.market.{module}.ticking_ms", skewed)
     async with traders(tmp_path, "alder", "birch") as (alder, _):
         job = await ended(alder, await alder.requester.submit(order()))
@@ -236,7 +278,7 @@ async def test_clocks_that_are_set_in_the_middle_of_a_job(tmp_path: Path, monkey
     async with traders(tmp_path, "alder", "birch") as (alder, birch):
         birch.local.gate.clear()
         job = await alder.requester.submit(order())
-        assert await birch.worker.leases.changed(lambda: any(work.phase for work in birch.worker.work.values()), 5)
+        assert await birch.worker.leases.changed(lambda: any(work.phase for work in birch.worker.book.work.values()), 5)
         monkeypatch.setattr("time.time_ns", lambda: honest() + jump_h * 3_600_000_000_000)
         birch.local.gate.set()
         assert (await ended(alder, job)).phase is Phase.SETTLED
@@ -249,7 +291,7 @@ async def test_clocks_that_are_set_in_the_middle_of_a_job(tmp_path: Path, monkey
 
 async def test_a_queue_that_does_not_move_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker that accepts and never begins has no beat to lose; it said how long its queue is."""
-    monkeypatch.setattr("nexus_edge.market.requester.LOST_S", 0.5)
+    monkeypatch.setattr("nexus_edge.market.watching.LOST_S", 0.5)
     async with traders(tmp_path, "alder", "birch", "cedar") as (alder, birch, cedar):
         prefer(monkeypatch, birch)
         honest = birch.worker.poll
@@ -352,7 +394,7 @@ async def test_a_lease_that_is_refused_after_a_copy_was_accepted_ends_and_costs_
 
 
 async def test_a_worker_that_hears_no_lease_does_not_keep_the_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nexus_edge.market.requester.PATIENCE_S", 0.05)
+    monkeypatch.setattr("nexus_edge.market.offering.PATIENCE_S", 0.05)
     async with traders(tmp_path, "alder", "birch", "cedar") as (alder, birch, cedar):
         prefer(monkeypatch, birch)
 

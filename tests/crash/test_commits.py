@@ -10,7 +10,7 @@ from tests.support.fleets import OWNER, certificate_file
 from tests.support.processes import Died, Process
 
 POINTS = ("before-flush", "after-flush", "before-send")
-REQUESTER = ("job:created", "job:offered", "job:accepted", "job:delivered", "job:paying", "job:settled")
+REQUESTER = ("job:created", "job:offered", "job:accepted", "job:paying", "job:settled")
 WORKER = ("lease:leased", "lease:queued", "lease:delivered", "lease:settled")
 
 

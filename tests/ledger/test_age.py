@@ -11,7 +11,7 @@ from nexus_edge.identity import NodeKey
 from nexus_edge.ledger import CreditPolicy, Ledger, SpendLimit, restore_backup
 from nexus_edge.ledger.credit import DAY_MS
 from nexus_edge.ledger.looking import verify
-from nexus_edge.market import requester
+from nexus_edge.market.attempts import RULES
 from nexus_edge.market.jobs import Phase
 from nexus_edge.market.machines import Machines
 from nexus_edge.market.workers import Workers
@@ -114,7 +114,7 @@ async def test_a_ledger_of_the_former_version_loses_nothing(tmp_path: Path) -> N
     ledger = await Ledger.open(await former(tmp_path / "ledger"), ALDER)
     held = await ledger.read(lambda reader: reader.book(BIRCH.id))
     assert (held.owed, held.reserved_out, held.verified) == (-21, 0, 21)
-    jobs = Machines(ledger, requester.RULES)
+    jobs = Machines(ledger, RULES)
     await jobs.load()
     assert sorted(job.phase for job in jobs) == [Phase.NEW, Phase.SETTLED]
     assert [jobs.over_ms(job.id) is None for job in jobs] == [job.phase is Phase.NEW for job in jobs]

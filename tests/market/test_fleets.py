@@ -53,18 +53,18 @@ async def test_members_are_served_on_one_line_and_strangers_are_not(tmp_path: Pa
             await names(tmp_path / "files" / trader.key.id.hex(), trader)
         birch.local.gate.clear()
         tickets: list[Ticket] = []
-        put = birch.worker.ready.put
+        put = birch.worker.book.ready.put
 
         def seen(ticket: Ticket) -> None:
             tickets.append(ticket)
             put(ticket)
 
-        monkeypatch.setattr(birch.worker.ready, "put", seen)
+        monkeypatch.setattr(birch.worker.book.ready, "put", seen)
         found = [await trader.requester.submit(order()) for trader in (alder, cedar)]
         async with asyncio.timeout(10):
             while sum(lease.state.is_open for lease in birch.worker.leases) < 2:
                 await asyncio.sleep(0.02)
-        assert {work.account for work in birch.worker.work.values()} == {OWNER.id}
+        assert {work.account for work in birch.worker.book.work.values()} == {OWNER.id}
         async with asyncio.timeout(10):
             while len(tickets) < 2:
                 await asyncio.sleep(0.02)
@@ -101,7 +101,7 @@ async def test_a_lease_that_was_open_at_a_restart_stays_on_the_fleets_account(tm
         port = birch.server.port
         await birch.stop()
         await birch.start(port)
-        assert {work.account for work in birch.worker.work.values()} == {OWNER.id}
+        assert {work.account for work in birch.worker.book.work.values()} == {OWNER.id}
 
 
 async def test_a_worker_that_cannot_dial_us_is_known_as_a_member(tmp_path: Path) -> None:

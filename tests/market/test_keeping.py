@@ -114,7 +114,7 @@ async def upkeep(*every: Trader) -> None:
     for one in every:
         await sweep(one.blobs, one.requester.jobs.aged(), one.worker.leases.aged())
         await one.requester.forget()
-        await one.worker.forget()
+        await one.worker.book.forget()
 
 
 def clock_set_by(monkeypatch: pytest.MonkeyPatch, days: int) -> None:

@@ -2,15 +2,18 @@
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from nexus_edge.clock import now_ms
+from nexus_edge.errors import BadInput
 from nexus_edge.ledger import restore_backup
 from nexus_edge.market.jobs import Job, Outcome, Phase
 from nexus_edge.market.leases import State
 from nexus_edge.market.ordering import Order
+from nexus_edge.transport.channel import Channel
 from nexus_edge.types import MicroCredits
 from tests.support.trade import DATA, DIGEST, LABEL, Trader, traders
 
@@ -48,6 +51,52 @@ async def test_one_job_one_receipt(tmp_path: Path) -> None:
             assert (await trader.ledger.verify()).faults == ()
 
 
+async def test_a_small_job_takes_four_requests_and_a_large_one_goes_the_long_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    ask = Channel.ask
+
+    async def noting(self: Channel, name: str, *more: Any, **named: Any) -> bytes:
+        asked.append(name)
+        return await ask(self, name, *more, **named)
+
+    monkeypatch.setattr(Channel, "ask", noting)
+    async with traders(tmp_path, "alder", "birch") as (alder, _):
+        assert (await ended(alder, await alder.requester.submit(order()))).phase is Phase.SETTLED
+        small = {*asked} - {"account"}
+        asked.clear()
+        monkeypatch.setattr("nexus_edge.market.offering.INPUT_WITH_LEASE", 0)
+        monkeypatch.setattr("nexus_edge.market.worker.SMALL_ANSWER", 0)
+        assert (await ended(alder, await alder.requester.submit(order()))).phase is Phase.SETTLED
+    assert small == {"quote", "lease", "poll", "entries"}
+    assert {*asked} - {"account"} == small | {"put_input", "result", "get_object"}
+
+
+async def test_an_order_with_a_bad_input_leaves_nothing_behind(tmp_path: Path) -> None:
+    async with traders(tmp_path, "alder", "birch") as (alder, _):
+        with pytest.raises(BadInput):
+            await alder.requester.submit(order(data=b"short"))
+        await asyncio.sleep(0)
+        assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("choose")]
+        assert not list(alder.requester.jobs)
+
+
+async def test_delivery_verdict_and_payment_are_one_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with traders(tmp_path, "alder", "birch") as (alder, _):
+        transact, commits = alder.ledger.transact, []
+
+        async def noting(name: str, work: Any) -> Any:
+            commits.append(name)
+            return await transact(name, work)
+
+        await ended(alder, await alder.requester.submit(order()))  # opens the chain of entries
+        monkeypatch.setattr(alder.ledger, "transact", noting)
+        job = await ended(alder, await alder.requester.submit(order()))
+        assert job.phase is Phase.SETTLED
+        assert commits == ["job:created", "job:offered", "job:accepted", "job:paying", "job:settled"]
+        kinds = [event.kind for event in await alder.ledger.read(lambda reader: reader.events("job")) if event.subject == job.id]
+        assert kinds == ["created", "offered", "accepted", "delivered", "verified", "paying", "settled"]
+
+
 async def test_many_jobs_at_once(tmp_path: Path) -> None:
     async with traders(tmp_path, "alder", "birch") as (alder, birch):
         found = await asyncio.gather(*[alder.requester.submit(order()) for _ in range(10)])
@@ -82,8 +131,8 @@ async def test_cancelled_before_it_began_costs_nothing(tmp_path: Path) -> None:
         first = await alder.requester.submit(order())
         second = await alder.requester.submit(order())
         assert await birch.worker.leases.changed(lambda: sum(lease.state is State.QUEUED for lease in birch.worker.leases) == 2, 5)
-        assert await birch.worker.leases.changed(lambda: any(work.phase for work in birch.worker.work.values()), 5)
-        running = next(job for job in (first, second) if birch.worker.work[alder.requester.jobs[job.id].attempt.lease].phase)
+        assert await birch.worker.leases.changed(lambda: any(work.phase for work in birch.worker.book.work.values()), 5)
+        running = next(job for job in (first, second) if birch.worker.book.work[alder.requester.jobs[job.id].attempt.lease].phase)
         waiting = second if running is first else first
         cancelled = await ended(alder, await alder.requester.cancel(waiting.id))
         assert (cancelled.phase, cancelled.paid) == (Phase.CANCELLED, 0)

@@ -47,8 +47,8 @@ class Handlers:
         self.seen.append(caller)
         return PeersAnswer(())
 
-    async def lease(self, caller: Caller, lease: Any, quote: Any) -> Any:
-        self.seen.append((caller, lease, quote))
+    async def lease(self, caller: Caller, lease: Any, quote: Any, upload: Any) -> Any:
+        self.seen.append((caller, lease, quote, upload))
         raise AssertionError("no lease should get here")
 
     async def entries(self, caller: Caller, entries: Any) -> Any:
@@ -65,11 +65,11 @@ class Handlers:
             await asyncio.sleep(wait_ms / 1000)
         finally:
             self.waiting -= 1
-        return LeaseStatus("queued", "", 0, None, 0, "", NOTHING, ())
+        return LeaseStatus("queued", "", 0, None, 0, "", NOTHING, (), None)
 
     async def result(self, caller: Caller, _: Digest) -> ResultAnswer:
         self.seen.append(caller)
-        return ResultAnswer(b"", bytes(OUTPUT), None, None)
+        return ResultAnswer(b"", bytes(OUTPUT), None, None, None)
 
     async def put_object(self, caller: Caller, digest: Digest, upload: Upload) -> UploadAnswer:  # noqa: ARG002
         self.waiting += 1

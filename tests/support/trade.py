@@ -160,8 +160,8 @@ class Trader:
         self.worker = Worker(self.key, self.ledger, self.blobs, self.local, self._offer, lambda: self.requester.jobs)
         till = Till(self.ledger, self.worker.leases)
         self.requester = Requester(self.key, self.ledger, self.blobs, self.local, self, Buyer(self, self), till)  # type: ignore[arg-type]
-        await self.worker.load()
-        self.running = asyncio.create_task(Runner(self.worker, self.local).run())
+        await self.worker.book.load()
+        self.running = asyncio.create_task(Runner(self.worker.book, self.local).run())
         self.fleet = Fleet(self.ledger, Membership(self.key.id, self.certificates), self)
         await self.fleet.load()
         serving = Serving(self.worker, till, self.fleet, Presence(self.key), self, self._excluded)  # type: ignore[arg-type]

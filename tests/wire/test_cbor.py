@@ -143,7 +143,7 @@ def test_a_large_body_of_small_values_costs_nothing(item: bytes) -> None:
     Upload(Manifest(MODEL, CHUNKS * (Digest(bytes(32)),)), None),
     EntriesPost(ENTRIES_PER_POST * (bytes(512),)),
     PeersRequest(64 * (bytes(32),)),
-    LeaseStatus("queued", "", 0, 1, 0, "", MicroCredits(0), EVENTS_PER_POLL * (LeaseEvent(1, 1, "step", "of it"),)),
+    LeaseStatus("queued", "", 0, 1, 0, "", MicroCredits(0), EVENTS_PER_POLL * (LeaseEvent(1, 1, "step", "of it"),), None),
     UploadAnswer(256 * (1,), False),
 ])  # fmt: skip
 def test_the_largest_messages_are_taken(message: Any) -> None:

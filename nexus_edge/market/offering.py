@@ -1,0 +1,113 @@
+"""Finding a worker for a job, and offering it the lease until it answers."""
+
+import asyncio
+import time
+from functools import partial
+from typing import Final
+
+import structlog
+
+from nexus_edge.clock import now_ms
+from nexus_edge.errors import PeerError
+from nexus_edge.identity import short_id
+from nexus_edge.ledger import SpendLimit, Unsynchronised
+from nexus_edge.market import jobs, promises
+from nexus_edge.market.attempts import PATIENCE_S, RETRY_S, Attempts
+from nexus_edge.market.buying import Buyer, Choice
+from nexus_edge.market.jobs import ATTEMPTS, OFFERS, Job, Outcome
+from nexus_edge.market.machines import nothing
+from nexus_edge.market.placement import summary
+from nexus_edge.wire.limits import INPUT_WITH_LEASE
+from nexus_edge.wire.objects import Lease, Quote
+from nexus_edge.wire.refusals import Code, Refusal
+
+SENDS: Final = 3
+SENDS_S: Final = 15.0
+"""A lease is sent three times in 15 seconds before the worker is asked whether it has it."""
+UNHEARD: Final = (Code.RATE, Code.TIMEOUT, Code.INTERNAL)
+"""Refusals that say nothing about the lease: an earlier copy of it may have been accepted."""
+
+log = structlog.get_logger("market")
+
+
+class Offering:
+    """From `new` to `accepted`."""
+
+    def __init__(self, attempts: Attempts, buyer: Buyer) -> None:
+        self._attempts = attempts
+        self._buyer = buyer
+
+    async def offer(self, job: Job) -> None:
+        """Find a worker, reserve the price, sign the lease."""
+        live = self._attempts.live[job.id]
+        left = job.deadline_ms - int(1000 * (time.monotonic() - live.began))
+        if job.accepted >= ATTEMPTS or len(job.attempts) >= OFFERS or left <= 0:
+            why = f"{job.accepted} workers tried" if job.accepted >= ATTEMPTS else f"no worker in time: {summary(live.rejected)}"
+            last = next((attempt.reason for attempt in reversed(job.attempts) if attempt.reason), "")
+            await self._attempts.jobs.record(job.id, jobs.Failed(now_ms(), f"{why}; {last}" if last else why), nothing)
+            return
+        choosing, live.choosing = live.choosing, None
+        choice = await (choosing or self.choose(job, left))
+        live.rejected = choice.rejected
+        if choice.best is None:
+            await asyncio.sleep(RETRY_S)
+            return
+        live.quote = choice.best.quote
+        lease = promises.lease_for(self._attempts.key, job, choice.best)
+        terms = choice.best.quote.object
+        lines = tuple(f"{short_id(one.worker)} {one.why.value}: {one.text}"[:200] for one in choice.rejected[:16])
+        event = jobs.Offered(now_ms(), len(job.attempts), choice.best.worker, lease.id, terms.price, terms.start_fee, lines)
+        try:
+            await self._attempts.jobs.record(job.id, event, partial(promises.reserve, lease, choice.best.quote))
+        except SpendLimit as limit:
+            await self._attempts.jobs.record(job.id, jobs.Failed(now_ms(), str(limit)), nothing)
+        except Unsynchronised as restored:
+            log.info("waiting for the peer's book", reason=str(restored))
+            await asyncio.sleep(RETRY_S)
+
+    async def choose(self, job: Job, left_ms: int) -> Choice:
+        """Who may have it now."""
+        books, trusted = await self._attempts.ledger.read(lambda reader: (reader.books(), reader.trusted()))
+        owed = {book.peer: book.owed for book in books}
+        workers = self._attempts.workers
+        return await self._buyer.choose(job, lambda one: workers.known(one, owed.get(one, 0), job, trusted=one in trusted), left_ms)
+
+    async def send(self, job: Job) -> None:
+        """Send the lease; the same bytes until it is answered."""
+        attempt = job.attempt
+        connection = self._attempts.peers.connection(attempt.worker)
+        lease = (await self._attempts.kept(attempt.lease)).of(Lease)
+        quote = (await self._attempts.kept(lease.object.quote)).of(Quote)
+        # A small input goes along with the first offer: the worker begins a round trip, and a commit of ours, sooner. Not with later ones:
+        # whoever declines has it too, and it may be opened only so many times in all.
+        goes_along = attempt.number == 0 and job.input_bytes <= INPUT_WITH_LEASE
+        upload = await self._attempts.input(job) if goes_along else None
+        unheard = False
+        for _ in range(SENDS if connection is not None else 0):
+            assert connection is not None
+            try:
+                accept = await connection.lease(lease, quote, upload)
+            except Refusal as refusal:
+                if refusal.code in UNHEARD:
+                    unheard = True
+                    log.info("the lease is not heard", peer=short_id(attempt.worker), reason=refusal.text)
+                    await asyncio.sleep(min(PATIENCE_S, (refusal.retry_ms or 1000) / 1000))
+                    continue
+                self._buyer.rest(attempt.worker, refusal)
+                await self._attempts.declined(job, f"{refusal.code.value}: {refusal.text}")
+                if unheard:  # an earlier copy may be accepted all the same, and would hold a place there until its input is overdue
+                    self._attempts.tell(connection.cancel(lease.id))
+                return
+            except PeerError as failed:
+                unheard = True
+                log.info("the lease is not answered", peer=short_id(attempt.worker), reason=str(failed))
+                await asyncio.sleep(SENDS_S / SENDS)
+                continue
+            if accept.object.lease != lease.id or accept.object.to != self._attempts.key.id:
+                await self._attempts.declined(job, "its answer accepts another lease")
+                return
+            await self._attempts.jobs.record(job.id, jobs.Accepted(now_ms()), partial(promises.keep, accept))
+            live = self._attempts.live[job.id]
+            live.accepted, live.given = time.monotonic(), upload is not None
+            return
+        await self._attempts.give_up(job, Outcome.LOST, "it did not answer the lease")

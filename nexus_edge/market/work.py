@@ -1,0 +1,51 @@
+"""What is known of an open lease besides its events."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from nexus_edge.identity import NodeKey
+from nexus_edge.types import Digest
+from nexus_edge.wire.messages import InputUpload, LeaseEvent
+from nexus_edge.wire.refusals import clipped
+
+BEFORE_PROVING: Final = ("load", "execute")
+"""Phases of a child before it proves."""
+INPUT_GRACE_S: Final = 30.0
+"""How long an input may take beyond its size over the slowest line that is served."""
+
+
+@dataclass
+class Work:
+    """What is known of an open lease besides its events: lost with the process, and not missed."""
+
+    accepted: float
+    """On the monotonic clock."""
+    account: bytes | str
+    """On whose account it is open: the requester's or its fleet's, or for one without a line that of all at its prefix."""
+    prefix: str = ""
+    line: int = 0
+    """What it weighed when it came: what the requester is lent for its own sake, or its fleet."""
+    cost: int = 0
+    """Forecast core-milliseconds."""
+    patience_s: float = INPUT_GRACE_S
+    """How long its input may take."""
+    phase: str = ""
+    done_ppm: int = 0
+    beat: int = 0
+    polled: float = field(default_factory=time.monotonic)
+    steps: list[LeaseEvent] = field(default_factory=list)
+    upload: InputUpload | None = None
+    """An input that is not large, since it came, until it has run: work begins while it is being written."""
+    cancel: Callable[[], object] | None = None
+    """Stops it, while it runs."""
+
+    def step(self, kind: str, detail: str = "") -> None:
+        """Note an event for those who poll."""
+        self.steps.append(LeaseEvent(len(self.steps) + 1, int(1000 * (time.monotonic() - self.accepted)), kind, clipped(detail, 200)))
+
+
+def output_seed(key: NodeKey, lease: Digest, inc: Digest) -> bytes:
+    """Of the commitment to a lease's output: nobody else can derive it, and running the job again gives the same. The input decides the output."""
+    return key.secret("output commitment", lease, inc)
