@@ -366,7 +366,7 @@ async def test_a_lease_that_is_refused_after_a_copy_was_accepted_ends_and_costs_
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: Exception
 ) -> None:
     """The answer to the first copy was lost, and the second met a worker that is too busy to look whether it knows it."""
-    monkeypatch.setattr("nexus_edge.market.requester.SENDS_S", 0.03)
+    monkeypatch.setattr("nexus_edge.market.offering.SENDS_S", 0.03)
     async with traders(tmp_path, "alder", "birch", "cedar") as (alder, birch, cedar):
         prefer(monkeypatch, birch)
         honest, copies = PeerConnection.lease, 0
