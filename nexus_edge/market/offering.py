@@ -83,12 +83,13 @@ class Offering:
         goes_along = attempt.number == 0 and job.input_bytes <= INPUT_WITH_LEASE
         upload = await self._attempts.input(job) if goes_along else None
         unheard = False
-        for _ in range(SENDS if connection is not None else 0):
+        for send in range(SENDS if connection is not None else 0):
             assert connection is not None
             try:
                 accept = await connection.lease(lease, quote, upload)
             except Refusal as refusal:
-                if refusal.code in UNHEARD:
+                # Who has no room for one more copy may have the lease; asked again he answers as before.
+                if refusal.code in UNHEARD or (unheard and refusal.code is Code.BUSY and send + 1 < SENDS):
                     unheard = True
                     log.info("the lease is not heard", peer=short_id(attempt.worker), reason=refusal.text)
                     await asyncio.sleep(min(PATIENCE_S, (refusal.retry_ms or 1000) / 1000))
