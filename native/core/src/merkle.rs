@@ -8,25 +8,39 @@ use rayon::prelude::*;
 
 use crate::hash::{BLOCK, Digest, Key, hash_blocks};
 
-/// All levels of a tree, leaves first, the root last.
+/// `log2` of the nodes of the largest level that is kept. Below it are seven eighths of a large tree's memory, and an opening hashes the few
+/// leaves again that it needs from there.
+const KEPT_LOG: usize = 17;
+
+/// The levels of a tree from some height on, the root last.
 pub struct Tree {
+    /// Of the first level that is kept.
+    height: usize,
     levels: Vec<Vec<Digest>>,
 }
 
 impl Tree {
     /// Builds the tree over `leaves`, whose number is a power of two.
     pub fn new(leaves: Vec<Digest>) -> Tree {
-        let mut levels = vec![leaves];
-        while let [.., last] = levels.as_slice()
-            && last.len() > 1
-        {
-            let key = Key::node(levels.len());
-            let mut next = vec![[0; 32]; last.len() / 2];
-            const RUN: usize = 1 << 10;
-            next.par_chunks_mut(RUN).zip(last.par_chunks(2 * RUN)).for_each(|(out, pairs)| hash_blocks(&key, 1, pairs.as_flattened(), out));
-            levels.push(next);
+        Self::keeping(leaves, KEPT_LOG)
+    }
+
+    /// [`Self::new`] without the levels of more than `2^kept_log` nodes.
+    fn keeping(leaves: Vec<Digest>, kept_log: usize) -> Tree {
+        let height = (leaves.len().trailing_zeros() as usize).saturating_sub(kept_log);
+        let mut last = leaves;
+        let mut levels = Vec::new();
+        for below in 0.. {
+            let next = (last.len() > 1).then(|| parents(&last, below + 1));
+            if below >= height {
+                levels.push(last);
+            }
+            match next {
+                Some(next) => last = next,
+                None => break,
+            }
         }
-        Tree { levels }
+        Tree { height, levels }
     }
 
     /// The root.
@@ -34,16 +48,33 @@ impl Tree {
         self.levels[self.levels.len() - 1][0]
     }
 
-    /// The siblings that the multi-opening at `leaves` (sorted, distinct) needs, in order.
-    pub fn siblings(&self, leaves: &[usize]) -> Vec<Digest> {
+    /// The siblings that the multi-opening at `leaves` (sorted, distinct) needs, in order. `leaf` gives leaves again.
+    pub fn siblings(&self, leaves: &[usize], leaf: impl Fn(usize) -> Digest) -> Vec<Digest> {
         let mut out = Vec::new();
         let mut nodes = leaves.to_vec();
-        for level in &self.levels[..self.levels.len() - 1] {
-            out.extend(lone(&nodes).map(|i| level[i ^ 1]));
+        for height in 0..self.height + self.levels.len() - 1 {
+            out.extend(lone(&nodes).map(|i| self.node(height, i ^ 1, &leaf)));
             climb(&mut nodes);
         }
         out
     }
+
+    fn node(&self, height: usize, i: usize, leaf: &impl Fn(usize) -> Digest) -> Digest {
+        if height >= self.height {
+            return self.levels[height - self.height][i];
+        }
+        let leaves: Vec<Digest> = (i << height..(i + 1) << height).map(leaf).collect();
+        (1..=height).fold(leaves, |nodes, height| parents(&nodes, height))[0]
+    }
+}
+
+/// The level of the given height above `nodes`.
+fn parents(nodes: &[Digest], height: usize) -> Vec<Digest> {
+    const RUN: usize = 1 << 10;
+    let key = Key::node(height);
+    let mut out = vec![[0; 32]; nodes.len() / 2];
+    out.par_chunks_mut(RUN).zip(nodes.par_chunks(2 * RUN)).for_each(|(out, pairs)| hash_blocks(&key, 1, pairs.as_flattened(), out));
+    out
 }
 
 /// The nodes of a sorted list whose sibling is not in it.
@@ -125,14 +156,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn openings_lead_to_the_root(log in 0usize..8, picks in prop::collection::vec(any::<prop::sample::Index>(), 1..40), flip: prop::sample::Index) {
+        fn openings_lead_to_the_root(log in 0usize..8, kept in 0usize..9, picks in prop::collection::vec(any::<prop::sample::Index>(), 1..40), flip: prop::sample::Index) {
             let all = leaves(log);
-            let tree = Tree::new(all.clone());
+            let tree = Tree::keeping(all.clone(), kept);
+            prop_assert_eq!(tree.levels.iter().map(Vec::len).max(), Some(1 << kept.min(log)));
             let mut at: Vec<usize> = picks.iter().map(|p| p.index(all.len())).collect();
             at.sort_unstable();
             at.dedup();
             let opened: Vec<Digest> = at.iter().map(|&i| all[i]).collect();
-            let siblings = tree.siblings(&at);
+            let siblings = tree.siblings(&at, |i| all[i]);
             prop_assert_eq!(siblings.len(), sibling_count(&at, log));
             prop_assert_eq!(root_of(&at, opened.clone(), &siblings, log), Some(tree.root()));
             let mut other = opened.clone();
@@ -156,7 +188,7 @@ mod tests {
         let at = [1, 4, 5];
         let n = [node(1, &l[0], &l[1]), node(1, &l[2], &l[3]), node(1, &l[4], &l[5]), node(1, &l[6], &l[7])];
         let tree = Tree::new(l.clone());
-        assert_eq!(tree.siblings(&at), [l[0], n[1], n[3]]);
+        assert_eq!(tree.siblings(&at, |i| l[i]), [l[0], n[1], n[3]]);
         assert_eq!(tree.root(), node(3, &node(2, &n[0], &n[1]), &node(2, &n[2], &n[3])));
     }
 }

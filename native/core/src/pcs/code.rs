@@ -114,18 +114,27 @@ impl Code {
     /// Appends the opening at `rows`, sorted and distinct.
     pub fn open(&self, prover: &mut Prover, rows: &[usize]) {
         let mut bytes = Vec::with_capacity(rows.len() * self.leaf.opened());
-        for &i in rows {
-            for x in self.words.row(i) {
-                bytes.extend_from_slice(&canonical(x).to_le_bytes());
-            }
-            if let Some(seed) = &self.seed {
-                let mut salt = [[0; SALT]];
-                seed.salts(reverse(i, self.words.log_domain()), &mut salt);
-                bytes.extend_from_slice(&salt[0]);
-            }
-        }
+        rows.iter().for_each(|&i| self.write_row(i, &mut bytes));
         prover.append(&bytes);
-        prover.append(self.tree.siblings(rows).as_flattened());
+        let key = self.leaf.key();
+        let leaf = |i: usize| {
+            let mut row = Vec::with_capacity(self.leaf.opened());
+            self.write_row(i, &mut row);
+            self.leaf.digests(&key, &row)[0]
+        };
+        prover.append(self.tree.siblings(rows, leaf).as_flattened());
+    }
+
+    /// Appends a row's elements and its salt.
+    fn write_row(&self, i: usize, bytes: &mut Vec<u8>) {
+        for x in self.words.row(i) {
+            bytes.extend_from_slice(&canonical(x).to_le_bytes());
+        }
+        if let Some(seed) = &self.seed {
+            let mut salt = [[0; SALT]];
+            seed.salts(reverse(i, self.words.log_domain()), &mut salt);
+            bytes.extend_from_slice(&salt[0]);
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use crate::channel::Prover;
 use crate::control::Control;
 use crate::eq::eq;
 use crate::field::K;
-use crate::parameters::{Parameters};
+use crate::parameters::Parameters;
 
 /// The column combination as sent, before any index is drawn.
 pub struct Combination<const D: usize> {

@@ -19,7 +19,7 @@ use crate::field::{Ext, F, K};
 use crate::hash::Digest;
 use crate::masking::{Line, evaluate};
 use crate::ntt;
-use crate::parameters::{Parameters};
+use crate::parameters::Parameters;
 use crate::reject::{Reject, Verdict};
 use crate::run::Run;
 

@@ -11,7 +11,7 @@ use crate::hash::{Digest, SALT};
 use crate::masking::{MaskedReader, evaluate};
 use crate::merkle::Tree;
 use crate::ntt;
-use crate::parameters::{Parameters};
+use crate::parameters::Parameters;
 use crate::pcs::{Committed, Hiding, Word, distinct, monomials, prove_folding, reduced};
 use crate::proof::{Compiled, Content, Statement, StatementTensor, VerifyingKey, conversation, tensor_commitment};
 use crate::random::Randomness;
@@ -87,8 +87,8 @@ fn opened(compiled: &Compiled, oracle: usize, rows: &BTreeMap<usize, Vec<F>>, co
     for (&row, digest) in rows.keys().zip(leaf.digests(&leaf.key(), &data)) {
         leaves[row] = digest;
     }
-    let tree = Tree::new(leaves);
-    data.extend(tree.siblings(&rows.keys().copied().collect::<Vec<_>>()).as_flattened());
+    let tree = Tree::new(leaves.clone());
+    data.extend(tree.siblings(&rows.keys().copied().collect::<Vec<_>>(), |i| leaves[i]).as_flattened());
     (tree.root(), data)
 }
 
