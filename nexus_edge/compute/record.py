@@ -12,7 +12,8 @@ from nexus_edge.wire.limits import MIB
 SHARE: Final = 4
 """A new measurement counts a quarter: a machine that became slower is noticed after a few jobs, one odd job moves little."""
 RECORD_LIMIT: Final = MIB  # the description of a model of thousands of operators
-_VERSION: Final = 1
+_VERSION: Final = 2
+"""Also that of the proof system: with it a model's digest changes, and a record of an earlier one describes nothing that can be proved."""
 
 
 @dataclass(frozen=True)

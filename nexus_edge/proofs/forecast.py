@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from typing import Any, TypedDict
 
 FIXED_MS = 3.0
-NS_PER_CELL = 90  # execute, fill, encode, hash, open
+NS_PER_CELL = 110  # execute, fill, encode, hash, open
 NS_PER_LOOKUP = 165
 NS_PER_WEIGHT = 16
-FIXED_BYTES = 45_000_000
-BYTES_PER_CELL = 155
+FIXED_BYTES = 85_000_000
+BYTES_PER_CELL = 145
 
 
 class Forecast(TypedDict):
