@@ -44,7 +44,7 @@ class Opening:
     >>> held = commit_tensor(Model.from_tflite(demo_model()).inputs[0], demo_digits()[0][0])
     >>> opening = held.read()
     >>> opening.account.left, opening.account.proofs_left
-    (2048, 7)
+    (512, 3)
     """
 
     tensor: TensorType
