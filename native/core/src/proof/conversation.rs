@@ -163,3 +163,84 @@ fn row_major<const D: usize>(sides: &[&Side<D>]) -> Side<D> {
     }
     sides.iter().fold(Run::from(vec![K::ONE]), |out, s| out.outer(&s.to_run())).into()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::logup::LinearForm;
+    use crate::parameters::Mode;
+    use crate::pcs::tests::element;
+    use crate::program::check::CheckedProgram;
+    use crate::program::{Program, Weights};
+    use crate::proof::ProvingKey;
+    use crate::zk::support::nets;
+
+    fn compiled((program, weights): (CheckedProgram, Weights)) -> std::sync::Arc<Compiled> {
+        let key = ProvingKey::new(Program::clone(&program), weights, false, 100, Mode::Plain).expect("a key").verifying;
+        key.compiled(&key.usual_form()).expect("a layout")
+    }
+
+    fn product(factors: impl Iterator<Item = K<2>>) -> K<2> {
+        factors.fold(K::ONE, |all, x| all * x)
+    }
+
+    /// What a copy's form is on a copy that differs from its source by `difference`, row-major.
+    fn on_difference(compiled: &Compiled, form: &LinearForm<2>, difference: &[K<2>]) -> K<2> {
+        let view = &compiled.layout.views[compiled.layout.copies[0].copy as usize];
+        let storage = view.pieces[0].storage;
+        let of_slot = |u: &[K<2>], v: &[K<2>]| -> K<2> {
+            difference.chunks(v.len()).zip(u).map(|(row, &x)| x * row.iter().zip(v).map(|(&d, &y)| d * y).sum::<K<2>>()).sum()
+        };
+        form.slots.iter().filter(|s| s.storage == storage).map(|s| of_slot(&s.u.to_vec(), &s.v.to_vec())).sum()
+    }
+
+    /// A wrong copy of `n` elements passes at as many challenges as are counted, `n - 1`, and there is one that does: the difference whose
+    /// entries are the coefficients of the polynomial with these roots.
+    #[test]
+    fn a_row_major_copy_has_as_many_roots_as_are_counted() {
+        let compiled = compiled(nets::regrouped());
+        assert!(matches!(compiled.layout.copies[..], [Copy { order: Order::RowMajor, .. }]));
+        let roots: Vec<K<2>> = (0..copy_roots(&compiled) as u64).map(|i| element(900 + i)).collect();
+        assert_eq!(roots.len(), 23);
+        let difference = roots.iter().fold(vec![K::ONE], |p, &r| {
+            (0..=p.len()).map(|i| i.checked_sub(1).map_or(K::ZERO, |j| p[j]) - p.get(i).map_or(K::ZERO, |&c| r * c)).collect()
+        });
+        let at = |tau: K<2>| on_difference(&compiled, &copies(&compiled, &[tau])[0], &difference);
+        assert!(roots.iter().all(|&root| at(root) == K::ZERO));
+        // Where it is not 0 it is the polynomial, so that there is no other root: its degree is their number.
+        for tau in (0..40).map(element) {
+            assert_eq!(at(tau), -product(roots.iter().map(|&root| tau - root)));
+        }
+    }
+
+    /// A wrong copy passes if any one of the variables has a value that it was made for: a term for each is needed.
+    #[test]
+    fn a_refined_copy_has_a_root_in_each_variable_that_is_counted() {
+        let compiled = compiled(nets::views());
+        let [Copy { order: Order::Refined { dims, perm }, .. }] = &compiled.layout.copies[..] else { panic!("one refined copy") };
+        let variables = copy_roots(&compiled);
+        assert_eq!(variables, copy_variables(&compiled));
+        // The extension of `(-a, 1 - a)` is `tau - a`. Where an index is out of range, `a = 1` leaves its half empty.
+        let factor = |dim: usize, bit: usize| if dim.is_power_of_two() { element(700 + bit as u64) } else { K::ONE };
+        let mut roots = Vec::new();
+        let sides: Vec<Vec<K<2>>> = dims
+            .iter()
+            .map(|&d| {
+                let own: Vec<K<2>> = (0..log2_ceil(d)).map(|bit| factor(d, roots.len() + bit)).collect();
+                roots.extend_from_slice(&own);
+                let entry = |i: usize| product(own.iter().enumerate().map(|(bit, &a)| if i >> bit & 1 == 1 { K::ONE - a } else { -a }));
+                (0..d).map(entry).collect()
+            })
+            .collect();
+        let difference =
+            perm.iter().fold(vec![K::ONE], |out: Vec<K<2>>, &i| out.iter().flat_map(|&x| sides[i].iter().map(move |&y| x * y)).collect());
+        let point: Vec<K<2>> = (0..variables as u64).map(|i| element(500 + i)).collect();
+        let at = |point: &[K<2>]| on_difference(&compiled, &copies(&compiled, point)[0], &difference);
+        assert_eq!(at(&point), -product(point.iter().zip(&roots).map(|(&x, &a)| x - a)));
+        for (j, &root) in roots.iter().enumerate() {
+            let mut met = point.clone();
+            met[j] = root;
+            assert_eq!(at(&met), K::ZERO, "variable {j}");
+        }
+    }
+}

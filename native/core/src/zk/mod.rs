@@ -3,7 +3,7 @@
 //! Each check comes with controls: the same check on a system without one of the parts that hide, where it must fail.
 
 #[path = "../../tests/support/mod.rs"]
-mod support;
+pub(crate) mod support;
 
 mod counts;
 mod linear;
