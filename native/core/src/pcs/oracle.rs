@@ -266,7 +266,8 @@ pub(crate) fn assemble(layout: Arc<OracleLayout>, values: &[&[F]], fresh: Option
             for (i, to) in out.iter_mut().enumerate() {
                 *to = core::array::from_fn(|c| columns[c][i]);
             }
-            if let Some(fresh) = &fresh {
+            // Panels of data have nothing else.
+            if let Some(fresh) = fresh.as_ref().filter(|_| (panel + 1) * PANEL > layout.columns) {
                 out.iter_mut().enumerate().for_each(|(i, to)| fresh.add_columns(panel, row + i, to));
             }
         }
