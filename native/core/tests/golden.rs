@@ -39,6 +39,16 @@ fn golden_proofs_are_accepted() {
 }
 
 #[test]
+fn keys_of_other_versions_are_refused() {
+    for version in *b"01246789" {
+        let mut bytes = read("dense", "key.bin");
+        assert_eq!(std::mem::replace(&mut bytes[7], version), b'3');
+        let refused = VerifyingKey::from_bytes(&bytes).err().map(|e| e.to_string());
+        assert!(refused.as_deref().is_some_and(|why| why.contains("not a key of this version")), "{refused:?}");
+    }
+}
+
+#[test]
 fn forged_proofs_stay_refused() {
     for name in NAMES {
         let (forged, honest) = (read(name, "forged-statement.bin"), read(name, "statement.bin"));
