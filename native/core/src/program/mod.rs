@@ -8,6 +8,7 @@
 pub mod builder;
 pub mod check;
 pub mod codec;
+mod contract;
 mod cost;
 pub mod error;
 pub mod interval;
@@ -16,9 +17,14 @@ pub mod lines;
 mod permute;
 pub mod private;
 pub mod quantize;
+mod rescale;
 pub mod softmax;
+mod tensor;
 
+pub use contract::{Accumulator, Constant, Contract, Window};
 pub(crate) use permute::{Permutation, split};
+pub use rescale::{Formula, Line, Rescale, Rule};
+pub use tensor::{DType, Edge, Port, Tensor};
 
 /// Index into [`Program::tensors`].
 pub type TensorId = u32;
@@ -39,219 +45,6 @@ pub enum Semantics {
     Tflite214 = 1,
     /// LiteRT 2.3 reference kernels.
     Litert23Ref = 2,
-}
-
-/// Type of a tensor's elements.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[repr(u8)]
-pub enum DType {
-    /// `[-128, 127]`
-    Int8 = 0,
-    /// `[0, 255]`
-    UInt8 = 1,
-}
-
-/// A tensor: what flows between operators.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Tensor {
-    /// Unique, at most 256 bytes.
-    pub name: String,
-    /// Element type.
-    pub dtype: DType,
-    /// Dimensions, 1 to 6 of them, none 0.
-    pub dims: Vec<u32>,
-    /// `float32` bits of the quantisation scale; `None` if the tensor has none.
-    pub scale: Option<u32>,
-    /// Quantisation zero point.
-    pub zero_point: i32,
-}
-
-/// A statement tensor may be float at the edge of the model: `x_int = clamp(round(x / scale) + zero_point)`, `y = scale (y_int - zero_point)`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Edge {
-    /// The user's array has the tensor's own dtype.
-    Integer = 0,
-    /// The user's array is `float32`, converted outside the proof by the named runtime's QUANTIZE / DEQUANTIZE.
-    Float = 1,
-}
-
-/// An input or output of the model.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Port {
-    /// The tensor.
-    pub tensor: TensorId,
-    /// Element type at the edge.
-    pub edge: Edge,
-}
-
-/// An accumulator: `positions x channels` integers that are never committed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Accumulator {
-    /// Rows.
-    pub positions: u32,
-    /// Columns.
-    pub channels: u32,
-}
-
-/// A constant array of a contraction: weights (zero point already subtracted) or biases.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Constant {
-    /// Dimensions; conv `[O, KH, KW, C]`, depthwise `[KH, KW, C * multiplier]`, bias `[O]`.
-    pub dims: Vec<u32>,
-    /// Smallest and largest value that is allowed (weights `[-128, 127]`, `[-255, 255]`; bias `int32`).
-    pub range: (i32, i32),
-}
-
-/// Index map of a contraction: output `(oy, ox)`, tap `(ky, kx)` reads input `(oy*sy + ky*dy - py, ox*sx + kx*dx - px)`;
-/// taps outside the input contribute nothing. The images of a batch lie one after another, and a window stays in its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Window {
-    /// Images; positions of the input tensor are `batch * input.0 * input.1`.
-    pub batch: u32,
-    /// Height and width of an input.
-    pub input: (u32, u32),
-    /// Height and width of an output.
-    pub output: (u32, u32),
-    /// Taps.
-    pub kernel: (u32, u32),
-    /// Strides.
-    pub stride: (u32, u32),
-    /// Padding at the top and at the left.
-    pub pad: (u32, u32),
-    /// Dilation.
-    pub dilation: (u32, u32),
-}
-
-/// `acc[p, o] = bias[o] + sum over (ky, kx, c) of (x[pos(p, ky, kx), c] - x_zero) * w`.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Contract {
-    /// Weights `[O, KH, KW, C]`; fully connected layers are windows over the whole input.
-    Conv {
-        /// Input.
-        x: TensorId,
-        /// Index map.
-        window: Window,
-        /// Weights.
-        weights: ConstId,
-        /// Biases `[O]`.
-        bias: Option<ConstId>,
-        /// Input zero point.
-        x_zero: i32,
-    },
-    /// Weights `[KH, KW, C * m]`: output channel `c * m + j` reads input channel `c`.
-    Depthwise {
-        /// Input.
-        x: TensorId,
-        /// Index map.
-        window: Window,
-        /// Weights.
-        weights: ConstId,
-        /// Biases `[C * m]`.
-        bias: Option<ConstId>,
-        /// Input zero point.
-        x_zero: i32,
-    },
-    /// All weights 1, channel by channel: average pool and mean.
-    Sum {
-        /// Input.
-        x: TensorId,
-        /// Index map.
-        window: Window,
-        /// Input zero point (average pool: 0).
-        x_zero: i32,
-    },
-    /// `sum_i coefficient_i * x_i`, elementwise: an ADD or SUB whose plane is exact.
-    Mix {
-        /// Coefficients and tensors of one shape.
-        terms: Vec<(i64, TensorId)>,
-    },
-}
-
-/// The runtime's formula from accumulator to value, before zero point and clamp. One `(multiplier, exponent)` for each channel.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Formula {
-    /// `round_half_away(floor((acc 2^max(-e,0) M + 2^30) / 2^31) / 2^max(e,0))`.
-    DoubleRounding(Vec<(i32, i8)>),
-    /// `floor((acc M + 2^(30+e)) / 2^(31+e))`.
-    SingleRounding(Vec<(i32, i8)>),
-    /// `(s + n/2) / n` for positive `s`, else `(s - n/2) / n`, truncating; `n` is the number of valid cells at the position.
-    AveragePool,
-    /// TFLite ADD / SUB of two int8 tensors: both shifted left by 20, rescaled, added, rescaled. Multipliers of input 1, input 2 (negated
-    /// for SUB by `subtract`) and output; zero points of the inputs.
-    Add {
-        /// `(M, e)` of the first input.
-        first: (i32, i8),
-        /// `(M, e)` of the second input.
-        second: (i32, i8),
-        /// `(M, e)` of the sum.
-        output: (i32, i8),
-        /// Zero points of the inputs.
-        zeros: (i32, i32),
-        /// SUB instead of ADD.
-        subtract: bool,
-    },
-}
-
-/// `v' = floor((acc a + b) / d)` with `b = b_pos` where `v' - zero >= 1` and `b_neg` where `v' - zero <= 0`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Line {
-    /// Slope numerator, positive.
-    pub a: i64,
-    /// Offset for values above the zero point.
-    pub b_pos: i64,
-    /// Offset for values at or below the zero point.
-    pub b_neg: i64,
-    /// Slope denominator, positive.
-    pub d: i64,
-}
-
-impl Line {
-    /// Whether the two offsets differ.
-    pub fn two_offsets(&self) -> bool {
-        self.b_pos != self.b_neg
-    }
-
-    /// The value before the clamp.
-    pub fn value(&self, acc: i64, zero: i64) -> i64 {
-        let v = (acc * self.a + self.b_pos).div_euclid(self.d);
-        if !self.two_offsets() || v > zero { v } else { (acc * self.a + self.b_neg).div_euclid(self.d).min(zero) }
-    }
-}
-
-/// What one channel (or one position, for average pools with ragged borders) of a rescale does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rule {
-    /// Only one output is reachable.
-    Constant(i32),
-    /// An exact digital line for every accumulator in `[low, high]`.
-    Line {
-        /// Smallest reachable accumulator.
-        low: i64,
-        /// Largest reachable accumulator.
-        high: i64,
-        /// The line.
-        line: Line,
-    },
-}
-
-/// `y = clamp(value(acc) + zero, low, high)`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Rescale {
-    /// Input.
-    pub acc: AccId,
-    /// Output tensor.
-    pub out: TensorId,
-    /// Output zero point; 0 for an average pool, which averages raw values.
-    pub zero: i32,
-    /// Clamp.
-    pub clamp: (i32, i32),
-    /// The runtime's formula.
-    pub formula: Formula,
-    /// Whether `rules` goes over positions instead of channels.
-    pub by_position: bool,
-    /// One rule for each channel (or position).
-    pub rules: Vec<Rule>,
 }
 
 /// A piece of a view: `out[dst_start + i] = source[src_start + step * i]` in every dimension, `0 <= i < len`; step 0 broadcasts.
@@ -439,87 +232,4 @@ impl Program {
         };
         u64::from(shape.positions) * u64::from(shape.channels) * depth
     }
-}
-
-impl DType {
-    /// Smallest and largest value.
-    pub fn range(self) -> (i32, i32) {
-        match self {
-            DType::Int8 => (-128, 127),
-            DType::UInt8 => (0, 255),
-        }
-    }
-}
-
-impl Tensor {
-    /// Product of all dimensions but the last.
-    pub fn positions(&self) -> usize {
-        self.dims[..self.dims.len() - 1].iter().map(|&d| d as usize).product()
-    }
-
-    /// The last dimension.
-    pub fn channels(&self) -> usize {
-        self.dims[self.dims.len() - 1] as usize
-    }
-
-    /// Number of elements.
-    pub fn size(&self) -> usize {
-        self.positions() * self.channels()
-    }
-}
-
-impl Contract {
-    /// The index map, if there is one.
-    pub fn window(&self) -> Option<&Window> {
-        match self {
-            Contract::Conv { window, .. } | Contract::Depthwise { window, .. } | Contract::Sum { window, .. } => Some(window),
-            Contract::Mix { .. } => None,
-        }
-    }
-
-    /// Whether weights take part.
-    pub fn has_weights(&self) -> bool {
-        matches!(self, Contract::Conv { .. } | Contract::Depthwise { .. })
-    }
-}
-
-impl Window {
-    /// Row of the input that tap `ky` of row `oy` of the output reads, or `None` in the padding. Rows go over all images.
-    pub fn row(&self, oy: usize, ky: usize) -> Option<usize> {
-        let rows = self.output.0 as usize;
-        let (image, oy) = if oy < rows { (0, oy) } else { (oy / rows, oy % rows) };
-        let iy = tap(oy, ky, self.stride.0, self.dilation.0, self.pad.0, self.input.0)?;
-        Some(image * self.input.0 as usize + iy)
-    }
-
-    /// Column of the input that tap `kx` of column `ox` of the output reads, or `None` in the padding.
-    pub fn column(&self, ox: usize, kx: usize) -> Option<usize> {
-        tap(ox, kx, self.stride.1, self.dilation.1, self.pad.1, self.input.1)
-    }
-
-    /// Rows of all inputs.
-    pub fn input_rows(&self) -> usize {
-        self.batch as usize * self.input.0 as usize
-    }
-
-    /// Rows of all outputs.
-    pub fn output_rows(&self) -> usize {
-        self.batch as usize * self.output.0 as usize
-    }
-
-    /// Number of outputs.
-    pub fn outputs(&self) -> usize {
-        self.output_rows() * self.output.1 as usize
-    }
-
-    /// Number of valid taps at output `(oy, ox)`.
-    pub fn valid(&self, oy: usize, ox: usize) -> usize {
-        let rows = (0..self.kernel.0 as usize).filter(|&k| self.row(oy, k).is_some()).count();
-        let columns = (0..self.kernel.1 as usize).filter(|&k| self.column(ox, k).is_some()).count();
-        rows * columns
-    }
-}
-
-fn tap(o: usize, k: usize, stride: u32, dilation: u32, pad: u32, size: u32) -> Option<usize> {
-    (o * stride as usize + k * dilation as usize).checked_sub(pad as usize).filter(|&i| i < size as usize)
 }
