@@ -84,9 +84,11 @@ def apply(event: Event, before: Reachability) -> Reachability:
         case Failed():
             return _failed(event, before)
         case Stirred():
-            # The count of failures shrinks to what means down: an old outage's long waits do not delay a peer that announces itself.
+            # What stirs is often early: a link that has just come back may route a second later. So the waits of a peer that is down begin again, those
+            # of another one do not exceed what means down. Whoever makes up announcements gets no more probes for it than one each `SETTLE_S`.
+            failures = 0 if before.state is State.DOWN else min(before.failures, FAILURES_TO_DOWN)
             earliest = event.at if before.probed_at is None else max(event.at, before.probed_at + SETTLE_S)
-            return replace(before, failures=min(before.failures, FAILURES_TO_DOWN), probe_at=min(before.probe_at, earliest))
+            return replace(before, failures=failures, probe_at=min(before.probe_at, earliest))
         case _:
             assert_never(event)
 

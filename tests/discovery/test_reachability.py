@@ -86,7 +86,20 @@ def test_an_announcement_ends_long_waits() -> None:
     long_down = replace(after(no(0), no(5), no(10)), failures=20, probe_at=5000.0)
     stirred = apply(Stirred(100), long_down)
     assert stirred.probe_at == 100
-    assert apply(no(100), stirred).probe_at == 108
+
+
+def test_an_announcement_that_comes_before_the_link_is_asked_about_again_soon() -> None:
+    state, at, waits = apply(Stirred(100), replace(after(no(0), no(5), no(10)), failures=20, probe_at=5000.0)), 100.0, []
+    for _ in range(4):
+        state = apply(no(at), state)
+        assert state.state is State.DOWN
+        waits.append(state.probe_at - at)
+        at = state.probe_at
+    assert waits == [1, 2, 4, 8]
+
+
+def test_announcements_do_not_keep_a_peer_from_being_down() -> None:
+    assert after(ok(0), ok(0), no(1), Stirred(2), no(3), Stirred(4), no(5), Stirred(6), no(12)).state is State.DOWN
 
 
 events = st.lists(st.tuples(st.sampled_from(["ok", "no", "stir"]), st.floats(0, 700), st.floats(0, 1, exclude_max=True)), max_size=40)
