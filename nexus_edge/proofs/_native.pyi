@@ -41,7 +41,9 @@ class NativeError(Exception):
     kind: str
 
 class ProgramError(NativeError):
-    """The program cannot be checked, built or run: names the operator and tensor."""
+    """The program cannot be checked, built or run: names the operator and tensor. `place` begins with the label of the operator at fault."""
+
+    place: str
 
 class InputError(NativeError):
     """An array does not fit: dtype, shape, number of inputs, or values for which the model is undefined."""

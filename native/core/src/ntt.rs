@@ -13,11 +13,13 @@
 //! Eight columns make a panel, whose rows are one line of the cache and fill one or several vector registers: all butterflies are vertical.
 //! Three layers at a time, depth first, so that most of them happen in the caches.
 
+use std::ops::ControlFlow;
 use std::sync::OnceLock;
 
 use p3_field::{PackedValue, PrimeCharacteristicRing, TwoAdicField};
 use rayon::prelude::*;
 
+use crate::control::Gauge;
 use crate::field::{F, LANES, PackedF};
 use crate::parameters::MAX_LOG_DOMAIN;
 
@@ -103,14 +105,34 @@ pub fn encode_long(
     load: impl Fn(usize, usize, &mut [Row]) + Sync,
     tail: impl Fn(usize) -> Vec<Row> + Sync,
 ) -> Codewords {
+    encode_heard(columns, log_rows, log_domain, load, tail, &Gauge::new(&mut |_| ControlFlow::Continue(()), 1, usize::MAX))
+}
+
+/// Units of work that [`encode_heard`] counts: each row of a panel twice.
+pub(crate) fn encoding_work(columns: usize, log_domain: usize) -> usize {
+    columns.div_ceil(PANEL) << (log_domain + 1)
+}
+
+/// [`encode_long`] of which `gauge` hears. Once it is stopped the words are worth nothing.
+pub(crate) fn encode_heard(
+    columns: usize,
+    log_rows: usize,
+    log_domain: usize,
+    load: impl Fn(usize, usize, &mut [Row]) + Sync,
+    tail: impl Fn(usize) -> Vec<Row> + Sync,
+    gauge: &Gauge<'_>,
+) -> Codewords {
     let panels = (0..columns.div_ceil(PANEL))
         .into_par_iter()
         .map(|p| {
+            if !gauge.goes_on() {
+                return Vec::new();
+            }
             let tail = tail(p);
             assert!(tail.is_empty() || log_domain > log_rows, "the tail is folded into the copies");
             assert!(tail.len() <= 1 << log_rows, "the tail is shorter than the rest");
             let mut panel = vec![F::ZERO; PANEL << log_domain];
-            encode_panel(&mut panel, log_rows, log_domain - log_rows, |row, out| load(p, row, out), &tail);
+            encode_panel(&mut panel, log_rows, log_domain - log_rows, |row, out| load(p, row, out), &tail, gauge);
             panel
         })
         .collect();
@@ -148,7 +170,7 @@ fn add_tail(rows: &mut [Row], row: usize, tail: &[Row], log_blowup: usize, node:
     }
 }
 
-fn encode_panel(panel: &mut [F], log_rows: usize, log_blowup: usize, load: impl Fn(usize, &mut [Row]), tail: &[Row]) {
+fn encode_panel(panel: &mut [F], log_rows: usize, log_blowup: usize, load: impl Fn(usize, &mut [Row]), tail: &[Row], gauge: &Gauge<'_>) {
     let copy = PANEL << log_rows;
     if 1 << log_rows < 8 * STRIP {
         let mut rows = vec![[F::ZERO; PANEL]; 1 << log_rows];
@@ -158,6 +180,7 @@ fn encode_panel(panel: &mut [F], log_rows: usize, log_blowup: usize, load: impl 
             add_tail(block.as_chunks_mut::<PANEL>().0, 0, tail, log_blowup, node);
             transform(PackedF::pack_slice_mut(block), log_rows, log_blowup, node);
         }
+        gauge.did(2 << (log_rows + log_blowup));
         return;
     }
     // The first three layers, straight from where the coefficients come from, for all copies.
@@ -189,9 +212,17 @@ fn encode_panel(panel: &mut [F], log_rows: usize, log_blowup: usize, load: impl 
                 }
             }
         }
+        if !gauge.did((8 * STRIP) << log_blowup) {
+            return;
+        }
     }
     let (log_rows, depth) = (log_rows - 3, log_blowup + 3);
-    let below = |(node, block): (usize, &mut [F])| transform(PackedF::pack_slice_mut(block), log_rows, depth, node);
+    let below = |(node, block): (usize, &mut [F])| {
+        if gauge.goes_on() {
+            transform(PackedF::pack_slice_mut(block), log_rows, depth, node);
+            gauge.did(1 << log_rows);
+        }
+    };
     if 1 << log_rows >= TASK {
         panel.par_chunks_exact_mut(leg).enumerate().for_each(below);
     } else {

@@ -135,3 +135,38 @@ fn proving_stops_when_asked() {
         }
     }
 }
+
+/// Between two reports lies at most so much of a phase's work: what a cancellation may wait for.
+const LARGEST_GAP: f64 = 0.31;
+
+#[test]
+fn long_phases_report_on_the_way_and_stop_at_every_report() {
+    let (program, weights) = support::nets::long();
+    let (key, executor) = key(&program, &weights, false, 100, Mode::Zk);
+    let x = support::Random(3).int8(64 * 64 * 16);
+    let attempt = |limit: usize| {
+        let request = Request { inputs: vec![&x], context: [0; 32], committed: vec![true, false], ..Request::default() };
+        let mut reports: Vec<(&'static str, f64)> = Vec::new();
+        let outcome = prove(&key, &executor, &request, &mut |phase, done| {
+            reports.push((phase, done));
+            reports.len() < limit
+        });
+        (outcome, reports)
+    };
+    let (outcome, reports) = attempt(usize::MAX);
+    assert!(outcome.is_ok());
+    for phase in ["execute", "witness", "commit", "lookups", "contractions", "opening"] {
+        let done: Vec<f64> = reports.iter().filter(|(p, _)| *p == phase).map(|&(_, done)| done).collect();
+        assert!(done[0] == 0.0 && done.is_sorted() && done.iter().all(|d| (0.0..=1.0).contains(d)), "{phase}: {done:?}");
+        let gap = done.windows(2).map(|w| w[1] - w[0]).fold(1.0 - done[done.len() - 1], f64::max);
+        assert!(gap <= LARGEST_GAP, "{phase}: {done:?}");
+    }
+    // Threads share the work, so that how often they report differs a little from one proof to the next.
+    for limit in (1..=reports.len()).step_by(5) {
+        let (outcome, reports) = attempt(limit);
+        match outcome {
+            Ok(_) => assert!(reports.len() < limit),
+            Err(e) => assert!(e.to_string() == "cancelled" && reports.len() == limit),
+        }
+    }
+}

@@ -16,7 +16,11 @@ create_exception!(nexus_edge.proofs._native, Cancelled, NativeError, "The progre
 
 /// The exception with its `kind`.
 pub fn with_kind(error: PyErr, kind: &str) -> PyErr {
-    Python::attach(|py| match error.value(py).setattr("kind", kind) {
+    with(error, "kind", kind)
+}
+
+fn with(error: PyErr, attribute: &str, value: &str) -> PyErr {
+    Python::attach(|py| match error.value(py).setattr(attribute, value) {
         Ok(()) => error,
         Err(other) => other,
     })
@@ -24,7 +28,7 @@ pub fn with_kind(error: PyErr, kind: &str) -> PyErr {
 
 /// A fault of a program.
 pub fn program(e: CoreProgramError) -> PyErr {
-    with_kind(ProgramError::new_err(e.to_string()), e.fault.word())
+    with(with_kind(ProgramError::new_err(e.to_string()), e.fault.word()), "place", &e.place)
 }
 
 /// A fault of an input.
@@ -71,8 +75,9 @@ pub fn execution(e: ExecError) -> PyErr {
 /// Adds the exceptions to the module.
 pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = m.py();
-    // A class attribute, so that `kind` exists even on instances that Python code raises.
+    // Class attributes, so that they exist even on instances that Python code raises.
     py.get_type::<NativeError>().setattr("kind", "error")?;
+    py.get_type::<ProgramError>().setattr("place", "")?;
     m.add("NativeError", py.get_type::<NativeError>())?;
     m.add("ProgramError", py.get_type::<ProgramError>())?;
     m.add("InputError", py.get_type::<InputError>())?;

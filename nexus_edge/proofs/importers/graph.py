@@ -34,21 +34,24 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class Operator:
-    """An operator of the file: absent optional inputs are -1."""
+    """An operator of the file: absent optional inputs are -1. `result` is its first output, which errors name that are about no other tensor."""
 
     index: int
     kind: str
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     options: Mapping[str, Option] = field(default_factory=dict)
+    result: TensorInfo | None = None
 
     def unsupported(self, why: str, tensor: TensorInfo | None = None, hint: str = "") -> UnsupportedModel:
         """The error that refuses this operator."""
-        return UnsupportedModel(self._place(tensor), why, hint, operator=self.index, kind=self.kind, tensor=tensor.name if tensor else None)
+        at = tensor or self.result
+        return UnsupportedModel(self._place(at), why, hint, operator=self.index, kind=self.kind, tensor=at.name if at else None)
 
     def malformed(self, why: str, tensor: TensorInfo | None = None) -> MalformedModel:
         """The error that says the file is wrong here."""
-        return MalformedModel(self._place(tensor), why, operator=self.index, kind=self.kind, tensor=tensor.name if tensor else None)
+        at = tensor or self.result
+        return MalformedModel(self._place(at), why, operator=self.index, kind=self.kind, tensor=at.name if at else None)
 
     def integer(self, name: str, default: int = 0) -> int:
         """An integer option; the default also where the file has no options."""
@@ -57,9 +60,13 @@ class Operator:
             raise self.malformed(f"option {name} is no integer")
         return value
 
+    @property
+    def label(self) -> str:
+        """How the native module's errors name it."""
+        return f"operator {self.index} ({self.kind})" if self.index >= 0 else f"the model's {self.kind}"
+
     def _place(self, tensor: TensorInfo | None) -> str:
-        where = f"operator {self.index} ({self.kind})"
-        return where if tensor is None else f"{where}, tensor {tensor.index} ({tensor.name!r})"
+        return self.label if tensor is None else f"{self.label}, tensor {tensor.index} ({tensor.name!r})"
 
 
 @dataclass(frozen=True)

@@ -122,7 +122,7 @@ class Lowering:
         source = self.as_shape(op, padded.source, padded.source.dims)
         ranges: list[Range] = [(before, dim, 0, 1) for before, dim in zip(padded.before, source.dims, strict=True)]
         out = self.define(op, padded.info, padded.dims)
-        self.builder.view(label(op), out.id, [(source.id, ranges)], padded.fill)
+        self.builder.view(op.label, out.id, [(source.id, ranges)], padded.fill)
         self.known[padded.info.index] = out
         return out
 
@@ -237,7 +237,7 @@ class Lowering:
         if key not in self._layouts:
             fine = refinement(value.stored, dims) or (prod(dims),)
             out = self.scratch(value.info, dims)
-            self.builder.permute(label(op), value.id, out.id, fine, range(len(fine)))
+            self.builder.permute(op.label, value.id, out.id, fine, range(len(fine)))
             self._layouts[key] = out.id
         return Value(self._layouts[key], dims, dims, value.info)
 
@@ -247,7 +247,7 @@ class Lowering:
         if source.dims == dims:
             return source
         out = self.scratch(value.info, dims, "broadcast ")
-        self.builder.view(label(op), out.id, [(source.id, repeat(source.dims, dims))])
+        self.builder.view(op.label, out.id, [(source.id, repeat(source.dims, dims))])
         return out
 
     def operands(self, op: Operator, first: Value, second: Value, out: TensorInfo) -> tuple[Value, Value, Value]:
@@ -271,7 +271,7 @@ class Lowering:
             size = prod(dims)
             cell = self.scratch(anchor.info, (1,) * len(anchor.stored), "cell of ")
             piece: list[Range] = [(0, 1, 0, 1)] * len(anchor.stored)
-            self.builder.view(label(op), cell.id, [(anchor.id, piece)])
+            self.builder.view(op.label, cell.id, [(anchor.id, piece)])
             flat = self.scratch(constant.info, (1, size))
             biases = constant.array.reshape(-1).astype(np.int32) - zero
             self.count_rules(op, size)
@@ -279,20 +279,15 @@ class Lowering:
             weights = np.zeros((size, 1, 1, 1), np.int32)
             clamp = RANGES[constant.info.dtype]
             cell_zero = anchor.info.zero_points[0] if len(anchor.info.scales) == 1 else 0
-            self.builder.conv(label(op), cell.id, flat.id, window, weights, biases, cell_zero, [(1 << 30, -1)] * size, clamp)
+            self.builder.conv(op.label, cell.id, flat.id, window, weights, biases, cell_zero, [(1 << 30, -1)] * size, clamp)
             self._constants[key] = replace(flat, dims=dims)
         return self._constants[key]
 
     def copy(self, op: Operator, value: Value) -> Value:
         """The value in a tensor of its own."""
         out = self.scratch(value.info, value.stored, "copy of ")
-        self.builder.view(label(op), out.id, [(value.id, whole(value.stored))])
+        self.builder.view(op.label, out.id, [(value.id, whole(value.stored))])
         return out
-
-
-def label(op: Operator) -> str:
-    """How errors of the native module name the operator."""
-    return f"operator {op.index} ({op.kind})"
 
 
 def require_int32(op: Operator, what: str, low: int, high: int) -> None:

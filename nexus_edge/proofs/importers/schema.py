@@ -6,7 +6,7 @@ vectors, but an honest one holds each of its vectors once.
 """
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import isfinite, prod
 from typing import Any
@@ -99,7 +99,7 @@ class _Reader:
             raise UnsupportedModel("the model has several subgraphs", f"{subgraphs} of them", "control flow cannot be proved")
         graph = self.model.Subgraphs(0)
         tensors = tuple(self.tensor(i, graph.Tensors(i)) for i in self.count("tensors", graph.TensorsLength()))
-        operators = tuple(self.operator(i, graph.Operators(i), len(tensors)) for i in self.count("operators", graph.OperatorsLength()))
+        operators = tuple(self.operator(i, graph.Operators(i), tensors) for i in self.count("operators", graph.OperatorsLength()))
         inputs, outputs = self.integers(graph, "Inputs"), self.integers(graph, "Outputs")
         for index in (*inputs, *outputs):
             if not 0 <= index < len(tensors):
@@ -134,13 +134,15 @@ class _Reader:
 
     def tensor(self, index: int, table: Any) -> TensorInfo:
         name, kind = self.name(table.Name(), index), int(table.Type())
-        where = f"tensor {index} ({name!r})"
+        unread = TensorInfo(index, name, "", ())
 
         def unsupported(why: str) -> UnsupportedModel:
-            return UnsupportedModel(where, why, tensor=name)
+            op = self.user(unread)
+            return op.unsupported(why, unread) if op else UnsupportedModel(f"tensor {index} ({name!r})", why, tensor=name)
 
         def malformed(why: str) -> MalformedModel:
-            return MalformedModel(where, why, tensor=name)
+            op = self.user(unread)
+            return op.malformed(why, unread) if op else MalformedModel(f"tensor {index} ({name!r})", why, tensor=name)
 
         if kind not in TYPE_NAMES:
             raise malformed(f"unknown type {kind}")
@@ -199,27 +201,36 @@ class _Reader:
         array.flags.writeable = False
         return array
 
-    def operator(self, index: int, table: Any, tensors: int) -> Operator:
-        kind = self.kind(index, int(table.OpcodeIndex()))
-        if table.MutatingVariableInputsLength() or table.IntermediatesLength():
-            raise UnsupportedModel(f"operator {index} ({kind})", "it keeps state between runs", operator=index, kind=kind)
+    def operator(self, index: int, table: Any, tensors: Sequence[TensorInfo]) -> Operator:
         inputs, outputs = self.integers(table, "Inputs"), self.integers(table, "Outputs")
-        operator = Operator(index, kind, inputs, outputs, self.options(kind, table))
-        if any(not -1 <= i < tensors for i in inputs) or any(not 0 <= i < tensors for i in outputs):
+        result = tensors[outputs[0]] if outputs and 0 <= outputs[0] < len(tensors) else None
+        kind = self.kind(index, int(table.OpcodeIndex()), result)
+        operator = Operator(index, kind, inputs, outputs, self.options(kind, table), result)
+        if table.MutatingVariableInputsLength() or table.IntermediatesLength():
+            raise operator.unsupported("it keeps state between runs")
+        if any(not -1 <= i < len(tensors) for i in inputs) or any(not 0 <= i < len(tensors) for i in outputs):
             raise operator.malformed("it names a tensor that does not exist")
         return operator
 
-    def kind(self, index: int, opcode: int) -> str:
+    def kind(self, index: int, opcode: int, result: TensorInfo | None = None) -> str:
         if not 0 <= opcode < self.model.OperatorCodesLength():
             raise MalformedModel(f"operator {index}", f"operator code {opcode} does not exist", operator=index)
         code = self.model.OperatorCodes(opcode)
         number = max(int(code.BuiltinCode()), int(code.DeprecatedBuiltinCode()))
         if number == tflite.BuiltinOperator.CUSTOM:
             custom = self.name(code.CustomCode(), opcode)
-            raise UnsupportedModel(
-                f"operator {index} (custom operator {custom!r})", "custom operators cannot be proved", operator=index, kind="CUSTOM"
-            )
+            raise Operator(index, "CUSTOM", (), (), result=result).unsupported(f"the custom operator {custom!r} cannot be proved")
         return str(KINDS.get(number, f"operator code {number}"))
+
+    def user(self, tensor: TensorInfo) -> Operator | None:
+        """For errors: the operator that computes a tensor, else the first that reads it. Operators may be as wrong as the tensor is."""
+        graph = self.model.Subgraphs(0)
+        for field in ("Outputs", "Inputs"):
+            for index in self.count("operators", graph.OperatorsLength()):
+                table = graph.Operators(index)
+                if tensor.index in self.integers(table, field):
+                    return Operator(index, self.kind(index, int(table.OpcodeIndex()), tensor), (), ())
+        return None
 
     def options(self, kind: str, table: Any) -> dict[str, Option]:
         if kind not in OPTIONS or table.BuiltinOptionsType() == tflite.BuiltinOptions.NONE:

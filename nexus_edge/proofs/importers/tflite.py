@@ -34,8 +34,16 @@ def import_tflite(data: bytes, name: str, semantics: str | None = None, private:
     chosen = semantics or ("tflm" if legacy is None else "tflite-2.14")
     try:
         return _lower(graph, _native.ProgramBuilder(name, chosen), chosen, private)
-    except _native.NativeError as error:
-        raise UnsupportedModel("the model cannot be proved", str(error)) from error
+    except _native.ProgramError as error:
+        raise _refusal(graph, error) from error
+
+
+def _refusal(graph: Graph, error: _native.ProgramError) -> UnsupportedModel:
+    """What the native module refuses, at the operator of the file that it is about."""
+    for op in graph.operators:
+        if error.place == op.label or error.place.startswith(f"{op.label}: "):
+            return op.unsupported(str(error).removeprefix(f"{op.label}: "))
+    return UnsupportedModel("the model cannot be proved", str(error))
 
 
 def _first_legacy(graph: Graph) -> Operator | None:

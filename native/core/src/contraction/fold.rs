@@ -4,12 +4,34 @@ use p3_field::PrimeCharacteristicRing;
 use rayon::prelude::*;
 
 use super::{Instance, Public, Shape};
+use crate::control::Gauge;
 use crate::field::{Ext, F, K, from_i64};
 use crate::layout::{Index, Layout};
 use crate::prover::values::{Witness, add_scaled, factors, tensor};
 
-/// The arrays whose product is summed over the cube.
-pub(super) fn cubes<const D: usize>(instance: &Instance<'_, D>, layout: &Layout, witness: &Witness, public: Public<'_>) -> Vec<Vec<K<D>>> {
+/// Elements that [`cubes`] reads, rows of the input once for each tap.
+pub(super) fn work<const D: usize>(instance: &Instance<'_, D>) -> usize {
+    let (outputs, channels) = (instance.u.size(), instance.v.size());
+    match instance.shape() {
+        Shape::Window { window, channels: width, depthwise, .. } => {
+            let taps = (window.kernel.0 * window.kernel.1) as usize;
+            taps * (outputs * width + if depthwise { channels } else { channels * width })
+        }
+        Shape::Product => outputs * channels,
+    }
+}
+
+/// The arrays whose product is summed over the cube; `gauge` hears of the [`work`], and once it is stopped they are worth nothing.
+pub(super) fn cubes<const D: usize>(
+    instance: &Instance<'_, D>,
+    layout: &Layout,
+    witness: &Witness,
+    public: Public<'_>,
+    gauge: &Gauge<'_>,
+) -> Vec<Vec<K<D>>> {
+    if !gauge.goes_on() {
+        return Vec::new();
+    }
     let (u, v) = (instance.u.to_vec(), instance.v.to_vec());
     match instance.shape() {
         Shape::Window { window, x, channels, depthwise, weights, stored, x_zero } => {
@@ -24,10 +46,18 @@ pub(super) fn cubes<const D: usize>(instance: &Instance<'_, D>, layout: &Layout,
             let folded: Vec<Vec<K<D>>> = taps
                 .par_iter()
                 .map(|&(ky, kx)| {
+                    if !gauge.goes_on() {
+                        return Vec::new();
+                    }
                     let (outputs, inputs) = crate::layout::taps(window, ky, kx);
-                    fold_rows(&input, width, &outputs, &inputs, &u, zero)
+                    let row = fold_rows(&input, width, &outputs, &inputs, &u, zero);
+                    gauge.did(u.len() * width);
+                    row
                 })
                 .collect();
+            if !gauge.goes_on() {
+                return Vec::new();
+            }
             for (&(ky, kx), row) in taps.iter().zip(folded) {
                 a[(ky * row_side + kx) * side..][..width].copy_from_slice(&row);
             }
@@ -49,6 +79,7 @@ pub(super) fn cubes<const D: usize>(instance: &Instance<'_, D>, layout: &Layout,
                     }
                     gather(&columns, target);
                 }
+                gauge.did(if depthwise { out_channels } else { out_channels * width });
             }
             vec![a, b]
         }
@@ -66,6 +97,7 @@ pub(super) fn cubes<const D: usize>(instance: &Instance<'_, D>, layout: &Layout,
                 }
                 out
             };
+            gauge.did(p * c);
             vec![place(&|i, j| K::from_base(a[i * c + j])), place(&|i, j| K::from_base(b[i * c + j])), place(&|i, j| u[i] * v[j])]
         }
     }

@@ -1,11 +1,14 @@
 //! The batched sumcheck. Round messages are the coefficients of the round polynomial without the linear one.
 
+use std::ops::ControlFlow;
+
 use p3_field::{Field, PrimeCharacteristicRing};
 use rayon::prelude::*;
 
 use super::forms::{Public, batched, public_factor};
 use super::{Instance, fold, shape};
 use crate::channel::{Prover, Reader};
+use crate::control::{Control, Gauge, stretch};
 use crate::field::{F, K};
 use crate::layout::Layout;
 use crate::logup::LinearForm;
@@ -44,7 +47,12 @@ fn bind<const D: usize>(cube: &mut Vec<K<D>>, x: K<D>) {
     cube.truncate(n);
 }
 
-/// Proves the sum of all instances. Adds to `form` the batch, by a challenge, of what remains to be opened.
+/// Elements from which on folding them, or a round over them, is worth a report.
+const REPORTED: usize = 1 << 18;
+/// What of the time is folding: rounds are over much smaller cubes, but for products.
+const FOLDING: f64 = 0.8;
+
+/// Proves the sum of all instances. Adds to `form` the batch, by a challenge, of what remains to be opened. Breaks when `control` does.
 pub fn prove<const D: usize>(
     prover: &mut Prover,
     layout: &Layout,
@@ -52,9 +60,14 @@ pub fn prove<const D: usize>(
     public: Public<'_>,
     instances: &[Instance<'_, D>],
     form: &mut LinearForm<D>,
-) {
+    control: Control<'_>,
+) -> ControlFlow<()> {
     let (n, degree) = shape(instances);
-    let mut cubes: Vec<Vec<Vec<K<D>>>> = instances.par_iter().map(|i| fold::cubes(i, layout, witness, public)).collect();
+    let mut folding = stretch(control, 0.0, FOLDING);
+    let gauge = Gauge::new(&mut folding, instances.iter().map(fold::work).sum(), REPORTED);
+    let mut cubes: Vec<Vec<Vec<K<D>>>> = instances.par_iter().map(|i| fold::cubes(i, layout, witness, public, &gauge)).collect();
+    gauge.end()?;
+    drop(folding);
     let sums: Vec<K<D>> = cubes
         .iter()
         .map(|c| {
@@ -89,11 +102,16 @@ pub fn prove<const D: usize>(
                 cube.iter_mut().for_each(|c| bind(c, x));
             }
         });
+        if cubes.iter().flatten().map(Vec::len).sum::<usize>() >= REPORTED {
+            // Each round reads half as much as the one before.
+            control(1.0 - (1.0 - FOLDING) * 0.5f64.powi(j as i32 + 1))?;
+        }
     }
     let finals: Vec<K<D>> = instances.iter().zip(&cubes).flat_map(|(i, c)| c[..i.sent()].iter().map(|x| x[0])).collect();
     prover.send("folded factors", &finals);
     let zeta: K<D> = prover.challenge("factor batch");
     batched(layout, instances, &point, &powers(zeta, finals.len()), form);
+    ControlFlow::Continue(())
 }
 
 /// `zeta, zeta^2, ...`: power 0 belongs to the form that the batch is added to.

@@ -12,12 +12,14 @@ mod layout;
 mod pool;
 mod requantize;
 
+use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rayon::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use thiserror::Error;
 
+use crate::control::{Control, Gauge};
 use crate::program::check::{self, CheckedProgram};
 use crate::program::error::Checked;
 use crate::program::softmax::{self, Exponentials};
@@ -63,7 +65,15 @@ pub enum ExecError {
     /// The thread pool could not be started.
     #[error("threads: {0}")]
     Threads(String),
+    /// Broken off by its [`Control`].
+    #[error("cancelled")]
+    Stopped,
 }
+
+/// Products that take about as long as a value written in fresh memory.
+const WRITE: usize = 16;
+/// Products from which on a run is worth a report.
+const REPORTED: usize = 1 << 22;
 
 /// Values of one run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -90,6 +100,8 @@ pub struct Executor {
     outs: Vec<Option<TensorId>>,
     /// For each operator the tensors that nobody reads after it.
     dead_after: Vec<Vec<usize>>,
+    /// For each operator about how long it takes, for reports: products, and values written.
+    work: Vec<usize>,
     values: Buffers<i16>,
     sums: Buffers<i32>,
 }
@@ -119,7 +131,9 @@ impl Executor {
             .collect();
         let outs: Vec<_> = program.ops.iter().map(|op| if matches!(op, Op::Rescale(_)) { None } else { program.output_of(op) }).collect();
         let dead_after = dead_after(&program, &outs);
-        Ok(Executor { program, steps, outs, dead_after, values: Buffers::default(), sums: Buffers::default() })
+        let written = |out: &Option<TensorId>| out.map_or(0, |t| WRITE * program.tensors[t as usize].size());
+        let work = program.ops.iter().zip(&outs).map(|(op, out)| program.macs(op) as usize + written(out)).collect();
+        Ok(Executor { program, steps, outs, dead_after, work, values: Buffers::default(), sums: Buffers::default() })
     }
 
     /// The program.
@@ -129,11 +143,18 @@ impl Executor {
 
     /// Runs on `threads` threads (0: the current pool's). `keep` keeps every tensor and accumulator. See [`Executor::recycle`].
     pub fn run(&self, inputs: &[&[i16]], threads: usize, keep: bool) -> Result<Trace, ExecError> {
+        let unheard: Control<'_> = &mut |_| ControlFlow::Continue(());
         match threads {
-            0 => self.run_here(inputs, keep, rayon::current_num_threads() > 1),
-            1 => self.run_here(inputs, keep, false),
-            n => pool(n.min(std::thread::available_parallelism().map_or(n, Into::into)))?.install(|| self.run_here(inputs, keep, true)),
+            0 => self.run_here(inputs, keep, rayon::current_num_threads() > 1, unheard),
+            1 => self.run_here(inputs, keep, false, unheard),
+            n => pool(n.min(std::thread::available_parallelism().map_or(n, Into::into)))?
+                .install(|| self.run_here(inputs, keep, true, unheard)),
         }
+    }
+
+    /// [`Executor::run`] on the current pool with the whole trace; `control` hears of it between operators.
+    pub fn trace(&self, inputs: &[&[i16]], control: Control<'_>) -> Result<Trace, ExecError> {
+        self.run_here(inputs, true, rayon::current_num_threads() > 1, control)
     }
 
     /// Returns the memory of a run to later ones.
@@ -142,7 +163,7 @@ impl Executor {
         trace.accumulators.into_iter().for_each(|a| self.sums.give(a));
     }
 
-    fn run_here(&self, inputs: &[&[i16]], keep: bool, parallel: bool) -> Result<Trace, ExecError> {
+    fn run_here(&self, inputs: &[&[i16]], keep: bool, parallel: bool, control: Control<'_>) -> Result<Trace, ExecError> {
         let p = &*self.program;
         let mut trace = Trace { tensors: vec![Vec::new(); p.tensors.len()], accumulators: vec![Vec::new(); p.accumulators.len()] };
         self.accept(inputs)?;
@@ -151,18 +172,19 @@ impl Executor {
             x.copy_from_slice(values);
             trace.tensors[port.tensor as usize] = x;
         }
-        self.steps(0, &mut trace, keep, parallel)?;
+        self.steps(0, &mut trace, keep, parallel, control)?;
         Ok(trace)
     }
 
     /// Runs the operators from number `from` on again, over a trace whose earlier tensors were changed.
     #[cfg(feature = "attacks")]
     pub fn resume(&self, from: usize, trace: &mut Trace) -> Result<(), ExecError> {
-        self.steps(from, trace, true, false)
+        self.steps(from, trace, true, false, &mut |_| ControlFlow::Continue(()))
     }
 
-    fn steps(&self, from: usize, trace: &mut Trace, keep: bool, parallel: bool) -> Result<(), ExecError> {
+    fn steps(&self, from: usize, trace: &mut Trace, keep: bool, parallel: bool, control: Control<'_>) -> Result<(), ExecError> {
         let p = &*self.program;
+        let gauge = Gauge::new(control, self.work.iter().sum(), REPORTED);
         for (i, op) in p.ops.iter().enumerate().skip(from) {
             let Some(out) = self.outs[i] else { continue };
             let mut y = self.values.take(p.tensors[out as usize].size());
@@ -170,6 +192,9 @@ impl Executor {
             trace.tensors[out as usize] = y;
             if !keep {
                 self.dead_after[i].iter().for_each(|&t| self.values.give(std::mem::take(&mut trace.tensors[t])));
+            }
+            if !gauge.did(self.work[i]) {
+                return Err(ExecError::Stopped);
             }
         }
         Ok(())

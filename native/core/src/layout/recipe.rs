@@ -109,6 +109,14 @@ pub struct RescaleCells {
     pub limbs: Option<(StorageId, StorageId)>,
 }
 
+impl RescaleCells {
+    /// All of them, in the order of the fields.
+    pub fn all(&self) -> impl Iterator<Item = StorageId> + use<> {
+        let pairs = [self.signs, self.limbs];
+        [self.y, self.v].into_iter().chain(pairs.into_iter().flatten().flat_map(|(a, b)| [a, b]))
+    }
+}
+
 /// Cells of a softmax: one for each row, or one for each element.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)] // the names are those of the fixed-point algorithm, explained in softmax.rs

@@ -6,10 +6,13 @@
 //! Without salts a leaf is a function of its row, and one who can guess the row recognises it; with one salt for the whole tree, so can one
 //! who has seen any other row.
 
+use std::ops::ControlFlow;
+
 use p3_field::PrimeCharacteristicRing;
 use rayon::prelude::*;
 
 use crate::channel::Prover;
+use crate::control::{Control, Gauge};
 use crate::field::{F, P, canonical};
 use crate::hash::{BLOCK, Digest, Key, SALT, hash_blocks, leaf_bytes};
 use crate::merkle::{Tree, root_of, sibling_count};
@@ -55,6 +58,9 @@ impl Leaf {
     }
 }
 
+/// Blocks from which on hashing is worth a report.
+const REPORTED: usize = 1 << 16;
+
 const _: () = assert!(8 * PANEL == BLOCK, "a row of a panel is a block");
 
 /// A code word matrix with its tree.
@@ -69,14 +75,24 @@ pub(crate) struct Code {
 impl Code {
     /// Hashes the rows, with salts if there is a seed.
     pub fn new(leaf: Leaf, words: Codewords, seed: Option<Seed>) -> Code {
+        let made = Self::heard(leaf, words, seed, &mut |_| ControlFlow::Continue(()));
+        made.continue_value().expect("nobody stops it")
+    }
+
+    /// [`Self::new`] of which `control` hears.
+    pub fn heard(leaf: Leaf, words: Codewords, seed: Option<Seed>, control: Control<'_>) -> ControlFlow<(), Code> {
         const RUN: usize = 128;
         assert_eq!(leaf.salted, seed.is_some(), "salts come from a seed");
         let (key, size) = (leaf.key(), leaf_bytes(leaf.columns, leaf.salt()));
         let height = words.log_domain();
+        let gauge = Gauge::new(control, (size / BLOCK) << height, REPORTED);
         let mut stored = vec![[0; 32]; 1 << height];
         stored.par_chunks_mut(RUN).enumerate().for_each_init(
             || vec![0u8; RUN * size],
             |padded, (run, out)| {
+                if !gauge.goes_on() {
+                    return;
+                }
                 // A row of a panel is a block of the leaf; columns that do not exist are zeros, which a salt replaces.
                 for (k, panel) in words.panels().enumerate() {
                     for (bytes, row) in padded.chunks_exact_mut(size).zip(&panel[run * RUN..][..out.len()]) {
@@ -93,11 +109,13 @@ impl Code {
                     }
                 }
                 hash_blocks(&key, size / BLOCK, &padded[..out.len() * size], out);
+                gauge.did(out.len() * (size / BLOCK));
             },
         );
+        gauge.end()?;
         let leaves = (0..1usize << height).into_par_iter().with_min_len(1 << 12).map(|i| stored[reverse(i, height)]).collect();
         drop(stored);
-        Code { leaf, words, tree: Tree::new(leaves), seed }
+        ControlFlow::Continue(Code { leaf, words, tree: Tree::new(leaves), seed })
     }
 
     /// The root.

@@ -9,6 +9,7 @@
 //! Vandermonde matrix with rows scaled). They are either beyond the message, for an oracle of one proof, or the second half of it, for a kept
 //! one. Leaves have salts. An oracle of one proof carries the mask and the line's two columns too ([`crate::masking`]).
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use p3_field::PrimeCharacteristicRing;
@@ -17,6 +18,7 @@ use super::cells::Cells;
 use super::code::{Code, Leaf};
 use super::fresh::Fresh;
 use crate::blocks::{Block, stack_cut};
+use crate::control::{Control, Gauge, stretch};
 use crate::field::F;
 use crate::hash::{Digest, MAX_LEAF_COLUMNS};
 use crate::ntt::{self, PANEL, Row};
@@ -185,6 +187,10 @@ impl OracleLayout {
     }
 }
 
+/// What of a commitment's time is encoding; the rest is hashing.
+const ENCODING: f64 = 0.6;
+/// Twice the rows of panels from which on encoding is worth a report.
+const REPORTED: usize = 1 << 17;
 /// Rows of the message that are transposed together.
 const STRIP: usize = 16;
 
@@ -229,6 +235,20 @@ pub enum Secret<'a> {
 /// # Panics
 /// If the values do not have the layout's shapes, or layout and secret are none of this parameter set or do not belong together.
 pub fn commit(params: &Parameters, layout: Arc<OracleLayout>, values: &[&[F]], secret: Secret<'_>) -> Committed {
+    commit_heard(params, layout, values, secret, &mut |_| ControlFlow::Continue(())).continue_value().expect("nobody stops it")
+}
+
+/// [`commit`] of which `control` hears.
+///
+/// # Panics
+/// As [`commit`].
+pub fn commit_heard(
+    params: &Parameters,
+    layout: Arc<OracleLayout>,
+    values: &[&[F]],
+    secret: Secret<'_>,
+    control: Control<'_>,
+) -> ControlFlow<(), Committed> {
     assert!(layout.columns <= params.columns(layout.role as usize), "the layout is one of this parameter set");
     assert_eq!(values.len(), layout.shapes.len(), "one slice for each storage");
     for (v, (positions, channels)) in values.iter().zip(&layout.shapes) {
@@ -247,11 +267,24 @@ pub fn commit(params: &Parameters, layout: Arc<OracleLayout>, values: &[&[F]], s
         }
         _ => panic!("the secret belongs to the layout"),
     };
-    assemble(layout, values, fresh, salts, &random)
+    encoded(layout, values, fresh, salts, &random, control)
 }
 
-/// Encodes and hashes, all secrets given.
+/// [`commit`] with all secrets given.
+#[cfg(test)]
 pub(crate) fn assemble(layout: Arc<OracleLayout>, values: &[&[F]], fresh: Option<Fresh>, salts: Option<Seed>, random: &[F]) -> Committed {
+    encoded(layout, values, fresh, salts, random, &mut |_| ControlFlow::Continue(())).continue_value().expect("nobody stops it")
+}
+
+/// Encodes and hashes.
+fn encoded(
+    layout: Arc<OracleLayout>,
+    values: &[&[F]],
+    fresh: Option<Fresh>,
+    salts: Option<Seed>,
+    random: &[F],
+    control: Control<'_>,
+) -> ControlFlow<(), Committed> {
     let cells = Cells::new(&layout, values, random);
     let rows = 1usize << layout.log_rows;
     let leaf = layout.leaf();
@@ -273,6 +306,11 @@ pub(crate) fn assemble(layout: Arc<OracleLayout>, values: &[&[F]], fresh: Option
         }
     };
     let tail = |panel: usize| fresh.as_ref().map_or(Vec::new(), |fresh| fresh.tail(panel));
-    let code = Code::new(leaf, ntt::encode_long(leaf.columns, layout.log_rows, layout.log_domain(), load, tail), salts);
-    Committed { root: code.root(), layout, cells, code, fresh }
+    let mut encoding = stretch(control, 0.0, ENCODING);
+    let gauge = Gauge::new(&mut encoding, ntt::encoding_work(leaf.columns, layout.log_domain()), REPORTED);
+    let words = ntt::encode_heard(leaf.columns, layout.log_rows, layout.log_domain(), load, tail, &gauge);
+    gauge.end()?;
+    drop(encoding);
+    let code = Code::heard(leaf, words, salts, &mut stretch(control, ENCODING, 1.0))?;
+    ControlFlow::Continue(Committed { root: code.root(), layout, cells, code, fresh })
 }

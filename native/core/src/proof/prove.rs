@@ -16,6 +16,7 @@ use super::terms::{masked_messages, soundness};
 use super::verify::Inference;
 use crate::channel::{Prover, Transcript};
 use crate::contraction;
+use crate::control::{Control, stretch};
 use crate::exec::{ExecError, Executor};
 use crate::field::{F, K};
 use crate::logup;
@@ -87,7 +88,7 @@ pub type Progress<'a> = &'a mut (dyn FnMut(&'static str, f64) -> bool + Send);
 pub enum ProveError {
     /// The program cannot run on this input.
     #[error(transparent)]
-    Execution(#[from] ExecError),
+    Execution(ExecError),
     /// The statement's form has no proof.
     #[error(transparent)]
     Key(#[from] KeyError),
@@ -103,6 +104,12 @@ pub enum ProveError {
     /// A challenge gave the mask no weight, which happens once in `|K|` proofs.
     #[error("a challenge gave the mask no weight: prove again")]
     Uncovered,
+}
+
+impl From<ExecError> for ProveError {
+    fn from(error: ExecError) -> Self {
+        if error == ExecError::Stopped { ProveError::Stopped } else { ProveError::Execution(error) }
+    }
 }
 
 impl From<Halt> for ProveError {
@@ -158,11 +165,12 @@ fn prove_here(key: &ProvingKey, executor: &Executor, request: &Request<'_>, prog
     let mut figures = Figures::default();
     let mut clock = Clock { progress, figures: &mut figures, started: Instant::now(), phase: "" };
     clock.enter("execute")?;
-    let trace = executor.run(&request.inputs, 0, true)?;
+    let trace = executor.trace(&request.inputs, &mut |done| clock.control(done))?;
     let outputs: Vec<Vec<i16>> = verifying.program.outputs.iter().map(|p| trace.tensors[p.tensor as usize].clone()).collect();
     let ports: Vec<Vec<i16>> = compiled.layout.ports.iter().map(|&t| trace.tensors[t as usize].clone()).collect();
     clock.enter("witness")?;
-    let witness = witness::fill(&compiled.layout, &key.weights, &trace);
+    let filled = witness::fill_heard(&compiled.layout, &key.weights, &trace, &mut |done| clock.control(done));
+    let ControlFlow::Continue(witness) = filled else { return Err(ProveError::Stopped) };
     drop(trace);
     clock.leave();
     let secrets = Secrets { randomness: Randomness::fresh()?, seeds: request.seeds.clone() };
@@ -258,12 +266,15 @@ impl Attempt<'_> {
     }
 
     /// All oracles but the model's, which belongs to the key.
-    fn commit(&self, mut secrets: Secrets) -> Own {
+    fn commit(&self, mut secrets: Secrets, control: Control<'_>) -> ControlFlow<(), Own> {
         let (c, parameters) = (self.compiled, self.key.verifying.parameters());
         let messages = masked_messages(c);
         let mut own = Own { oracles: Vec::new(), seeds: Vec::new() };
+        let is_own = |k: usize| k == 0 || c.ports[k].is_some();
+        let total: usize = (0..c.oracles.len()).filter(|&k| is_own(k)).map(|k| c.oracles[k].cells()).sum();
+        let mut done = 0.0;
         for (k, layout) in c.oracles.iter().enumerate() {
-            if k != 0 && c.ports[k].is_none() {
+            if !is_own(k) {
                 own.oracles.push(None);
                 own.seeds.push(None);
                 continue;
@@ -276,6 +287,8 @@ impl Attempt<'_> {
                 .as_ref()
                 .zip(c.ports[k])
                 .map(|(seed, port)| tensor_seed(seed, &self.key.verifying.program.tensors[c.layout.ports[port] as usize]));
+            let from = done;
+            done += layout.cells() as f64 / total as f64;
             let mut commit = |w: &Witness| {
                 let values: Vec<&[F]> = c.members[k].iter().map(|&s| &w.storages[s][..]).collect();
                 let secret = match (&bound, layout.hiding) {
@@ -283,18 +296,18 @@ impl Attempt<'_> {
                     (None, Hiding::Fresh { .. }) => Secret::Fresh { random: &mut secrets.randomness, messages },
                     (None, _) => Secret::None,
                 };
-                pcs::commit(parameters, layout.clone(), &values, secret)
+                pcs::commit_heard(parameters, layout.clone(), &values, secret, &mut stretch(control, from, done))
             };
             #[allow(unused_mut)]
-            let mut committed = commit(self.committed);
+            let mut committed = commit(self.committed)?;
             #[cfg(feature = "attacks")]
             if self.cheat.as_ref().is_some_and(|f| f.two_faced) {
-                committed = committed.over_cells_of(commit(self.witness));
+                committed = committed.over_cells_of(commit(self.witness)?);
             }
             own.oracles.push(Some(committed));
             own.seeds.push(seed);
         }
-        own
+        ControlFlow::Continue(own)
     }
 
     fn statement(&self, oracles: &[Option<Committed>], context: [u8; 32]) -> Statement {
@@ -334,7 +347,7 @@ impl Attempt<'_> {
         let (key, c, layout) = (&self.key.verifying, self.compiled, &self.compiled.layout);
         let mut clock = Clock { progress, figures, started: Instant::now(), phase: "" };
         clock.enter("commit")?;
-        let own = self.commit(secrets);
+        let ControlFlow::Continue(own) = self.commit(secrets, &mut |done| clock.control(done)) else { return Err(ProveError::Stopped) };
         let statement = self.statement(&own.oracles, context);
         let oracles: Vec<&Committed> = own
             .oracles
@@ -368,7 +381,11 @@ impl Attempt<'_> {
 
         clock.enter("contractions")?;
         let instances = contraction::linear_part(layout, weights, &key.public, &mut form);
-        contraction::prove(&mut prover, layout, self.witness, &key.public, &instances, &mut form);
+        let mut control = |done| clock.control(done);
+        let flow = contraction::prove(&mut prover, layout, self.witness, &key.public, &instances, &mut form, &mut control);
+        if flow.is_break() {
+            return Err(ProveError::Stopped);
+        }
 
         clock.enter("opening")?;
         let mut forms = vec![form];

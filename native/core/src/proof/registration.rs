@@ -215,7 +215,8 @@ pub fn register_from(key: &ProvingKey, random: Randomness, progress: Progress<'_
     rayon::scope(|_| {
         report(progress, "witness", 0.0)?;
         let compiled = subject.compile()?;
-        let witness = witness::fill(&compiled.layout, &key.weights, &Trace { tensors: Vec::new(), accumulators: Vec::new() });
+        let filled = witness::fill_heard(&compiled.layout, &key.weights, &Trace::default(), &mut control(progress, "witness"));
+        let ControlFlow::Continue(witness) = filled else { return Err(ProveError::Stopped.into()) };
         let (proof, rows) = Attempt::new(subject, &compiled, &witness, &[model]).prove(random, progress)?;
         Ok(WeightProof { proof, opened: opened(&[key], rows) })
     })
@@ -288,7 +289,7 @@ pub(crate) fn prove_taped(keys: &[&ProvingKey], random: Randomness, lapse: Lapse
     let own = &keys[0].verifying;
     let subject = if fresh.is_empty() { Subject::Registration(own) } else { Subject::Link(own, &fresh) };
     let compiled = subject.compile().expect("provable");
-    let witness = witness::fill(&compiled.layout, &keys[0].weights, &Trace { tensors: Vec::new(), accumulators: Vec::new() });
+    let witness = witness::fill(&compiled.layout, &keys[0].weights, &Trace::default());
     let models: Vec<&Committed> = keys.iter().map(|key| key.model.as_ref().expect("committed")).collect();
     let attempt = Attempt { lapse, ..Attempt::new(subject, &compiled, &witness, &models) };
     let (proof, _) = attempt.prove(random, &mut |_, _| true).expect("nobody stops it");
@@ -306,7 +307,7 @@ fn report(progress: &mut (dyn FnMut(&'static str, f64) -> bool + Send), phase: &
 }
 
 /// [`report`] for steps that know nothing of phases.
-fn control<'a>(progress: Progress<'a>, phase: &'static str) -> impl FnMut(f64) -> ControlFlow<()> + 'a {
+fn control<'a>(progress: Progress<'a>, phase: &'static str) -> impl FnMut(f64) -> ControlFlow<()> + Send + 'a {
     move |done| if progress(phase, done) { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
 }
 
@@ -346,7 +347,8 @@ impl<'a> Attempt<'a> {
             Hiding::Fresh { .. } => Secret::Fresh { random: &mut random, messages: masked_messages(c) },
             Hiding::None | Hiding::Kept => Secret::None,
         };
-        let own = pcs::commit(key.parameters(), c.oracles[0].clone(), &own, secret);
+        let own = pcs::commit_heard(key.parameters(), c.oracles[0].clone(), &own, secret, &mut control(progress, "commit"));
+        let ControlFlow::Continue(own) = own else { return Err(ProveError::Stopped) };
         let oracles: Vec<&Committed> = std::iter::once(&own).chain(self.models.iter().copied()).collect();
         let roots: Vec<[u8; 32]> = oracles.iter().map(|o| o.root).collect();
         let transcript = self.lapse.transcript(self.subject.begin(c, &roots));

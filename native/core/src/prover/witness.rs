@@ -1,11 +1,14 @@
 //! The executor's trace -> values of all committed cells.
 
+use std::ops::ControlFlow;
+
 use p3_field::PrimeCharacteristicRing;
 use rayon::prelude::*;
 
+use crate::control::{Control, Gauge};
 use crate::exec::Trace;
 use crate::field::{F, centred, from_i64};
-use crate::layout::{AccumulatorKind, Layout, LimbRecipe, Recipe, RescaleCells, SoftmaxCells, Table};
+use crate::layout::{AccumulatorKind, Layout, LimbRecipe, Recipe, RescaleCells, SoftmaxCells, StorageId, Table};
 use crate::program::quantize::high_half;
 use crate::program::softmax::{Exponentials, Reciprocal};
 use crate::program::{Contract, Line, Weights, Window};
@@ -15,6 +18,10 @@ use crate::layout::Index;
 
 /// Rows handled by one task.
 const ROWS: usize = 64;
+/// Values from which on filling is worth a report.
+const REPORTED: usize = 1 << 18;
+/// Values of a softmax for each element of its row.
+const SOFTMAX_VALUES: usize = 6;
 
 fn lift<T: Copy + Into<i64> + Sync>(values: &[T]) -> Vec<F> {
     values.par_iter().with_min_len(1 << 14).map(|&v| from_i64(v.into())).collect()
@@ -22,13 +29,44 @@ fn lift<T: Copy + Into<i64> + Sync>(values: &[T]) -> Vec<F> {
 
 /// Values of every storage and accumulator, multiplicities included.
 pub fn fill(layout: &Layout, weights: &Weights, trace: &Trace) -> Witness {
+    let ControlFlow::Continue(witness) = fill_heard(layout, weights, trace, &mut |_| ControlFlow::Continue(())) else {
+        unreachable!("nobody stops it")
+    };
+    witness
+}
+
+/// [`fill`], of which `control` hears.
+pub fn fill_heard(layout: &Layout, weights: &Weights, trace: &Trace, control: Control<'_>) -> ControlFlow<(), Witness> {
     let mut witness =
         Witness { storages: vec![Vec::new(); layout.storages.len()], accumulators: vec![Vec::new(); layout.accumulators.len()] };
+    let written: usize = layout.recipes.iter().map(|recipe| values_of(layout, recipe)).sum();
+    let gauge = Gauge::new(control, written + layout.lookup_count(), REPORTED);
     for recipe in &layout.recipes {
         step(layout, weights, trace, recipe, &mut witness);
+        if !gauge.did(values_of(layout, recipe)) {
+            break;
+        }
     }
-    count(layout, &mut witness);
-    witness
+    let multiplicities = multiplicities(layout, &witness, &gauge);
+    gauge.end()?;
+    put(layout, multiplicities, &mut witness);
+    ControlFlow::Continue(witness)
+}
+
+/// How many values a recipe writes.
+fn values_of(layout: &Layout, recipe: &Recipe) -> usize {
+    let size = |s: StorageId| layout.storages[s].positions * layout.storages[s].channels;
+    match recipe {
+        Recipe::Tensor { storage, .. }
+        | Recipe::Constant { storage, .. }
+        | Recipe::Relu { storage, .. }
+        | Recipe::Pooled { storage, .. }
+        | Recipe::PoolTap { storage, .. } => size(*storage),
+        Recipe::Accumulator(at) => layout.accumulators[*at].positions * layout.accumulators[*at].channels,
+        Recipe::Rescale { cells, .. } => cells.all().count() * size(cells.y),
+        Recipe::Softmax { cells, .. } => SOFTMAX_VALUES * size(cells.y),
+        Recipe::Limbs(recipe) => recipe.limbs.iter().map(|&s| size(s)).sum(),
+    }
 }
 
 fn step(layout: &Layout, weights: &Weights, trace: &Trace, recipe: &Recipe, witness: &mut Witness) {
@@ -119,9 +157,7 @@ fn rescale(
 ) -> Vec<(usize, Vec<F>)> {
     let n = channels.len();
     let positions = acc.len() / width;
-    let mut ids = vec![cells.y, cells.v];
-    ids.extend(cells.signs.iter().flat_map(|s| [s.0, s.1]));
-    ids.extend(cells.limbs.iter().flat_map(|s| [s.0, s.1]));
+    let ids: Vec<StorageId> = cells.all().collect();
     let mut columns: Vec<Vec<F>> = ids.iter().map(|_| vec![F::ZERO; positions * n]).collect();
     let inverse: Vec<f64> = lines.iter().map(|l| 1.0 / l.d as f64).collect();
 
@@ -227,19 +263,32 @@ pub(crate) fn limbs(layout: &Layout, recipe: &LimbRecipe, witness: &mut Witness)
 
 /// Fills the multiplicities. A tuple that is in no table is not counted: only a cheating prover has one.
 pub fn count(layout: &Layout, witness: &mut Witness) {
+    let multiplicities = multiplicities(layout, witness, &Gauge::new(&mut |_| ControlFlow::Continue(()), 1, usize::MAX));
+    put(layout, multiplicities, witness);
+}
+
+fn put(layout: &Layout, multiplicities: Vec<Vec<u64>>, witness: &mut Witness) {
+    for (table, rows) in layout.tables.iter().zip(multiplicities) {
+        witness.storages[table.multiplicities] = rows.into_iter().map(F::from_u64).collect();
+    }
+}
+
+/// How often each row of each table is looked up.
+fn multiplicities(layout: &Layout, witness: &Witness, gauge: &Gauge<'_>) -> Vec<Vec<u64>> {
     // Each thread counts its share of every lookup.
     let shares = rayon::current_num_threads();
     let share = |n: usize, t: usize| n * t / shares..n * (t + 1) / shares;
     let blank = || -> Vec<Vec<u64>> { layout.tables.iter().map(|t| vec![0; 1 << t.log_rows]).collect() };
     let one = |t: usize| {
         let mut counts = blank();
-        for lookup in &layout.lookups {
+        for lookup in layout.lookups.iter().take_while(|_| gauge.goes_on()) {
             let table: &Table = &layout.tables[lookup.table];
             let rows = &mut counts[lookup.table];
             let entry = Entry::new(layout, witness, &lookup.entries[0], lookup.positions, &lookup.channels);
             let n = lookup.channels.len();
             let (mut values, mut scratch) = (vec![F::ZERO; n], vec![F::ZERO; n]);
-            for p in share(lookup.positions, t) {
+            let share = share(lookup.positions, t);
+            for p in share.clone() {
                 entry.row(p, 0, &mut values, &mut scratch);
                 for &v in &values {
                     let row = centred(v).wrapping_sub(table.first);
@@ -248,6 +297,7 @@ pub fn count(layout: &Layout, witness: &mut Witness) {
                     }
                 }
             }
+            gauge.did(share.len() * n);
         }
         counts
     };
@@ -255,8 +305,5 @@ pub fn count(layout: &Layout, witness: &mut Witness) {
         a.iter_mut().flatten().zip(b.iter().flatten()).for_each(|(x, y)| *x += y);
         a
     };
-    let counts = (0..shares).into_par_iter().map(one).reduce(blank, add);
-    for (table, rows) in layout.tables.iter().zip(counts) {
-        witness.storages[table.multiplicities] = rows.into_iter().map(F::from_u64).collect();
-    }
+    (0..shares).into_par_iter().map(one).reduce(blank, add)
 }

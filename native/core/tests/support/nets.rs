@@ -29,6 +29,18 @@ pub fn convolution() -> (CheckedProgram, Weights) {
     finish(n, y, 16)
 }
 
+/// 64 x 64 x 16, five 3 x 3 convolutions: long enough that every phase of its proof reports on the way.
+pub fn long() -> (CheckedProgram, Weights) {
+    let mut n = Net::new("long", 25);
+    let mut x = (input(&mut n, &[1, 64, 64, 16], 7), 7);
+    for layer in 0..5 {
+        let y = n.tensor(&format!("y{layer}"), &[1, 64, 64, 16], 0.05, -20);
+        n.conv(x, y, window((64, 64), (64, 64), (3, 3), (1, 1), (1, 1)), &[16, 3, 3, 16], -128, false);
+        x = (y, -20);
+    }
+    finish(n, x.0, 12)
+}
+
 /// Two fully connected layers.
 pub fn chain() -> (CheckedProgram, Weights) {
     let mut n = Net::new("chain", 22);

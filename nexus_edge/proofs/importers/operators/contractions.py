@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nexus_edge.proofs.importers.graph import Operator, TensorInfo
-from nexus_edge.proofs.importers.lowering import Lowering, Padded, Value, label, require_int32
+from nexus_edge.proofs.importers.lowering import Lowering, Padded, Value, require_int32
 from nexus_edge.proofs.importers.operators.padding import PaddedInput, padded_input
 from nexus_edge.proofs.importers.quantization import (
     INT32,
@@ -138,7 +138,7 @@ def _contract(
     centred = weights.astype(np.int32) - zero
     _check_accumulators(op, centred, bias, q_x, multipliers, depthwise)
     lowering.builder.conv(
-        label(op),
+        op.label,
         lowering.as_rows(op, x).id,
         out.id,
         source.window.native,

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from nexus_edge.proofs.importers.activations import Table, inputs
 from nexus_edge.proofs.importers.activations import clamp as clamp_table
 from nexus_edge.proofs.importers.graph import Operator
-from nexus_edge.proofs.importers.lowering import Constant, Lowering, Value, label
+from nexus_edge.proofs.importers.lowering import Constant, Lowering, Value
 from nexus_edge.proofs.importers.operators.contractions import clamp
 from nexus_edge.proofs.importers.quantization import Multiplier, Quantization, quantize_multiplier, rescale
 from nexus_edge.proofs.importers.shapes import Dims, broadcast, padded, positions
@@ -45,9 +45,9 @@ def _combine(lowering: Lowering, op: Operator, first: Value, second: Value, q: l
     first, second, out = lowering.operands(op, first, second, lowering.output(op))
     if op.kind == "MUL":
         table = _product_table(lowering, op, q, inputs(q[0])[:, None], inputs(q[1])[None, :])
-        lowering.builder.lookup(label(op), [first.id, second.id], out.id, table)
+        lowering.builder.lookup(op.label, [first.id, second.id], out.id, table)
     else:
-        lowering.builder.add(label(op), first.id, second.id, out.id, _sum_multipliers(op, q), clamp(op, q[2]), op.kind == "SUB")
+        lowering.builder.add(op.label, first.id, second.id, out.id, _sum_multipliers(op, q), clamp(op, q[2]), op.kind == "SUB")
     lowering.bind(op, out)
 
 
@@ -62,7 +62,7 @@ def _with_constant(lowering: Lowering, op: Operator, place: int, q: list[Quantiz
     if (values == values[0]).all() and not lowering.private:
         source = x if dims == x.dims else lowering.broadcast(op, x, dims)
         out = lowering.define(op, info, source.stored, lowering.declared(op, info, dims))
-        lowering.builder.lookup(label(op), [source.id], out.id, _constant_table(lowering, op, q, place, int(values[0])))
+        lowering.builder.lookup(op.label, [source.id], out.id, _constant_table(lowering, op, q, place, int(values[0])))
         lowering.bind(op, out)
         return True
     # Factors of zero point 0 are int8 whatever they are.
@@ -91,7 +91,7 @@ def _scale_channels(lowering: Lowering, op: Operator, x: Value, factors: NDArray
     window = (1, size, size, (1, 1), (1, 1), (0, 0), (1, 1))
     weights = np.ascontiguousarray(factors.astype(np.int32).reshape(1, 1, -1))
     lowering.builder.conv(
-        label(op),
+        op.label,
         lowering.as_rows(op, x).id,
         out.id,
         window,

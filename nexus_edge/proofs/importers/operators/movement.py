@@ -4,7 +4,7 @@ from math import prod
 
 from nexus_edge.proofs.importers.folding import integers, slice_masks
 from nexus_edge.proofs.importers.graph import Operator, TensorInfo
-from nexus_edge.proofs.importers.lowering import Constant, Lowering, Value, label, native_dims
+from nexus_edge.proofs.importers.lowering import Constant, Lowering, Value, native_dims
 from nexus_edge.proofs.importers.shapes import Dims, Range, strided_slice, transposition, whole
 
 
@@ -60,7 +60,7 @@ def lower_transpose(lowering: Lowering, op: Operator) -> None:
         lowering.bind(op, Value(x.id, x.stored, dims, info))
         return
     source, out = lowering.as_shape(op, x, x.dims), lowering.define(op, info)
-    lowering.builder.permute(label(op), source.id, out.id, fine, order)
+    lowering.builder.permute(op.label, source.id, out.id, fine, order)
     lowering.bind(op, out)
 
 
@@ -94,7 +94,7 @@ def lower_concatenation(lowering: Lowering, op: Operator) -> None:
         start += value.dims[axis]
     dims = (*values[0].dims[:axis], start, *values[0].dims[axis + 1 :])
     out = lowering.define(op, info, lowering.declared(op, info, dims))
-    lowering.builder.view(label(op), out.id, pieces)
+    lowering.builder.view(op.label, out.id, pieces)
     lowering.bind(op, out)
 
 
@@ -109,5 +109,5 @@ def lower_strided_slice(lowering: Lowering, op: Operator) -> None:
     dims = lowering.declared(op, info, native_dims(cut.dims))
     source = lowering.as_shape(op, x, x.dims)
     out = lowering.define(op, info, tuple(length for _, length, _, _ in cut.ranges), dims)
-    lowering.builder.view(label(op), out.id, [(source.id, cut.ranges)])
+    lowering.builder.view(op.label, out.id, [(source.id, cut.ranges)])
     lowering.bind(op, out)

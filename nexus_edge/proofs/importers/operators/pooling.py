@@ -4,7 +4,7 @@ from math import prod
 
 from nexus_edge.proofs.importers.folding import integers
 from nexus_edge.proofs.importers.graph import Operator
-from nexus_edge.proofs.importers.lowering import Lowering, Value, label, native_dims
+from nexus_edge.proofs.importers.lowering import Lowering, Value, native_dims
 from nexus_edge.proofs.importers.operators.contractions import clamp, image, window
 from nexus_edge.proofs.importers.quantization import INT32, mean_multiplier
 from nexus_edge.proofs.importers.shapes import SAME, Dims, Window, positions, transposition
@@ -20,7 +20,7 @@ def lower_pool(lowering: Lowering, op: Operator) -> None:
     out = lowering.define(op, info, lowering.declared(op, info, (geometry.batch, *geometry.output, x.dims[3])))
     lowering.count_rules(op, geometry.batch * prod(geometry.output) if op.integer("Padding") == SAME else x.dims[3])
     add = lowering.builder.average_pool if op.kind == "AVERAGE_POOL_2D" else lowering.builder.max_pool
-    add(label(op), lowering.as_rows(op, x).id, out.id, geometry.native, clamp(op, q))
+    add(op.label, lowering.as_rows(op, x).id, out.id, geometry.native, clamp(op, q))
     lowering.bind(op, out)
 
 
@@ -41,7 +41,7 @@ def lower_mean(lowering: Lowering, op: Operator) -> None:
     lowering.count_rules(op, x.dims[-1])
     source, geometry, stored = _arrange(lowering, op, x, axes, kept)
     out = lowering.define(op, info, stored, lowering.declared(op, info, native_dims(dims)))
-    lowering.builder.mean(label(op), lowering.as_rows(op, source).id, out.id, geometry.native, q_x.zero_point, multiplier, q_out.range)
+    lowering.builder.mean(op.label, lowering.as_rows(op, source).id, out.id, geometry.native, q_x.zero_point, multiplier, q_out.range)
     lowering.bind(op, out)
 
 
@@ -70,5 +70,5 @@ def _arrange(lowering: Lowering, op: Operator, x: Value, axes: list[int], kept: 
     shape = (prod(x.dims[i] for i in axes), prod(x.dims[i] for i in kept))
     source = lowering.as_shape(op, x, x.dims)
     turned = lowering.scratch(x.info, shape, "transposed ")
-    lowering.builder.permute(label(op), source.id, turned.id, *transposition(x.dims, [*axes, *kept]))
+    lowering.builder.permute(op.label, source.id, turned.id, *transposition(x.dims, [*axes, *kept]))
     return turned, Window((shape[0], 1), (1, 1), (shape[0], 1)), (1, shape[1])

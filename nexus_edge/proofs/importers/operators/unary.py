@@ -4,7 +4,7 @@ from math import isfinite
 
 from nexus_edge.proofs.importers import activations
 from nexus_edge.proofs.importers.graph import Operator
-from nexus_edge.proofs.importers.lowering import FloatEdge, Lowering, Value, label
+from nexus_edge.proofs.importers.lowering import FloatEdge, Lowering, Value
 from nexus_edge.proofs.importers.quantization import Quantization, quantize_multiplier
 
 CLIPS: dict[str, tuple[float, float | None]] = {"RELU": (0, None), "RELU6": (0, 6), "RELU_N1_TO_1": (-1, 1)}
@@ -37,7 +37,7 @@ def _table(kind: str, x: Quantization, out: Quantization, semantics: str) -> act
 
 def _lookup(lowering: Lowering, op: Operator, x: Value, table: activations.Table) -> None:
     out = lowering.define(op, lowering.output(op), x.stored, x.dims)
-    lowering.builder.lookup(label(op), [x.id], out.id, table)
+    lowering.builder.lookup(op.label, [x.id], out.id, table)
     lowering.bind(op, out)
 
 
@@ -56,7 +56,7 @@ def lower_softmax(lowering: Lowering, op: Operator) -> None:
     m, e = quantize_multiplier(real)
     source = lowering.as_rows(op, x)
     out = lowering.define(op, info, source.stored, lowering.declared(op, info, x.dims))
-    lowering.builder.softmax(label(op), source.id, out.id, m, -e)
+    lowering.builder.softmax(op.label, source.id, out.id, m, -e)
     lowering.bind(op, out)
 
 
