@@ -25,9 +25,13 @@ def main() -> int:
     """Write the wheel and print its path."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=ROOT / "dist", help="folder for the wheel (default: dist)")
-    out: Path = parser.parse_args().out
+    parser.add_argument("--baseline-only", action="store_true", help="leave the faster builds out")
+    arguments = parser.parse_args()
+    out: Path = arguments.out
     out.mkdir(parents=True, exist_ok=True)
     baseline, *faster = LEVELS[platform.machine()]
+    if arguments.baseline_only:
+        faster = []
     with tempfile.TemporaryDirectory() as folder:
         wheels = {level: build(level, Path(folder) / level) for level in (baseline, *faster)}
         modules = {f"{MODULE}_{level.replace('-', '_')}.abi3.so": module_in(wheels[level]) for level in faster}
