@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 
+from benches.steps import cpu
 from tests.support.churn import Tally, churn
 from tests.support.processes import Process
 
@@ -185,12 +186,6 @@ def disk() -> tuple[float, float]:
             took.append(1000 * (time.perf_counter() - began))
     took.sort()
     return median(took), took[197]
-
-
-def cpu() -> str:
-    """The processor's name."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 if __name__ == "__main__":

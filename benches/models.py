@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import platform
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benches import private
-from benches.steps import medians, run
+from benches.steps import cpu, medians, run
 
 PHASE_UNITS = {
     # What a phase's work is proportional to, and the cost model's nanoseconds for each.
@@ -124,11 +123,8 @@ def write_inputs(file: Path, ports: Sequence[dict[str, Any]]) -> None:
 
 def conditions(arguments: argparse.Namespace) -> str:
     """What the numbers depend on."""
-    cpu = next(
-        (line.split(":", 1)[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), ""
-    )
     return (
-        f"# Models\n\n{cpu or platform.machine()}, {os.cpu_count()} cores, {arguments.threads} threads; medians of {arguments.runs} runs; "
+        f"# Models\n\n{cpu()}, {os.cpu_count()} cores, {arguments.threads} threads; medians of {arguments.runs} runs; "
         f"weights {arguments.weights}; zero-knowledge proofs unless said. See [README](README.md)."
     )
 

@@ -1,6 +1,7 @@
 """One step of the command line in a process of its own, and medians of many."""
 
 import json
+import platform
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -20,3 +21,9 @@ def run(*words: str | Path) -> dict[str, Any]:
 def medians(results: Sequence[dict[str, Any]], names: Sequence[str]) -> dict[str, float]:
     """The median of each figure."""
     return {name: median(result[name] for result in results) for name in names}
+
+
+def cpu() -> str:
+    """What this machine calls its processor."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())

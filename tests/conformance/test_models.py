@@ -1,4 +1,4 @@
-"""Every shared int8 model against TFLM on at least 100 inputs: uniform, normal, all-min, all-max, real ones."""
+"""Every shared int8 model against TFLM on at least 100 inputs (uniform, normal, all-min, all-max, real ones), and proved in both modes."""
 
 import time
 from collections.abc import Callable
@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nexus_edge.proofs import VerifyingKey, commit_model, prove, verify
 from nexus_edge.proofs.model import Model
+from nexus_edge.types import ProofMode
 from tests.support.agreement import assert_agrees
 from tests.support.oracle import Oracle
 from tests.support.real_inputs import real_inputs
@@ -32,3 +34,20 @@ def test_model_equals_tflm(path: Path, oracle: Callable[[str], Oracle]) -> None:
     ]
     real = real_inputs(path.stem, port)
     assert_agrees(model, oracle("tflm"), file, [np.concatenate([*made, np.stack(real)] if real else made)])
+
+
+@pytest.mark.parametrize("path", MODELS, ids=lambda path: path.stem)
+def test_model_is_proved(path: Path, oracle: Callable[[str], Oracle]) -> None:
+    file = path.read_bytes()
+    model = Model.from_tflite(file, path.stem)
+    (port,) = model.inputs
+    real = real_inputs(path.stem, port)
+    x = real[0] if real else np.random.default_rng(8).integers(-128, 128, port.shape).astype(np.int8)
+    (wanted,) = oracle("tflm").run(file, [x[None]])
+    modes: tuple[ProofMode, ...] = ("zk", "plain")
+    for mode in modes:
+        key = commit_model(model, mode=mode)
+        proved = prove(key, [x])
+        np.testing.assert_array_equal(proved.outputs[0], wanted[0], strict=True)
+        read = VerifyingKey.from_bytes(key.verifying_key.to_bytes())
+        verify(read, proved.proof, inputs=[x], outputs=[wanted[0]], input_openings=proved.input_openings)

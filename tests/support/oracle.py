@@ -29,6 +29,10 @@ class Oracle:
 
     def run(self, model: bytes, inputs: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
         """Outputs of every run: `inputs[i][n]` is input `i` of run `n`."""
+        return self.timed(model, inputs)[0]
+
+    def timed(self, model: bytes, inputs: Sequence[NDArray[Any]]) -> tuple[list[NDArray[Any]], NDArray[np.float64]]:
+        """Outputs and seconds of every run."""
         process = self._process()
         assert process.stdin is not None
         assert process.stdout is not None
@@ -42,7 +46,8 @@ class Oracle:
             raise Refused("the runtime aborted")
         if "error" in reply:
             raise Refused(reply["error"].tobytes().decode())
-        return [reply[f"output{i}"] for i in range(len(reply))]
+        seconds = reply.pop("seconds")
+        return [reply[f"output{i}"] for i in range(len(reply))], seconds
 
     def _process(self) -> subprocess.Popen[bytes]:
         if self.process is None:

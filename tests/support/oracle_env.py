@@ -9,11 +9,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 
+_LITERT = ("ai-edge-litert==2.3.0",)
 REQUIREMENTS = {
     "tflite-2.14": ("tflite-runtime==2.14.0", "numpy<2"),
-    "litert-2.3-ref": ("ai-edge-litert==2.3.0",),
+    "litert-2.3-ref": _LITERT,
+    "litert-2.3": _LITERT,
 }
-"""Packages of each environment: tflite-runtime's wheel breaks beside numpy 2."""
+"""Packages of each environment: tflite-runtime's wheel breaks beside numpy 2. The kernels of `litert-2.3` are the optimised ones."""
 
 
 class Unavailable(Exception):
