@@ -11,12 +11,18 @@ fn is_row(table: &Table, tuple: &[F]) -> bool {
     row.is_some_and(|row| tuple.iter().enumerate().all(|(j, &v)| v == from_i64(table.value(j, row))))
 }
 
-/// The first lookup with a tuple that is no row.
-pub fn violated_lookup(layout: &Layout, witness: &Witness) -> Option<usize> {
-    layout.lookups.iter().position(|k| {
+/// The lookups with a tuple that is no row.
+pub fn violated_lookups(layout: &Layout, witness: &Witness) -> impl Iterator<Item = usize> {
+    (0..layout.lookups.len()).filter(|&at| {
+        let k = &layout.lookups[at];
         let columns: Vec<Vec<F>> = (0..k.entries.len()).map(|j| entry(layout, witness, k, j)).collect();
         (0..columns[0].len()).any(|i| !is_row(&layout.tables[k.table], &columns.iter().map(|c| c[i]).collect::<Vec<_>>()))
     })
+}
+
+/// The first of them.
+pub fn violated_lookup(layout: &Layout, witness: &Witness) -> Option<usize> {
+    violated_lookups(layout, witness).next()
 }
 
 /// Whether source and copy hold the same elements.

@@ -14,6 +14,7 @@ mod ideal;
 mod line;
 mod links;
 mod messages;
+mod neighbours;
 mod networks;
 mod owners;
 mod pools;

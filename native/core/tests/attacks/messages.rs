@@ -5,6 +5,7 @@ use nexus_edge_core::layout::{Source, TableKind};
 use nexus_edge_core::parameters::Mode;
 use nexus_edge_core::program::DType;
 use nexus_edge_core::proof::verify;
+use nexus_edge_core::prover::witness::count;
 use nexus_edge_core::reject::{Reject, Verdict};
 
 use crate::forge::{LOOKUPS, Victim, uses};
@@ -41,6 +42,30 @@ fn forged_multiplicities() {
             f.miscount(TableKind::DType(DType::Int8), 3, -1);
         });
         assert_eq!(f.outcome(), LOOKUPS);
+    }
+}
+
+/// Without the table and its lookups on both sides nothing is left that its multiplicities stand in, and any pass: it is the sum of the
+/// table's fractions that stops them.
+#[test]
+fn multiplicities_are_stopped_by_the_fractions_of_their_table() {
+    for victim in victims() {
+        for (kind, row, by) in [(TableKind::Range, 3, 1), (TableKind::Range, 0, -1), (TableKind::DType(DType::Int8), 200, 7)] {
+            let mut f = victim.forge(&[&input()]);
+            let table = f.layout.tables.iter().position(|t| t.kind == kind).expect("a table");
+            let multiplicities = f.layout.tables[table].multiplicities;
+            f.miscount(kind.clone(), row, by);
+            assert_eq!(f.outcome(), LOOKUPS);
+            // Nothing counts the multiplicities of a table that is not there.
+            count(&f.layout, &mut f.witness);
+            f.bump(multiplicities, row, by);
+            let verdict = f.against(|layout| {
+                layout.tables.remove(table);
+                layout.lookups.retain(|k| k.table != table);
+                layout.lookups.iter_mut().filter(|k| k.table > table).for_each(|k| k.table -= 1);
+            });
+            assert_eq!(verdict, Ok(()), "{kind:?} row {row} {by:+}");
+        }
     }
 }
 

@@ -5,15 +5,15 @@ use nexus_edge_core::layout::{Index, Layout, Lookup, Recipe, StorageId, TableKin
 use crate::forge::{Forgery, LOOKUPS, Victim, goes_to, uses};
 use crate::support::{Random, nets};
 
-const CHANNELS: usize = 2;
+pub const CHANNELS: usize = 2;
 
-struct Tap {
-    z: StorageId,
+pub struct Tap {
+    pub z: StorageId,
     outputs: Index,
     inputs: Index,
 }
 
-fn taps(layout: &Layout) -> Vec<Tap> {
+pub fn taps(layout: &Layout) -> Vec<Tap> {
     let tap = |r: &Recipe| match r {
         Recipe::PoolTap { storage, outputs, inputs, .. } => Some(Tap { z: *storage, outputs: outputs.clone(), inputs: inputs.clone() }),
         _ => None,
@@ -22,7 +22,7 @@ fn taps(layout: &Layout) -> Vec<Tap> {
 }
 
 /// Input cells of output `(position, channel)`, each with the place of its indicator.
-fn window(f: &Forgery<'_>, position: usize, channel: usize) -> Vec<(i64, StorageId, usize)> {
+pub fn window(f: &Forgery<'_>, position: usize, channel: usize) -> Vec<(i64, StorageId, usize)> {
     let x = f.storage("x");
     let cell = |t: &Tap| {
         let i = t.outputs.iter().position(|o| o == position)?;

@@ -115,6 +115,38 @@ pub fn average_pool() -> (CheckedProgram, Weights) {
     finish(n, y, 12)
 }
 
+/// The mean of 4 x 3 positions of 2 channels, zero point 5, to another scale.
+pub fn mean() -> (CheckedProgram, Weights) {
+    let mut n = Net::new("mean", 0);
+    let x = input(&mut n, &[1, 4, 3, 2], 5);
+    let y = n.tensor("y", &[1, 1, 1, 2], 0.013, -9);
+    n.b.mean("mean", x, y, window((4, 3), (1, 1), (4, 3), (1, 1), (0, 0)), 5, multiplier(0.02 / (12.0 * 0.013)), (-128, 127))
+        .expect("mean");
+    finish(n, y, 12)
+}
+
+/// The sum or difference of two cells of scales 0.02 and `scale`, by a plane if there is one.
+pub fn addition(scale: f32, subtract: bool) -> (CheckedProgram, Weights) {
+    let mut n = Net::new("addition", 0);
+    let first = input(&mut n, &[1, 1], 7);
+    let second = n.tensor("second", &[1, 1], scale, -20);
+    n.b.input(second, Edge::Integer).expect("input");
+    let y = n.tensor("y", &[1, 1], 0.06, 3);
+    let twice = 2.0 * f64::from(scale);
+    let multipliers = (multiplier(0.02 / twice), multiplier(0.5), multiplier(twice / (f64::from(1 << 20) * 0.06)));
+    n.b.add("add", (first, second), y, multipliers, (-128, 127), subtract).expect("add");
+    finish(n, y, 12)
+}
+
+/// Max pool 2 x 2 with a fused clamp over 4 x 2 x 1.
+pub fn clamped_max_pool() -> (CheckedProgram, Weights) {
+    let mut n = Net::new("clamped", 0);
+    let x = input(&mut n, &[1, 4, 2, 1], 0);
+    let y = n.tensor("y", &[1, 2, 1, 1], 0.02, 0);
+    n.b.max_pool("max", x, y, window((4, 2), (2, 1), (2, 2), (2, 2), (0, 0)), (-10, 90)).expect("max pool");
+    finish(n, y, 8)
+}
+
 /// Two images of 4 x 3 x 2, zero point 7, and one operator on each: 3 x 3 with a border, to 4 channels or channel by channel.
 pub fn batch(kind: &str) -> (CheckedProgram, Weights) {
     let mut n = Net::new("batch", 24);
