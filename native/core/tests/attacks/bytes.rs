@@ -1,26 +1,30 @@
-//! Every byte region of a real proof, statement and key flipped, truncated, extended: a typed refusal, never a panic, in bounded time.
+//! Every byte region of a real proof, statement and key flipped, truncated, extended: a typed refusal, never a panic, in bounded time
+//! and memory.
 
-use std::sync::LazyLock;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nexus_edge_core::parameters::Mode;
 use nexus_edge_core::proof::{Statement, VerifyingKey, verify};
 use nexus_edge_core::reject::Reject;
-use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::forge::Victim;
+use crate::support::bounded::{bounded, peak_of};
 use crate::support::{self, Random};
 
 /// One refusal may take this long on a busy machine; an honest verification takes a few milliseconds.
-const BOUND: Duration = Duration::from_secs(5);
+const TIME: Duration = Duration::from_secs(5);
+/// A changed key may well be one of a larger program; those of these tests, which are of some kilobytes, become no larger than this.
+const MEMORY: usize = 64 << 20;
 
-/// Runs on threads of its own: those that all tests share may be busy with another test for longer.
+/// `f` in bounded time and memory.
 pub fn timed<T: Send>(f: impl FnOnce() -> T + Send) -> T {
-    static POOL: LazyLock<ThreadPool> = LazyLock::new(|| ThreadPoolBuilder::new().num_threads(1).build().expect("a thread"));
-    let started = Instant::now();
-    let out = POOL.install(f);
-    assert!(started.elapsed() < BOUND, "{:?}", started.elapsed());
-    out
+    bounded(TIME, MEMORY, f)
+}
+
+/// `f`, which reads changed bytes instead of honest ones, in bounded time, and in no more memory than honest ones take: half as much again, and
+/// twice what the bytes themselves take.
+pub fn cheap<T: Send>(honest: usize, bytes: &[u8], f: impl FnOnce() -> T + Send) -> T {
+    bounded(TIME, honest + honest / 2 + 2 * bytes.len(), f)
 }
 
 /// Changes of `bytes`: each of some 600 places flipped in a bit, zeroed and set; pieces cut out, doubled and moved; every length.
@@ -54,6 +58,13 @@ pub fn mutations(bytes: &[u8], random: &mut Random) -> Vec<Vec<u8>> {
     out
 }
 
+/// The most bytes that verification of an honest proof has at one time, once the key has what it keeps.
+fn honest(victim: &Victim, mode: Mode, statement: &Statement, proof: &[u8]) -> usize {
+    let verified = || peak_of(|| verify(&victim.in_mode(mode).verifying, statement, proof).expect("honest")).1;
+    verified();
+    verified()
+}
+
 #[test]
 fn proofs() {
     for mode in [Mode::Plain, Mode::Zk] {
@@ -64,8 +75,9 @@ fn proofs() {
             (Victim::private(support::everything(3, 10)), 126, [false, true]),
         ] {
             let (statement, proof) = victim.forge_form(&form, &[&Random(3).int8(size)]).proof(mode);
+            let honest = honest(&victim, mode, &statement, &proof);
             for bad in mutations(&proof, &mut Random(41)).iter().step_by(size / 60 + 1) {
-                timed(|| verify(&victim.in_mode(mode).verifying, &statement, bad)).expect_err("a changed proof");
+                cheap(honest, bad, || verify(&victim.in_mode(mode).verifying, &statement, bad)).expect_err("a changed proof");
             }
         }
     }
@@ -77,8 +89,9 @@ fn large_proofs() {
     for mode in [Mode::Plain, Mode::Zk] {
         for victim in Victim::each(support::dense_with(5, 700, 400, 11), false) {
             let (statement, proof) = victim.forge(&[&Random(3).int8(700)]).proof(mode);
+            let honest = honest(&victim, mode, &statement, &proof);
             for bad in mutations(&proof, &mut Random(42)).iter().step_by(4) {
-                timed(|| verify(&victim.in_mode(mode).verifying, &statement, bad)).expect_err("a changed proof");
+                cheap(honest, bad, || verify(&victim.in_mode(mode).verifying, &statement, bad)).expect_err("a changed proof");
             }
         }
     }
@@ -91,13 +104,14 @@ fn statements() {
             for form in [[true, false], [false, true]] {
                 let (statement, proof) = victim.forge_form(&form, &[&Random(3).int8(20)]).proof(mode);
                 let bytes = statement.to_bytes();
+                let honest = honest(&victim, mode, &statement, &proof);
                 assert_eq!(Statement::from_bytes(&bytes).as_ref(), Ok(&statement));
                 for bad in mutations(&bytes, &mut Random(43)) {
-                    match timed(|| Statement::from_bytes(&bad)) {
+                    match cheap(bytes.len(), &bad, || Statement::from_bytes(&bad)) {
                         Err(e) => assert!(matches!(e, Reject::Malformed { what: "statement", .. }), "{e}"),
                         Ok(s) => {
                             assert_eq!(s.to_bytes(), bad, "a statement has one encoding");
-                            timed(|| verify(&victim.in_mode(mode).verifying, &s, &proof)).expect_err("another statement");
+                            cheap(honest, &bad, || verify(&victim.in_mode(mode).verifying, &s, &proof)).expect_err("another statement");
                         }
                     }
                 }

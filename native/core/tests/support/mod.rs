@@ -1,6 +1,7 @@
 //! A small network with every operator, and fixed pseudo-random numbers to fill it.
 #![allow(dead_code)] // each test binary uses a part
 
+pub mod bounded;
 pub mod nets;
 pub mod private;
 pub mod random_net;
