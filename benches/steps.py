@@ -18,6 +18,14 @@ def run(*words: str | Path) -> dict[str, Any]:
     return answer
 
 
+def repeated(model: Path, given: Path, runs: int, threads: int, mode: str, weights: str) -> dict[str, float]:
+    """Medians of proofs and verifications that one process makes one after the other, without the first."""
+    words = (model, given, runs, threads, mode, weights)
+    command = [sys.executable, "-m", "benches.again", *map(str, words)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return {name: median(times) for name, times in json.loads(done.stdout).items()}
+
+
 def medians(results: Sequence[dict[str, Any]], names: Sequence[str]) -> dict[str, float]:
     """The median of each figure."""
     return {name: median(result[name] for result in results) for name in names}
