@@ -15,7 +15,9 @@ from nexus_edge.proofs.proof import Proof, Statement
 from nexus_edge.types import NO_CONTEXT, Context, Milliseconds, TensorCommitment
 
 Progress = Callable[[str, float], object]
-"""Called with a phase and the fraction of it that is done; returning False cancels."""
+"""Called with a phase and the fraction of it that is done; returning False cancels.
+
+One call at a time, from any of the prover's threads, which wait for it: a callback only notes what it is told."""
 
 
 @dataclass(frozen=True)

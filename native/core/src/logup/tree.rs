@@ -5,10 +5,10 @@ use std::ops::ControlFlow;
 use p3_field::PackedValue;
 use rayon::prelude::*;
 
-use super::layer::{Nodes, Quad, REPORTED, Rounds, SPARE, TASK, Unit};
+use super::layer::{Nodes, Quad, REPORTED, Rounds, SPARE, Space, TASK, Unit};
 use super::leaves::Leaves;
 use super::register::{Factor, GROUP, PER_GROUP, children, two_products};
-use super::runs::{Run, find, halved, runs};
+use super::runs::{Run, count, find, halved, runs};
 use super::{LANE_BITS, by_index};
 use crate::channel::Prover;
 use crate::control::Control;
@@ -70,7 +70,53 @@ impl<const D: usize> Fractions<D> for LeafFractions<'_, D> {
     }
 }
 
-/// A layer above the leaves: numerators beside denominators.
+/// The layer above the leaves. Where both numerators under a node are 1 its own is the sum of the two denominators, which is not kept: a sixth of
+/// all layers' memory.
+struct First<'a, const D: usize> {
+    leaves: LeafFractions<'a, D>,
+    runs: Vec<Run>,
+    /// Numerators of the runs that are not units.
+    p: Vec<PackedK<D>>,
+    q: Vec<PackedK<D>>,
+}
+
+impl<'a, const D: usize> First<'a, D> {
+    fn new(leaves: &'a Leaves<D>, control: Control<'_>) -> ControlFlow<(), Self> {
+        let (groups, leaves) = (leaves.groups().div_ceil(2), LeafFractions::new(leaves));
+        let runs = halved(leaves.runs, groups);
+        let sum = |i: usize| {
+            let (a, b) = children(i);
+            leaves.sum(a, b)
+        };
+        let mut p = Vec::with_capacity(count(&runs, false) * PER_GROUP);
+        for run in runs.iter().filter(|r| !r.unit) {
+            let nodes = run.groups.start * PER_GROUP..run.groups.end * PER_GROUP;
+            p.par_extend(nodes.into_par_iter().with_min_len(TASK).map(|i| sum(i).0));
+        }
+        // Room for what is folded of the leaves: pages that nobody touches until then.
+        let q = Vec::with_capacity(groups * PER_GROUP + p.len() + SPARE);
+        let q = extended(q, groups * PER_GROUP, |i| sum(i).1, control)?;
+        ControlFlow::Continue(First { leaves, runs, p, q })
+    }
+}
+
+impl<const D: usize> Fractions<D> for First<'_, D> {
+    fn len(&self) -> usize {
+        self.q.len()
+    }
+
+    #[inline(always)]
+    fn get(&self, i: usize) -> (PackedK<D>, PackedK<D>) {
+        let Some(run) = find(&self.runs, i / PER_GROUP) else { return (PackedK::ZERO, PackedK::ONE) };
+        if run.unit {
+            let (a, b) = children(i);
+            return (self.leaves.denominator(a) + self.leaves.denominator(b), self.q[i]);
+        }
+        (self.p[i - (run.groups.start - run.at) * PER_GROUP], self.q[i])
+    }
+}
+
+/// A layer further up: numerators beside denominators.
 type Layer<const D: usize> = Vec<[PackedK<D>; 2]>;
 
 impl<const D: usize> Fractions<D> for Layer<D> {
@@ -84,21 +130,30 @@ impl<const D: usize> Fractions<D> for Layer<D> {
     }
 }
 
-/// The layer above: sums of neighbouring groups. `control` hears how much of it there is, if it is long.
+/// The layer above: sums of neighbouring groups.
 fn parent<const D: usize>(child: &impl Fractions<D>, control: Control<'_>) -> ControlFlow<(), Layer<D>> {
     let nodes = child.len().div_ceil(2 * PER_GROUP) * PER_GROUP;
-    let mut out = Vec::with_capacity(nodes + SPARE.div_ceil(2));
     let sum = |i| -> [PackedK<D>; 2] {
         let (a, b) = children(i);
         child.sum(a, b).into()
     };
+    extended(Vec::with_capacity(nodes + SPARE.div_ceil(2)), nodes, sum, control)
+}
+
+/// `out`, which has room and nothing else, with `nodes` packed nodes. `control` hears how much of them there is, if they are many.
+fn extended<T: Send>(
+    mut out: Vec<T>,
+    nodes: usize,
+    node: impl Fn(usize) -> T + Sync + Send,
+    control: Control<'_>,
+) -> ControlFlow<(), Vec<T>> {
     if nodes <= 2 * TASK {
-        out.extend((0..nodes).map(sum));
+        out.extend((0..nodes).map(node));
     } else {
         // Fresh memory makes this slow where there is little of it: reports come between parts.
         let part = (nodes / 4).max(REPORTED * PER_GROUP);
         while out.len() < nodes {
-            out.par_extend((out.len()..nodes.min(out.len() + part)).into_par_iter().with_min_len(TASK).map(sum));
+            out.par_extend((out.len()..nodes.min(out.len() + part)).into_par_iter().with_min_len(TASK).map(&node));
             if nodes >= REPORTED * PER_GROUP {
                 control(out.len() as f64 / nodes as f64)?;
             }
@@ -134,20 +189,22 @@ const SUMS: f64 = 0.25;
 /// Proves the tree over `leaves`. -> the point, by index bit.
 pub fn prove<const D: usize>(prover: &mut Prover, leaves: Leaves<D>, control: Control<'_>) -> ControlFlow<(), Vec<K<D>>> {
     let n = log2_ceil(leaves.groups()) + LANE_BITS;
+    let mut first: Option<First<'_, D>> = None;
     let mut layers: Vec<Layer<D>> = Vec::with_capacity(n);
     for k in 0..n - LANE_BITS {
         // Half the work of the layer under it.
         let mut of_layer = |done: f64| control(SUMS * (1.0 - 0.5f64.powi(k as i32) * (1.0 - done / 2.0)));
-        let up = match k {
-            0 => parent(&LeafFractions::new(&leaves), &mut of_layer)?,
-            _ => parent(&layers[k - 1], &mut of_layer)?,
-        };
-        layers.push(up);
+        match (&first, layers.last()) {
+            (None, _) => first = Some(First::new(&leaves, &mut of_layer)?),
+            (Some(first), None) => layers.push(parent(first, &mut of_layer)?),
+            (_, Some(under)) => layers.push(parent(under, &mut of_layer)?),
+        }
     }
     // The last three layers merge neighbouring lanes.
-    let mut small = vec![match layers.pop() {
-        Some(top) => lanes_of(&top),
-        None => lanes_of(&LeafFractions::new(&leaves)),
+    let mut small = vec![match (layers.pop(), &first) {
+        (Some(top), _) => lanes_of(&top),
+        (None, Some(_)) => first.take().map(|top| lanes_of(&top)).expect("there is one"),
+        (None, None) => lanes_of(&LeafFractions::new(&leaves)),
     }];
     for k in 0..LANE_BITS {
         let (p, q): &(Vec<K<D>>, Vec<K<D>>) = &small[k];
@@ -169,13 +226,16 @@ pub fn prove<const D: usize>(prover: &mut Prover, leaves: Leaves<D>, control: Co
             let half = |f: &dyn Fn(usize) -> K<D>| (0..p.len() / 2).map(f).collect::<Vec<_>>();
             let arrays = [half(&|i| p[2 * i] + lambda * q[2 * i]), half(&|i| q[2 * i + 1]), half(&|i| p[2 * i + 1]), half(&|i| q[2 * i])];
             rounds.lanes(arrays, &r)
-        } else if k + 1 < n {
-            let layer = layers.pop().expect("a layer for each variable but the lanes' and the leaves'");
-            let pairs = runs([], 2, layer.len().div_ceil(2 * PER_GROUP));
-            let out = rounds.layer(&Over { fractions: &layer, lambda: Factor::new(lambda) }, pairs, &r, lambda, &mut space)?;
+        } else if let Some(layer) = layers.pop() {
+            let out = between(&mut rounds, &layer, &r, lambda, &mut space)?;
             // What is folded next fits where the last two layers were: no fresh pages.
             let [larger, _] = space;
             space = [layer.into_flattened(), larger];
+            out
+        } else if let Some(layer) = first.take() {
+            let out = between(&mut rounds, &layer, &r, lambda, &mut space)?;
+            let [larger, _] = space;
+            space = [layer.q, larger];
             out
         } else {
             let nodes = Over { fractions: &LeafFractions::new(&leaves), lambda: Factor::new(lambda) };
@@ -190,6 +250,18 @@ pub fn prove<const D: usize>(prover: &mut Prover, leaves: Leaves<D>, control: Co
         r.extend(point);
     }
     ControlFlow::Continue(by_index(&r))
+}
+
+/// The rounds of a layer whose numerators may be anything.
+fn between<const D: usize>(
+    rounds: &mut Rounds<'_, D>,
+    fractions: &impl Fractions<D>,
+    r: &[K<D>],
+    lambda: K<D>,
+    space: &mut Space<D>,
+) -> ControlFlow<(), [K<D>; 4]> {
+    let pairs = runs([], 2, fractions.len().div_ceil(2 * PER_GROUP));
+    rounds.layer(&Over { fractions, lambda: Factor::new(lambda) }, pairs, r, lambda, space)
 }
 
 /// The only group of a layer.
