@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benches import private
-from benches.steps import cpu, medians, repeated, run
+from benches.steps import cpu, medians, repeated, run, warm
 
 PHASE_UNITS = {
     # What a phase's work is proportional to, and the cost model's nanoseconds for each.
@@ -81,6 +81,7 @@ def measure(model: Path, runs: int, weights: str, threads: int) -> dict[str, Mea
         for _ in range(runs):
             for mode in MODES:
                 proof: list[str | Path] = ["--proof", place / f"p.{mode}"]
+                warm(inspected[mode]["forecast"]["memory_bytes"] * 5 // 4)
                 proved[mode].append(run("prove", "--model", model, *files, *proof, "--threads", str(threads), *options[mode]))
                 verified[mode].append(run("verify", "--key", place / f"vk.{mode}", *proof, *files))
         again = {mode: repeated(model, place / "x", runs, threads, mode, weights) for mode in MODES}

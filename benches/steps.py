@@ -1,6 +1,7 @@
 """One step of the command line in a process of its own, and medians of many."""
 
 import json
+import mmap
 import platform
 import subprocess
 import sys
@@ -29,6 +30,17 @@ def repeated(model: Path, given: Path, runs: int, threads: int, mode: str, weigh
 def medians(results: Sequence[dict[str, Any]], names: Sequence[str]) -> dict[str, float]:
     """The median of each figure."""
     return {name: median(result[name] for result in results) for name in names}
+
+
+def warm(size: int) -> None:
+    """Touch so much memory and give it back, before a process is timed that takes it.
+
+    The host of a virtual machine takes free memory back after two seconds; what it then needs to find it again is no work of the prover.
+    """
+    with mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
+        memory.madvise(mmap.MADV_HUGEPAGE)
+        for page in range(0, size, mmap.PAGESIZE):
+            memory[page] = 1
 
 
 def cpu() -> str:

@@ -51,9 +51,10 @@ fn port<'a>(program: &'a Program, ports: &[Port], index: usize) -> PyResult<&'a 
     Ok(&program.tensors[port.tensor as usize])
 }
 
-/// Runs `f` on `threads` threads, 0 for all.
+/// Runs `f` on `threads` threads, 0 for all. As many as the common pool has run there: what that freed is at hand for them, while threads of a
+/// new one would ask the system for more.
 fn on_threads<T: Send>(threads: usize, f: impl FnOnce() -> T + Send) -> PyResult<T> {
-    if threads == 0 {
+    if threads == 0 || threads == rayon::current_num_threads() {
         return Ok(f());
     }
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
