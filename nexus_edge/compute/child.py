@@ -31,7 +31,7 @@ from nexus_edge.wire.cbor import Value
 from nexus_edge.wire.errors import BadObject
 
 OOM_SCORE: Final = 800  # of 1000: when memory is short the kernel takes a child, which is a failed job, before it takes the agent
-REPORT_S: Final = 0.05  # 20 a second is more than anyone looks at; a phase's beginning and end are always reported
+REPORT_S: Final = 0.05  # 20 a second is more than anyone looks at; a new phase is always reported
 TEXT: Final = 400  # characters of an error's text
 
 _PR_SET_PDEATHSIG: Final = 1
@@ -50,7 +50,7 @@ class Report:
     def __call__(self, phase: str, fraction: float) -> bool:
         """Phase, and how much of it is done. False: stop."""
         now = time.monotonic()
-        if phase != self._phase or fraction >= 1 or now >= self._next:
+        if phase != self._phase or now >= self._next:
             self._phase, self._next = phase, now + REPORT_S
             ppm = min(1_000_000, max(0, round(fraction * 1_000_000)))
             self._child.send({"t": "progress", "id": self._task, "phase": phase[:24], "ppm": ppm})

@@ -8,7 +8,7 @@ import contextlib
 import shutil
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +25,7 @@ from nexus_edge.compute.record import RECORD_LIMIT, SHARE, Forecast, Measured, M
 from nexus_edge.compute.shelf import Shelf
 from nexus_edge.compute.store import ASKED, ModelStore, manifest_digest
 from nexus_edge.errors import FileError, MalformedModel
-from nexus_edge.types import Bytes, Digest, ModelDigest
+from nexus_edge.types import Bytes, Digest, ModelDigest, TensorCommitment
 from nexus_edge.wire.cbor import Value
 from nexus_edge.wire.errors import BadObject
 from nexus_edge.wire.limits import CHUNK, CHUNKS, MIB, UPLOAD_KEPT_S
@@ -66,6 +66,8 @@ class Job:
     context: Digest
     commit_output: bool
     output_seed: bytes = field(repr=False)
+    commitments: Sequence[TensorCommitment] = ()
+    """What `expected` consists of, if that is at hand: the child computes it otherwise."""
 
 
 @dataclass(frozen=True)
@@ -357,6 +359,7 @@ class ModelLibrary:
             "seed": job.seed,
             "openings": job.openings,
             "expected": job.expected,
+            "commitments": list(job.commitments),
             "context": job.context,
             "commit_output": job.commit_output,
             "output_seed": job.output_seed,

@@ -86,6 +86,10 @@ class Attempts:
 
     async def input(self, job: Job) -> InputUpload:
         """What a worker gets. Raises `LedgerError` if it is lost."""
+        live = self.live.get(job.id)
+        if live is not None and live.upload is not None:
+            upload, live.upload = live.upload, None
+            return upload
         stored = await self.blobs.get(job.input)
         if stored is None:
             raise LedgerError("the input is lost", "its file is gone or damaged", "send the job again")

@@ -2,8 +2,9 @@
 
 import asyncio
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from nexus_edge.clock import now_ms
@@ -20,8 +21,8 @@ from nexus_edge.market.quoting import Forecast
 from nexus_edge.market.work import Work
 from nexus_edge.transport import Caller
 from nexus_edge.transport.rates import Rates
-from nexus_edge.types import NOTHING, Digest, JobId, ModelDigest, NodeId
-from nexus_edge.wire.limits import PROOF_KEPT_MS, RESULT_KEPT_MS
+from nexus_edge.types import NOTHING, Digest, JobId, ModelDigest, NodeId, TensorCommitment
+from nexus_edge.wire.limits import PROOF_KEPT_MS, RESULT_KEPT_MS, SMALL_ANSWER
 from nexus_edge.wire.messages import InputUpload
 from nexus_edge.wire.refusals import Code, Refusal
 from nexus_edge.wire.signing import Signed
@@ -35,8 +36,23 @@ ENDED_KEPT_S: Final = 60.0
 FREE_LEASES_PER_S: Final = 0.1
 FREE_LEASES: Final = 256
 """Leases of one account for which nothing is owed in the end: so many, and then one in ten seconds. Each is rows for ever."""
+HELD_ANSWERS: Final = 16
+"""As many as are likely to be fetched next; each has a MiB at most."""
 WORK_KEPT_S: Final = 300.0
 """How long after its last poll the steps of a lease that has ended are shown: its state is kept for ever."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a child made of a lease."""
+
+    output: bytes
+    proof: bytes
+
+    @property
+    def size(self) -> int:
+        """Of both."""
+        return len(self.output) + len(self.proof)
 
 
 class Models(Protocol):
@@ -45,8 +61,8 @@ class Models(Protocol):
     def forecast(self, model: ModelDigest, params: str, sem: str) -> Forecast | None:
         """What a job takes; None for a model that is not here. Raises a refusal for parameters or semantics that do not fit it."""
 
-    async def commitments(self, model: ModelDigest, upload: InputUpload) -> Digest:
-        """The `inc` of an input. Raises a `bad-input` refusal if it is not one of the model's."""
+    async def commitments(self, model: ModelDigest, upload: InputUpload) -> tuple[TensorCommitment, ...]:
+        """The commitments to an input, in the model's order. Raises a `bad-input` refusal if it is not one of the model's."""
 
     def invite(self, peer: NodeId, model: ModelDigest, params: str) -> None:
         """Let a peer upload a model that a quote to it named as missing."""
@@ -76,6 +92,7 @@ class LeaseBook:
         self.free = Rates(FREE_LEASES_PER_S, FREE_LEASES)
         """For leases that come to nothing, by account."""
         self._jobs = jobs
+        self._made: OrderedDict[Digest, Made] = OrderedDict()
         self._by_proof: dict[Digest, Digest] = {}
         self._ended: deque[tuple[float, Digest]] = deque()
 
@@ -153,6 +170,22 @@ class LeaseBook:
         """Its proof can be fetched."""
         self._by_proof[proof] = lease
         self.free.give(self.work[lease].account, 1)
+
+    def hold(self, lease: Digest, made: Made) -> None:
+        """Keep an answer that is on the disk in memory too, if it is small: most are fetched within a moment, and once."""
+        if made.size <= SMALL_ANSWER:
+            self._made[lease] = made
+        if len(self._made) > HELD_ANSWERS:
+            self._made.popitem(last=False)
+
+    def made(self, lease: Digest) -> Made | None:
+        """Take it out of memory, if it is still there."""
+        return self._made.pop(lease, None)
+
+    async def size_of(self, lease: Digest, output: Digest) -> int | None:
+        """Bytes of a lease's output; None if it is not kept any more."""
+        made = self._made.get(lease)
+        return await self.blobs.size(output) if made is None else len(made.output)
 
     def of_proof(self, digest: Digest) -> LeaseState | None:
         """The lease whose proof it is."""

@@ -52,15 +52,20 @@ class Letting:
             return quoting.invitation(self._book.key, caller.peer, request, room)
         return quoting.quote(self._book.key, caller.peer, request, forecast, self._offer(), room)
 
-    async def take(self, caller: Caller, lease: Signed[Lease], offered: Signed[Quote]) -> Signed[Accept]:
-        """Let a peer have a lease, or tell it again that it has it. Raises a refusal."""
+    async def take(
+        self, caller: Caller, lease: Signed[Lease], offered: Signed[Quote], admitted: Callable[[], None] = lambda: None
+    ) -> Signed[Accept]:
+        """Let a peer have a lease, or tell it again that it has it. Raises a refusal.
+
+        `admitted` is called when nothing but its account's credit and our disk can keep it from having the lease.
+        """
         known = self._book.leases.get(lease.id)
         if known is not None:
             return await self._accept_of(known)
         # Once begun it is gone through with, or a second copy could be let in while the first is being written.
-        return await asyncio.shield(asyncio.create_task(self._decide(caller, lease, offered), name=f"lease {lease.id.hex()[:8]}"))
+        return await asyncio.shield(asyncio.create_task(self._decide(caller, lease, offered, admitted), name=f"lease {lease.id.hex()[:8]}"))
 
-    async def _decide(self, caller: Caller, lease: Signed[Lease], offered: Signed[Quote]) -> Signed[Accept]:
+    async def _decide(self, caller: Caller, lease: Signed[Lease], offered: Signed[Quote], admitted: Callable[[], None]) -> Signed[Accept]:
         order = lease.object
         number = (order.iss, order.job, order.att)
         async with self._admission:
@@ -85,6 +90,7 @@ class Letting:
             patience_s = INPUT_GRACE_S + forecast.input_bytes / UPLOAD_BYTES_PER_S
             cost = core_ms(Mode(order.mode), forecast.core_run_ms, forecast.core_prove_ms)
             work = Work(time.monotonic(), account, caller.prefix, known.line, cost, patience_s)
+            admitted()
             return await self._admit(caller, lease, offered, work)
 
     async def _admit(self, caller: Caller, lease: Signed[Lease], offered: Signed[Quote], work: Work) -> Signed[Accept]:

@@ -50,6 +50,7 @@ class Offering:
         choice = await (choosing or self.choose(job, left))
         live.rejected = choice.rejected
         if choice.best is None:
+            live.upload = None  # who waits for long needs no memory
             await asyncio.sleep(RETRY_S)
             return
         live.quote = choice.best.quote

@@ -75,6 +75,8 @@ class Live:
 
     choosing: "asyncio.Task[Choice] | None" = None
     """The first search for a worker, under way since the order came: no quote depends on the input's commitment."""
+    upload: InputUpload | None = None
+    """A small input, until it was offered once: what the order came with."""
     began: float = field(default_factory=time.monotonic)
     status: LeaseStatus | None = None
     suspect: bool = False

@@ -22,8 +22,8 @@ from nexus_edge.market.ordering import Checks, Live, Order
 from nexus_edge.market.settling import Payer, Till
 from nexus_edge.market.watching import Watching
 from nexus_edge.types import Digest, JobId
-from nexus_edge.wire.limits import RESULT_KEPT_MS
-from nexus_edge.wire.messages import encode_message
+from nexus_edge.wire.limits import INPUT_WITH_LEASE, RESULT_KEPT_MS
+from nexus_edge.wire.messages import InputUpload, encode_message
 from nexus_edge.wire.objects import Mode
 
 STUCK_S: Final = 5.0
@@ -80,7 +80,7 @@ class Requester:
             raise
         try:
             # Once it is written it is driven, whatever becomes of the caller: nobody else would before the next start.
-            await self.jobs.begin(job, _created(order, inc, kept), nothing, lambda: self._start(job, choosing))
+            await self.jobs.begin(job, _created(order, inc, kept), nothing, lambda: self._start(job, choosing, upload))
         except LedgerError:
             choosing.cancel()
             raise
@@ -113,8 +113,9 @@ class Requester:
 
     # The states
 
-    def _start(self, job: JobId, choosing: asyncio.Task[Choice] | None = None) -> None:
-        live = self.live.setdefault(job, Live(choosing))
+    def _start(self, job: JobId, choosing: asyncio.Task[Choice] | None = None, upload: InputUpload | None = None) -> None:
+        is_small = upload is not None and len(upload.data) <= INPUT_WITH_LEASE
+        live = self.live.setdefault(job, Live(choosing, upload if is_small else None))
         live.task = asyncio.create_task(self._drive(job), name=f"job {job.hex()[:8]}")
 
     async def _drive(self, job: JobId) -> None:

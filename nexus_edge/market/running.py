@@ -11,10 +11,10 @@ from nexus_edge.clock import now_ms
 from nexus_edge.errors import LedgerError, NexusEdgeError
 from nexus_edge.ledger import Transaction
 from nexus_edge.market import leases
-from nexus_edge.market.leasebook import LeaseBook
+from nexus_edge.market.leasebook import LeaseBook, Made
 from nexus_edge.market.leases import LeaseState, State
 from nexus_edge.market.work import BEFORE_PROVING, output_seed
-from nexus_edge.types import Bytes, Digest, ModelDigest
+from nexus_edge.types import Bytes, Digest, ModelDigest, TensorCommitment
 from nexus_edge.wire.digests import output_digest, statement_digest
 from nexus_edge.wire.limits import INPUT, KIB
 from nexus_edge.wire.messages import InputUpload, decode_message
@@ -44,6 +44,8 @@ class Order:
     commit_output: bool
     output_seed: bytes
     """Of the output's commitment: from the node secret, so that a second run gives the same bytes."""
+    commitments: tuple[TensorCommitment, ...] = ()
+    """To the inputs, if they are at hand."""
 
 
 @dataclass(frozen=True)
@@ -150,10 +152,11 @@ class Runner:
     async def _answer(self, lease: LeaseState) -> Answer:
         book = self._book
         order = (await book.ledger.object(lease.id)).of(Lease).object
-        upload = book.work[lease.id].upload or await self._stored(lease)
+        work = book.work[lease.id]
+        upload, commitments = (work.upload, work.commitments) if work.upload is not None else (await self._stored(lease), ())
         seed = output_seed(book.key, lease.id, order.inc)
         asked = Order(
-            lease.model, order.params, lease.id, upload, order.inc, order.outm == OutputMode.COMMITTED, seed
+            lease.model, order.params, lease.id, upload, order.inc, order.outm == OutputMode.COMMITTED, seed, commitments
         )  # fmt: skip
         tries = 0
         while True:
@@ -222,6 +225,7 @@ class Runner:
         def delivered() -> None:
             book.models.unpin(lease.model)
             book.work[lease.id].step("delivered")
+            book.hold(lease.id, Made(answer.output, answer.proof))
             book.delivered(lease.id, proof)
 
         await book.leases.record(lease.id, event, deliver, delivered)

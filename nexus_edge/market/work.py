@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from nexus_edge.identity import NodeKey
-from nexus_edge.types import Digest
+from nexus_edge.types import Digest, TensorCommitment
 from nexus_edge.wire.messages import InputUpload, LeaseEvent
 from nexus_edge.wire.refusals import clipped
 
@@ -38,6 +38,8 @@ class Work:
     steps: list[LeaseEvent] = field(default_factory=list)
     upload: InputUpload | None = None
     """An input that is not large, since it came, until it has run: work begins while it is being written."""
+    commitments: tuple[TensorCommitment, ...] = ()
+    """To `upload`, as they were checked."""
     cancel: Callable[[], object] | None = None
     """Stops it, while it runs."""
 

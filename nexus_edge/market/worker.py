@@ -3,8 +3,9 @@
 `LeaseBook` keeps the leases, `Letting` decides on new ones, `nexus_edge.market.running` runs them.
 """
 
+import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 from typing import Final
 
@@ -20,7 +21,8 @@ from nexus_edge.market.machines import nothing
 from nexus_edge.market.quoting import Offer
 from nexus_edge.market.work import BEFORE_PROVING, output_seed
 from nexus_edge.transport import Caller
-from nexus_edge.types import NOTHING, Digest
+from nexus_edge.types import NOTHING, Digest, ModelDigest, TensorCommitment
+from nexus_edge.wire.digests import input_commitment
 from nexus_edge.wire.limits import CHUNK, EVENTS_PER_POLL, KIB, RESULT_KEPT_MS, SMALL_ANSWER
 from nexus_edge.wire.messages import InputUpload, LeaseStatus, ObjectPart, QuoteRequest, ResultAnswer, encode_message
 from nexus_edge.wire.objects import Accept, Lease, OutputMode, ProofNotice, Quote
@@ -32,6 +34,8 @@ QUIET_S: Final = 0.25
 are over with the first."""
 HELD_INPUT: Final = 256 * KIB
 """Inputs up to here stay in memory until they have run: a full queue of them takes 16 MiB."""
+
+Commitments = tuple[TensorCommitment, ...]
 
 
 class Worker:
@@ -59,14 +63,28 @@ class Worker:
         self, caller: Caller, lease: Signed[Lease], offered: Signed[Quote], upload: InputUpload | None = None
     ) -> Signed[Accept]:  # fmt: skip
         """`POST /1/leases`: the same bytes again get the same answer. An input that comes along is on the disk with the accept."""
-        accept = await self.letting.take(caller, lease, offered)
-        state = self.leases.get(lease.id)
-        if upload is not None and state is not None and state.state is State.LEASED:
-            await self.put_input(caller, lease.id, upload)
+        if upload is None:
+            return await self.letting.take(caller, lease, offered)
+        checks: list[asyncio.Task[Commitments]] = []
+        check = self.book.models.commitments
+
+        def admitted() -> None:
+            # Checked while the accept is being written: both are the requester's time.
+            checks.append(asyncio.create_task(check(ModelDigest(lease.object.model), upload), name="check an input"))
+
+        try:
+            accept = await self.letting.take(caller, lease, offered, admitted)
+            state = self.leases.get(lease.id)
+            if state is not None and state.state is State.LEASED:
+                await self.put_input(caller, lease.id, upload, checks[0] if checks else None)
+        finally:
+            for one in checks:
+                one.cancel()
+            await asyncio.gather(*checks, return_exceptions=True)
         return accept
 
-    async def put_input(self, caller: Caller, lease: Digest, upload: InputUpload) -> None:
-        """`PUT /1/leases/{h}/input`: an input that is not the one committed to ends the lease."""
+    async def put_input(self, caller: Caller, lease: Digest, upload: InputUpload, checking: Awaitable[Commitments] | None = None) -> None:
+        """`PUT /1/leases/{h}/input`: an input that is not the one committed to ends the lease. `checking` finds the commitments to it."""
         state = self.book.mine(caller, lease)
         async with self.leases.lock(lease):
             state = self.leases[lease]
@@ -76,11 +94,11 @@ class Worker:
                 raise ended_refusal(state)
             order = (await self.book.kept(lease)).of(Lease).object
             try:
-                found = await self.book.models.commitments(state.model, upload)
+                found = await (checking or self.book.models.commitments(state.model, upload))
             except Refusal as wrong:
                 await self.book.end(state, leases.Failed(now_ms(), f"bad input: {wrong.text}"))
                 raise
-            if found != order.inc or upload.openings < 1:
+            if input_commitment(found) != order.inc or upload.openings < 1:
                 await self.book.end(state, leases.Failed(now_ms(), "the input is not the one that the lease commits to"))
                 raise Refusal(Code.BAD_INPUT, "the input is not the one that the lease commits to, or may be opened in no proof")
 
@@ -90,7 +108,7 @@ class Worker:
 
             if len(upload.data) <= HELD_INPUT:
                 # Nothing leaves before the input is on the disk: neither this answer, nor a result, which waits for this lock.
-                self.book.work[lease].upload = upload
+                self.book.work[lease].upload, self.book.work[lease].commitments = upload, found
                 queued()
                 kept = await self.book.blobs.put(encode_message(upload))
                 await self.leases.record(lease, leases.Queued(now_ms(), kept), nothing)
@@ -140,12 +158,14 @@ class Worker:
             raise Refusal(Code.CONFLICT, f"there is no result yet: the lease is {state.state.value}", retry_ms=1000)
         if state.result is None or state.output is None or state.notice is None:
             raise ended_refusal(state)
-        output = await self.book.blobs.get(state.output)
-        if output is None:
-            raise Refusal(Code.LEASE_ENDED, f"results are kept for {RESULT_KEPT_MS // 3_600_000} hours")
         result, notice = await self.book.kept(state.result), (await self.book.kept(state.notice)).of(ProofNotice)
         order = (await self.book.kept(lease)).of(Lease).object
         seed = output_seed(self.book.key, lease, order.inc) if order.outm == OutputMode.COMMITTED else None
+        if (made := self.book.made(lease)) is not None and made.size <= SMALL_ANSWER:
+            return ResultAnswer(result.to_bytes(), made.output, notice.to_bytes(), seed, made.proof)
+        output = await self.book.blobs.get(state.output)
+        if output is None:
+            raise Refusal(Code.LEASE_ENDED, f"results are kept for {RESULT_KEPT_MS // 3_600_000} hours")
         is_small = len(output) + notice.object.len <= SMALL_ANSWER
         content = await self.book.blobs.get(notice.object.proof) if is_small else None
         return ResultAnswer(result.to_bytes(), output, notice.to_bytes(), seed, content)
@@ -154,7 +174,7 @@ class Worker:
         """What there is to fetch, if it fits an answer to a poll."""
         if lease.output is None or lease.notice is None:
             return None
-        size = await self.book.blobs.size(lease.output)
+        size = await self.book.size_of(lease.id, lease.output)
         if size is None or size + (await self.book.kept(lease.notice)).of(ProofNotice).object.len > SMALL_ANSWER:
             return None  # whoever asks for it by itself gets it, or is told that it is not kept any more
         return await self.result(caller, lease.id)

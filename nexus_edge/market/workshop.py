@@ -19,7 +19,7 @@ from nexus_edge.proofs.answers import verify_answer
 from nexus_edge.proofs.parameters import ParameterSet
 from nexus_edge.proofs.wired import commit_inputs, input_commitments, read_tensors, without_float_edges
 from nexus_edge.transport import Caller
-from nexus_edge.types import Bytes, Context, Digest, ModelDigest, NodeId
+from nexus_edge.types import Bytes, Context, Digest, ModelDigest, NodeId, TensorCommitment
 from nexus_edge.wire.digests import input_commitment
 from nexus_edge.wire.messages import InputUpload, Manifest, Upload, UploadAnswer
 from nexus_edge.wire.objects import ProofNotice, Result
@@ -84,11 +84,11 @@ class Workshop:
             return Demand(Bytes(0), 0)
         return Demand(takes.memory, _ms(takes.run_us + takes.prove_us))
 
-    async def commitments(self, model: ModelDigest, upload: InputUpload) -> Digest:
-        """The `inc` of an input. Raises a `bad-input` refusal if it is not one of the model's."""
+    async def commitments(self, model: ModelDigest, upload: InputUpload) -> tuple[TensorCommitment, ...]:
+        """The commitments to an input, in the model's order. Raises a `bad-input` refusal if it is not one of the model's."""
         key = await self.key(model)
         try:
-            return input_commitment(await asyncio.to_thread(input_commitments, key, upload.data, upload.seed))
+            return await asyncio.to_thread(input_commitments, key, upload.data, upload.seed)
         except BadInput as misfit:
             raise Refusal(Code.BAD_INPUT, misfit.why) from None
 
@@ -128,6 +128,7 @@ class Workshop:
             seed=order.upload.seed,
             openings=order.upload.openings,
             expected=order.expected,
+            commitments=order.commitments,
             context=order.context,
             commit_output=order.commit_output,
             output_seed=order.output_seed,

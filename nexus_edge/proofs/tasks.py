@@ -120,6 +120,7 @@ def prove(
     seed: bytes,
     openings: int,
     expected: bytes,
+    commitments: Sequence[TensorCommitment] = (),
     context: bytes,
     commit_output: bool,
     output_seed: bytes,
@@ -128,13 +129,13 @@ def prove(
     """Run a model, prove it, and verify the proof.
 
     `program` is a file that `prepare` wrote, `model` its digest. `data` and `seed` are the requester's input and what commits it to `expected`,
-    with `openings` proofs to spend. Raises `BadInput` for an input that is not the one committed to, `MalformedModel` for a file that is not the
+    with `openings` proofs to spend; `commitments` are those to each tensor, if the caller has computed them: the proof would not hold about others. Raises `BadInput` for an input that is not the one committed to, `MalformedModel` for a file that is not the
     model, `ProverError` and `Cancelled`.
     """
     committed = _open(program, params, model, keep, report)
     key, public = committed.key, committed.key.verifying_key
     integers = read_tensors(public.inputs, data, "input")
-    commitments = input_commitments(public, data, seed)
+    commitments = [TensorCommitment(bytes(one)) for one in commitments] or input_commitments(public, data, seed)
     if input_commitment(commitments) != expected:
         raise BadInput("the input is refused", "it is not the one that the lease commits to")
     holders = input_openings(public, commitments, seed, openings)

@@ -95,7 +95,7 @@ async def test_an_imported_model_is_proved_and_verified(tmp_path: Path, source: 
         assert made.output == expected.tobytes()
         assert await library.run(record.model, inputs.data, deadline_s=30) == made.output
     assert [phase for phase, ppm in seen if ppm == 0][:4] == ["load", "execute", "witness", "commit"]
-    assert seen[-1] == ("verify", 1_000_000)
+    assert seen[-1][0] == "verify"
 
 
 async def pieces(content: bytes, size: int = 1000) -> AsyncIterator[bytes]:

@@ -11,10 +11,12 @@ from nexus_edge.clock import now_ms
 from nexus_edge.errors import BadInput
 from nexus_edge.ledger import restore_backup
 from nexus_edge.market.jobs import Job, Outcome, Phase
+from nexus_edge.market.leasebook import HELD_ANSWERS, Made
 from nexus_edge.market.leases import State
 from nexus_edge.market.ordering import Order
 from nexus_edge.transport.channel import Channel
-from nexus_edge.types import MicroCredits
+from nexus_edge.types import Digest, MicroCredits
+from nexus_edge.wire.limits import SMALL_ANSWER
 from tests.support.trade import DATA, DIGEST, LABEL, Trader, traders
 
 pytestmark = pytest.mark.asyncio
@@ -223,3 +225,15 @@ async def test_after_a_restore_books_are_compared_and_trade_goes_on(tmp_path: Pa
         assert theirs.owed == 3 * third.paid
         for trader in (alder, birch):
             assert (await trader.ledger.verify()).faults == ()
+
+
+async def test_answers_in_memory_are_few_and_small(tmp_path: Path) -> None:
+    async with traders(tmp_path, "birch") as (birch,):
+        book = birch.worker.book
+        names = [Digest(bytes([number]) * 32) for number in range(HELD_ANSWERS + 1)]
+        for name in names:
+            book.hold(name, Made(name, b"proof"))
+        assert [book.made(name) for name in names] == [None, *(Made(name, b"proof") for name in names[1:])]
+        assert [book.made(name) for name in names] == [None] * len(names)
+        book.hold(names[0], Made(b"", bytes(SMALL_ANSWER + 1)))
+        assert book.made(names[0]) is None

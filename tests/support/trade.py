@@ -27,7 +27,7 @@ from nexus_edge.proofs.answers import verify_answer
 from nexus_edge.proofs.opening import commitment_of
 from nexus_edge.proofs.wired import input_commitments
 from nexus_edge.transport import Answering, PeerClient, PeerConnection, PeerServer
-from nexus_edge.types import Bytes, Context, Digest, ModelDigest, NodeId, UnixMs
+from nexus_edge.types import Bytes, Context, Digest, ModelDigest, NodeId, TensorCommitment, UnixMs
 from nexus_edge.wire.digests import input_commitment
 from nexus_edge.wire.messages import InputUpload, PeersAnswer
 from nexus_edge.wire.objects import NodeRecord, ProofNotice, Result
@@ -59,9 +59,9 @@ class Local:
             return None
         return Forecast(1, 10, 1, 20, Bytes(64 * 2**20), len(DATA))
 
-    async def commitments(self, model: ModelDigest, upload: InputUpload) -> Digest:  # noqa: ARG002
+    async def commitments(self, model: ModelDigest, upload: InputUpload) -> tuple[TensorCommitment, ...]:  # noqa: ARG002
         try:
-            return input_commitment(input_commitments(KEY.verifying_key, upload.data, upload.seed))
+            return input_commitments(KEY.verifying_key, upload.data, upload.seed)
         except BadInput as misfit:
             raise Refusal(Code.BAD_INPUT, misfit.why) from None
 
