@@ -9,7 +9,17 @@ import numpy as np
 import pytest
 
 from nexus_edge.data import demo_digits, demo_model
-from nexus_edge.errors import BadInput, Cancelled, MalformedModel, OpeningError, OpeningSpent, ProofRejected, RejectReason, UnsupportedModel
+from nexus_edge.errors import (
+    BadInput,
+    Cancelled,
+    MalformedModel,
+    NexusEdgeError,
+    OpeningError,
+    OpeningSpent,
+    ProofRejected,
+    RejectReason,
+    UnsupportedModel,
+)
 from nexus_edge.proofs import Model, Proof, VerifyingKey, commit_model, tasks
 from nexus_edge.proofs.answers import verify_answer
 from nexus_edge.proofs.parameters import ParameterSet
@@ -182,6 +192,17 @@ def test_an_input_that_is_not_the_one_committed_to_is_refused(digits: Prepared) 
     ):
         with pytest.raises(BadInput):
             answered(digits, inputs, **changes)
+
+
+def test_commitments_at_hand_spare_the_child_its_own_and_are_not_believed(digits: Prepared) -> None:
+    inputs, others = commit_inputs(digits.key, [image(0)]), commit_inputs(digits.key, [image(1)])
+    made = answered(digits, inputs, commitments=list(inputs.commitments))
+    verify_answer(digits.key, digits.model, "zk-100", LEASE, inputs.inc, made["output"], made["proof"])
+    with pytest.raises(BadInput):
+        answered(digits, inputs, commitments=list(others.commitments))
+    for changes in ({"data": others.data}, {"seed": others.seed}):
+        with pytest.raises(NexusEdgeError):
+            answered(digits, inputs, commitments=list(inputs.commitments), **changes)
 
 
 def test_without_openings_there_is_no_proof(digits: Prepared) -> None:
