@@ -137,6 +137,7 @@ class Options:
             memory=settings.compute.memory,
             serve=settings.market.serve,
             models_limit=settings.compute.models,
+            keys_limit=settings.compute.keys,
         )
 
 

@@ -18,6 +18,7 @@ __all__ = [
 ]  # fmt: skip
 
 CREDIT = CREDITS["cr"]
+MIB = 1 << 20
 GIB = 1 << 30
 
 GROUPS = 16
@@ -113,6 +114,10 @@ class Compute(Section):
     children: int = Field(default=0, ge=0, le=64, description="processes that run and prove. 0: one a device")
     memory: Size = Field(default=Bytes(0), description="memory that all jobs together may take. 0: what the machine can spare")
     models: Size = Field(default=Bytes(20 * GIB), description="disk space for models; those not used for longest go first")
+    keys: Size = Field(
+        default=Bytes(256 * MIB),
+        description="disk space for commitments to models' weights; those not used for longest are made anew when they are needed",
+    )
 
 
 class LedgerSettings(Section):

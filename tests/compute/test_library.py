@@ -34,10 +34,10 @@ PEER, STRANGER = b"\x01" * 32, b"\x02" * 32
 
 
 @contextlib.asynccontextmanager
-async def libraries(*folders: Path, limit: int = 64 * MIB) -> AsyncIterator[list[ModelLibrary]]:
+async def libraries(*folders: Path, limit: int = 64 * MIB, keys: int = MIB) -> AsyncIterator[list[ModelLibrary]]:
     """One for each folder, all with one pool."""
     async with Pool([Device("cpu0", "cpu", "test", 2, Bytes(MIB))]) as pool:
-        found = [ModelLibrary(folder, ModelStore(folder / "store", Bytes(limit)), pool, keys_limit=Bytes(MIB)) for folder in folders]
+        found = [ModelLibrary(folder, ModelStore(folder / "store", Bytes(limit)), pool, keys_limit=Bytes(keys)) for folder in folders]
         for library in found:
             await library.open()
         yield found
@@ -298,6 +298,14 @@ async def test_a_damaged_key_is_made_anew(tmp_path: Path, source: Path) -> None:
         assert file.read_bytes()[32:] == key
         file.unlink()
         assert await asyncio.gather(*(library.verifying_key(record.model) for _ in range(4))) == [key] * 4
+
+
+@pytest.mark.asyncio
+async def test_without_room_on_the_disk_keys_are_made_each_time(tmp_path: Path, source: Path) -> None:
+    async with libraries(tmp_path / "library", keys=0) as (library,):
+        record = await library.import_file(source, "zk-100")
+        assert await library.verifying_key(record.model) == await library.verifying_key(record.model)
+        assert not list((tmp_path / "library" / "keys").iterdir())
 
 
 @pytest.mark.asyncio
