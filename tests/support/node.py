@@ -25,6 +25,7 @@ from nexus_edge.ledger import CreditPolicy, Group
 from nexus_edge.market.jobs import Job
 from nexus_edge.market.ordering import Order
 from nexus_edge.types import JobId, MicroCredits
+from tests.support.misbehaving import Misbehaving
 from tests.support.timing import Timing
 
 PRICE = MicroCredits(100_000)
@@ -44,7 +45,7 @@ class Crash:
                 os.kill(os.getpid(), signal.SIGKILL)
 
 
-class Node(Timing):
+class Node(Timing, Misbehaving):
     """The agent and its commands."""
 
     def __init__(self, given: dict[str, Any]) -> None:
@@ -114,6 +115,11 @@ class Node(Timing):
             "open": sum(not job.phase.is_final for job in requester.jobs),
             "debts": len(await self.agent.ledger.read(lambda reader: reader.debts())),
         }
+
+    async def do_backup(self, path: str) -> Any:
+        """A copy of the ledger while it goes on."""
+        await self.agent.ledger.backup(Path(path))
+        return {}
 
     async def do_state(self) -> Any:
         """Books, leases and soundness."""
