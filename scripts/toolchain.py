@@ -4,12 +4,14 @@ Standard library only: this runs before anything is installed.
 """
 
 import hashlib
+import importlib.util
 import os
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 ROOT = Path(__file__).resolve().parent.parent
 NATIVE = ROOT / "native"
@@ -27,11 +29,37 @@ def environment() -> dict[str, str]:
     cargo_home = Path(env.get("CARGO_HOME", Path.home() / ".cargo")) / "bin"
     if shutil.which("cargo") is None and cargo_home.is_dir():
         env["PATH"] = f"{cargo_home}{os.pathsep}{env.get('PATH', '')}"  # rustup without a login shell
-    env.setdefault("RUSTFLAGS", "-C target-cpu=native")
+    if "RUSTFLAGS" not in env:
+        env["RUSTFLAGS"] = native_flags(env)
     env["PYO3_PYTHON"] = str(VENV_PYTHON)
     env["VIRTUAL_ENV"] = str(VENV)
     env.pop("PYTHONHOME", None)
     return env
+
+
+def native_flags(env: dict[str, str], cpuinfo: Path | None = None) -> str:
+    """Compile for this processor, but without what the kernel says it lacks.
+
+    The compiler asks the processor, and the kernel may know better: of some AMD processors it switches `rdseed` off, which is still announced.
+    """
+    native = "-C target-cpu=native"
+    if shutil.which("rustc", path=env.get("PATH")) is None:
+        return native  # `require` says so
+    cpu = _load(ROOT / "nexus_edge" / "proofs" / "cpu.py")
+    flags = cpu.host_flags(cpuinfo or cpu.CPUINFO)
+    found = re.findall(r'^target_feature="(.+)"$', _output(["rustc", "--print", "cfg", *native.split()], env), re.MULTILINE)
+    lacking = [] if flags is None else cpu.missing(found, flags)
+    return f"{native} -C target-feature={','.join(f'-{feature}' for feature in lacking)}" if lacking else native
+
+
+def _load(file: Path) -> ModuleType:
+    """A module of the package, of which nothing can be imported yet."""
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def require(env: dict[str, str]) -> None:

@@ -1,12 +1,15 @@
 """The setup skips what is done, and never what is not."""
 
 import json
+import re
+import subprocess
 from pathlib import Path
 
 import pytest
 
 import setup
 import toolchain
+from nexus_edge.proofs import cpu
 
 
 @pytest.fixture
@@ -90,3 +93,24 @@ def test_a_missing_linker_is_named(tmp_path: Path) -> None:
         (tmp_path / name).touch(0o755)
     with pytest.raises(toolchain.Missing, match=r"linker \(cc\) is not installed"):
         toolchain.require({"PATH": str(tmp_path)})
+
+
+@pytest.mark.skipif(not cpu.CPUINFO.exists(), reason="this system does not say what its processors can do")
+def test_nothing_is_compiled_in_that_the_kernel_says_is_missing(tmp_path: Path) -> None:
+    env = toolchain.environment()
+    flags = cpu.host_flags()
+    assert flags is not None
+    known = sorted(flags & {"sse4_2", "avx", "avx2", "asimd", "crc32"})
+    assert known
+    (tmp_path / "cpuinfo").write_text(f"flags : {' '.join(sorted(flags - {known[-1]}))}\n")
+    lacking = toolchain.native_flags(env, tmp_path / "cpuinfo")
+    features = compiled(lacking, env)
+    assert cpu.missing(features, flags - {known[-1]}) == []
+    assert len(features) > 3
+    assert cpu.missing(compiled(toolchain.native_flags(env), env), flags) == []
+
+
+def compiled(flags: str, env: dict[str, str]) -> list[str]:
+    """The features that code compiled with these flags may use."""
+    told = subprocess.run(["rustc", "--print", "cfg", *flags.split()], env=env, check=True, capture_output=True, text=True).stdout
+    return re.findall(r'target_feature="(.+)"', told)
