@@ -97,7 +97,7 @@ class LeaseBook:
         self._ended: deque[tuple[float, Digest]] = deque()
 
     async def load(self) -> None:
-        """Take up every lease where it was: with its input it is run again, without it ends."""
+        """Take up every lease where it was: with its input it is run again, without it ends, and so it does if its deadline has passed."""
         await self.leases.load()
         for lease in self.leases:
             self.by_number[(lease.requester, lease.job, lease.attempt)] = lease.id
@@ -107,13 +107,18 @@ class LeaseBook:
                 self._note_ended(lease)
                 continue
             known = await self.account(lease.requester)
-            self.work[lease.id] = Work(time.monotonic(), known.name or lease.requester, line=known.line, cost=lease.price)
+            # Its requester has counted on while we were down. A clock that was set forward meanwhile costs it another try, and nobody anything.
+            waited_ms = max(0, now_ms() - lease.at)
+            accepted = time.monotonic() - waited_ms / 1000
+            self.work[lease.id] = Work(accepted, known.name or lease.requester, line=known.line, cost=lease.price)
             try:
                 self.models.pin(lease.model)
             except Refusal as gone:
                 await self.close(lease, leases.Failed(now_ms(), gone.text))
                 continue
-            if lease.input is not None and await self.blobs.has(lease.input):
+            if waited_ms > lease.deadline_ms:
+                await self.end(lease, leases.Expired(now_ms(), "the deadline passed while this node was down"))
+            elif lease.input is not None and await self.blobs.has(lease.input):
                 self.enqueue(lease.id)
             else:
                 await self.end(lease, leases.Failed(now_ms(), "restarted"))

@@ -1,21 +1,18 @@
-"""Each commit of each side, killed before the flush, after it, and before the next byte is sent: nothing is lost, and nothing is paid twice."""
+"""Each commit of a job on each side, killed before the flush, after it, and before the next byte is sent: nothing is lost or paid twice.
 
-import contextlib
+`test_other_commits.py` has those that belong to no job, or to a rare one.
+"""
+
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from nexus_edge.clock import now_ms
 from nexus_edge.identity import NodeKey
-from nexus_edge.ledger import restore_backup
-from nexus_edge.types import NodeId
+from tests.support.crashes import killed_at
 from tests.support.fleets import OWNER, certificate_file
+from tests.support.pairs import check_books, go_back, restarted, two, works_until_it_dies
 from tests.support.processes import Died, Process
-
-POINTS = ("before-flush", "after-flush", "before-send")
-REQUESTER = ("job:created", "job:offered", "job:accepted", "job:paying", "job:settled")
-WORKER = ("lease:leased", "lease:queued", "lease:delivered", "lease:settled")
 
 
 @pytest.fixture(scope="module")
@@ -23,32 +20,6 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Process, Pr
     """A requester and a worker, who keep their ledgers over all tests here."""
     with two(tmp_path_factory.mktemp("pair")) as nodes:
         yield nodes
-
-
-@contextlib.contextmanager
-def two(folder: Path) -> Iterator[tuple[Process, Process]]:
-    """A requester and a worker of one test."""
-    alder, birch = Process(folder, "alder"), Process(folder, "birch")
-    birch.start()
-    alder.peers = [birch]
-    alder.start()
-    try:
-        yield alder, birch
-    finally:
-        alder.close()
-        birch.close()
-
-
-def restarted(node: Process, crash: tuple[str, str, int] | None = None) -> None:
-    if node.is_alive:
-        node.kill()
-    node.start(crash)
-
-
-def works_until_it_dies(node: Process) -> None:
-    node.ask("submit")
-    node.ask("settle")
-    node.ask("state")
 
 
 def cancelled_until_it_dies(alder: Process, dying: Process) -> str:
@@ -66,27 +37,7 @@ def cancelled_until_it_dies(alder: Process, dying: Process) -> str:
     raise AssertionError("no cancel was in time")
 
 
-def check_books(alder: Process, birch: Process, *, late: bool = False) -> None:
-    """All has ended, both books say the same, and what was paid is what the jobs say.
-
-    `late`: the worker may have delivered what its requester had given up, or refused. It keeps that in mind, and nobody pays it.
-    """
-    assert alder.ask("settle", within_s=150) == {"open": 0, "debts": 0}
-    birch.ask("settle", within_s=150)
-    ours, theirs = alder.ask("state"), birch.ask("state")
-    assert ours["faults"] == theirs["faults"] == []
-    paid = sum(job["paid"] for job in ours["jobs"])
-    book, mirror = ours["books"].get(birch.id, {"out": 0, "reserved": 0}), theirs["books"].get(alder.id, {"in": 0, "reserved": 0})
-    assert book["out"] == mirror["in"] == paid
-    unpaid = sum(lease["price"] for lease in theirs["leases"] if lease["state"] == "unpaid")
-    assert book["reserved"] == 0, (ours["jobs"], theirs["leases"])
-    assert mirror["reserved"] == (unpaid if late else 0), (ours["jobs"], theirs["leases"])
-    assert all(job["phase"] in ("settled", "cancelled") or job["reason"] for job in ours["jobs"]), ours["jobs"]
-    assert sum(lease["price"] for lease in theirs["leases"] if lease["state"] == "settled") <= paid
-
-
-@pytest.mark.parametrize("point", POINTS)
-@pytest.mark.parametrize("name", REQUESTER)
+@killed_at("job:created", "job:offered", "job:accepted", "job:paying", "job:settled")
 def test_the_requester_dies(pair: tuple[Process, Process], name: str, point: str) -> None:
     alder, birch = pair
     restarted(alder, (name, point, 1))
@@ -100,8 +51,7 @@ def test_the_requester_dies(pair: tuple[Process, Process], name: str, point: str
     assert [job["phase"] for job in after] == ["settled"] * is_written, after
 
 
-@pytest.mark.parametrize("point", POINTS)
-@pytest.mark.parametrize("name", WORKER)
+@killed_at("lease:leased", "lease:queued", "lease:delivered", "lease:settled")
 def test_the_worker_dies(pair: tuple[Process, Process], name: str, point: str) -> None:
     alder, birch = pair
     restarted(birch, (name, point, 1))
@@ -113,8 +63,7 @@ def test_the_worker_dies(pair: tuple[Process, Process], name: str, point: str) -
     assert ended["phase"] == "settled", ended
 
 
-@pytest.mark.parametrize("point", POINTS)
-@pytest.mark.parametrize(("side", "name"), [("alder", "job:cancel-wanted"), ("alder", "job:cancelled"), ("birch", "lease:cancelled")])
+@killed_at(("alder", "job:cancel-wanted"), ("alder", "job:cancelled"), ("birch", "lease:cancelled"), arguments="side,name")
 def test_a_cancelled_job(pair: tuple[Process, Process], side: str, name: str, point: str) -> None:
     alder, birch = pair
     dying = alder if side == "alder" else birch
@@ -128,10 +77,7 @@ def test_a_cancelled_job(pair: tuple[Process, Process], side: str, name: str, po
     assert ended["phase"] in ("cancelled", "settled"), ended
 
 
-@pytest.mark.parametrize("point", POINTS)
-@pytest.mark.parametrize(
-    ("name", "how", "count"), [("job:declined", "decline", 1), ("job:attempt-failed", "fail", 1), ("job:failed", "decline", 99)]
-)
+@killed_at(("job:declined", "decline", 1), ("job:attempt-failed", "fail", 1), ("job:failed", "decline", 99), arguments="name,how,count")
 def test_the_requester_dies_when_a_worker_does_not_do_it(
     pair: tuple[Process, Process], name: str, how: str, count: int, point: str
 ) -> None:
@@ -148,8 +94,7 @@ def test_the_requester_dies_when_a_worker_does_not_do_it(
     restarted(birch)
 
 
-@pytest.mark.parametrize("point", POINTS)
-@pytest.mark.parametrize(("name", "how", "deadline_ms"), [("lease:failed", "fail", 60_000), ("lease:expired", "hang", 2000)])
+@killed_at(("lease:failed", "fail", 60_000), ("lease:expired", "hang", 2000), arguments="name,how,deadline_ms")
 def test_the_worker_dies_when_it_does_not_do_it(tmp_path: Path, name: str, how: str, deadline_ms: int, point: str) -> None:
     with two(tmp_path) as (alder, birch):
         restarted(birch, (name, point, 1))
@@ -157,14 +102,26 @@ def test_the_worker_dies_when_it_does_not_do_it(tmp_path: Path, name: str, how: 
         (job,) = alder.ask("submit", deadline_ms=deadline_ms)["jobs"]
         birch.wait()
         restarted(birch)
-        check_books(alder, birch, late=how == "hang")
+        check_books(alder, birch)
         (ended,) = alder.ask("state")["jobs"]
         assert ended["id"] == job
         assert ended["phase"] == "settled" or (how == "hang" and ended["reason"]), ended
 
 
-@pytest.mark.parametrize("point", POINTS)
-@pytest.mark.parametrize("name", ["job:delivered", "job:attempt-failed"])
+def test_a_worker_that_was_down_at_the_deadline_does_not_begin_again(tmp_path: Path) -> None:
+    """Its requester has given up: what came of it would be owed by nobody, and keep its credit."""
+    with two(tmp_path) as (alder, birch):
+        birch.ask("misbehave", how="hang")
+        (job,) = alder.ask("submit", deadline_ms=2000)["jobs"]
+        assert alder.ask("phase", job=job, phase="accepted")["is"]
+        birch.kill()
+        assert alder.ask("settle") == {"open": 0, "debts": 0}
+        birch.start()
+        assert [lease["state"] for lease in birch.ask("state")["leases"]] == ["expired"]
+        check_books(alder, birch)
+
+
+@killed_at("job:delivered", "job:attempt-failed")
 def test_the_requester_dies_over_a_false_proof(tmp_path: Path, name: str, point: str) -> None:
     with two(tmp_path) as (alder, birch):
         birch.ask("misbehave", how="lie", count=99)
@@ -178,11 +135,11 @@ def test_the_requester_dies_over_a_false_proof(tmp_path: Path, name: str, point:
         assert "invalid-proof" in ended["outcomes"], ended
 
 
-@pytest.mark.parametrize("point", POINTS)
-def test_the_worker_dies_over_the_opening_of_a_chain(tmp_path: Path, point: str) -> None:
+@killed_at("take")
+def test_the_worker_dies_over_the_opening_of_a_chain(tmp_path: Path, name: str, point: str) -> None:
     """The one entry that pays nothing, and is the first of every chain."""
     with two(tmp_path) as (alder, birch):
-        restarted(birch, ("take", point, 1))
+        restarted(birch, (name, point, 1))
         alder.ask("submit")
         birch.wait()
         restarted(birch)
@@ -190,8 +147,7 @@ def test_the_worker_dies_over_the_opening_of_a_chain(tmp_path: Path, point: str)
         assert [job["phase"] for job in alder.ask("state")["jobs"]] == ["settled"]
 
 
-@pytest.mark.parametrize("point", POINTS)
-@pytest.mark.parametrize("name", ["job:paying", "synchronised"])
+@killed_at("job:paying", "informed", "synchronised")
 def test_a_requester_dies_while_it_compares_books_after_a_restore(tmp_path: Path, name: str, point: str) -> None:
     with two(tmp_path) as (alder, birch):
         works_until_it_dies(alder)
@@ -200,7 +156,7 @@ def test_a_requester_dies_while_it_compares_books_after_a_restore(tmp_path: Path
         assert alder.ask("phase", job=job, phase="accepted")["is"]
         alder.ask("backup", path=str(tmp_path / "copy"))
         alder.kill()
-        restore_backup(tmp_path / "copy", tmp_path / "alder" / "ledger" / "ledger.sqlite", NodeId(bytes.fromhex(alder.id)), now_ms())
+        go_back(alder, tmp_path)
         restarted(birch)
         alder.start((name, point, 1))
         alder.wait()
@@ -209,13 +165,13 @@ def test_a_requester_dies_while_it_compares_books_after_a_restore(tmp_path: Path
         assert [one["phase"] for one in alder.ask("state")["jobs"]] == ["settled", "settled"]
 
 
-@pytest.mark.parametrize("point", POINTS)
-def test_a_worker_that_dies_while_it_takes_a_certificate(tmp_path: Path, point: str) -> None:
+@killed_at("group:joined")
+def test_a_worker_that_dies_while_it_takes_a_certificate(tmp_path: Path, name: str, point: str) -> None:
     """Nothing is lent but to the fleet: the job shows that the certificate was remembered, or shown again."""
     seed = NodeKey.from_seed(b"alder".ljust(32, b"."))
     birch = Process(tmp_path, "birch", credit=[0, 0, 0, 0, 0], groups=[OWNER.seed().hex()])
     alder = Process(tmp_path, "alder", certificates=[str(certificate_file(tmp_path, seed.id))])
-    birch.start(("group:joined", point, 1))
+    birch.start((name, point, 1))
     alder.peers = [birch]
     alder.start()
     birch.wait()

@@ -16,7 +16,7 @@ class Misbehaving:
     agent: Agent
 
     async def do_misbehave(self, how: str, count: int = 1) -> Any:
-        """The next so many leases are declined, or their work fails, hangs, or ends in a false proof; then the node is as it was."""
+        """The next so many leases are declined, or their work fails, hangs, is slow, or ends in a false proof; then the node is as it was."""
         letting, workshop = self.agent.worker.letting, self.agent.workshop
         take, prove, left = letting.take, workshop.prove, count
 
@@ -36,6 +36,9 @@ class Misbehaving:
                 raise Died("the child died", "as it was told", again=False)
             if how == "hang":
                 await asyncio.Event().wait()
+            if how == "slow":
+                await asyncio.sleep(1)
+                return await prove(order, progress)
             answer = await prove(order, progress)
             return replace(answer, proof=answer.proof[:-1] + bytes([answer.proof[-1] ^ 1]))
 

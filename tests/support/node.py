@@ -26,6 +26,7 @@ from nexus_edge.market.jobs import Job
 from nexus_edge.market.ordering import Order
 from nexus_edge.types import JobId, MicroCredits
 from tests.support.misbehaving import Misbehaving
+from tests.support.owning import Owning
 from tests.support.timing import Timing
 
 PRICE = MicroCredits(100_000)
@@ -34,7 +35,11 @@ PRICE = MicroCredits(100_000)
 class Crash:
     """Ends the process at one commit, as a loss of power would: nothing is flushed that is not on the disk."""
 
-    def __init__(self, name: str, point: str, nth: int = 1) -> None:
+    def __init__(self, name: str = "", point: str = "", nth: int = 1) -> None:
+        self.at(name, point, nth)
+
+    def at(self, name: str, point: str, nth: int = 1) -> None:
+        """End it at this one; without a name at none."""
         self._where = (name, point)
         self._left = nth
 
@@ -45,7 +50,7 @@ class Crash:
                 os.kill(os.getpid(), signal.SIGKILL)
 
 
-class Node(Timing, Misbehaving):
+class Node(Timing, Misbehaving, Owning):
     """The agent and its commands."""
 
     def __init__(self, given: dict[str, Any]) -> None:
@@ -56,9 +61,10 @@ class Node(Timing, Misbehaving):
         credit = replace(credit, groups=tuple(Group(NodeKey.from_seed(bytes.fromhex(seed)).id) for seed in given.get("groups", ())))
         options = Options(
             self.folder, host=given.get("host", "127.0.0.1"), port=given["port"], mdns=given.get("mdns", False), peers=peers, credit=credit,
-            certificates=tuple(map(Path, given.get("certificates", ()))),
+            certificates=tuple(map(Path, given.get("certificates", ()))), socket=Path(given["socket"]) if given.get("socket") else None,
         )  # fmt: skip
-        self.agent = Agent(self.key, options, Crash(*given["crash"]) if given.get("crash") else None)
+        self.crash = Crash(*(given.get("crash") or ()))
+        self.agent = Agent(self.key, options, self.crash)
         self.data = demo_digits()[0][0].astype(np.int8).tobytes()
 
     async def run(self) -> None:
@@ -91,6 +97,11 @@ class Node(Timing, Misbehaving):
 
     async def do_cancel(self, job: str) -> Any:
         return show(await self.agent.requester.cancel(JobId(bytes.fromhex(job))))
+
+    async def do_crash(self, name: str, point: str) -> Any:
+        """Die at the next commit of this name, which is not one of a start."""
+        self.crash.at(name, point)
+        return {}
 
     async def do_phase(self, job: str, phase: str, timeout_s: float = 30) -> Any:
         """Wait for a job to be in a phase."""
@@ -128,7 +139,14 @@ class Node(Timing, Misbehaving):
         report = await ledger.verify()
         return {
             "books": {
-                book.peer.hex(): {"out": book.out, "in": book.inn, "reserved": book.reserved_in + book.reserved_out} for book in books
+                book.peer.hex(): {
+                    "out": book.out,
+                    "in": book.inn,
+                    "reserved": book.reserved_in + book.reserved_out,
+                    "written_off": book.standing.written_off,
+                    "granted": book.granted,
+                }
+                for book in books
             },
             "leases": [
                 {"id": lease.id.hex(), "state": lease.state.value, "price": lease.price, "paid": lease.entry is not None}
