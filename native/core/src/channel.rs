@@ -314,6 +314,15 @@ impl<'a> ProofBytes<'a> {
         if self.rest.is_empty() { Ok(()) } else { Err(Reject::Trailing { extra: self.rest.len() }) }
     }
 
+    /// Reads on in what a prover has sent meanwhile. Refuses bytes that are left of what it had sent before.
+    pub(crate) fn go_on(&mut self, more: &'a [u8]) -> Verdict<()> {
+        if !self.rest.is_empty() {
+            return Err(Reject::Trailing { extra: self.rest.len() });
+        }
+        self.rest = more;
+        Ok(())
+    }
+
     fn split(&mut self, label: &'static str, n: usize) -> Verdict<&'a [u8]> {
         let (head, rest) = self.rest.split_at_checked(n).ok_or(Reject::Truncated { at: label })?;
         self.rest = rest;

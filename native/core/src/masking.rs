@@ -214,6 +214,11 @@ impl<S: Source, const D: usize> MaskedReader<S, D> {
         }
     }
 
+    /// The source.
+    pub(crate) fn source(&mut self) -> &mut S {
+        &mut self.source
+    }
+
     /// What is left of the source.
     pub fn into_source(self) -> S {
         self.source

@@ -136,20 +136,43 @@ impl Seed {
         out
     }
 
-    /// The salts `first, first + 1, ...` of the leaves of a tree, one after another.
-    pub(crate) fn salts(&self, first: usize, out: &mut [[u8; SALT]]) {
-        let mut stream = self.stream(SALTS, &[]);
-        stream.set_position((first * SALT) as u64);
-        stream.fill(out.as_flattened_mut());
+    /// The salts of a tree's leaves.
+    pub(crate) fn salts(&self) -> Salts {
+        Salts {
+            stream: self.stream(SALTS, &[]),
+            #[cfg(feature = "attacks")]
+            salting: self.salting,
+        }
+    }
+}
+
+/// The salts of a tree's leaves, one after another.
+#[derive(Clone)]
+pub(crate) struct Salts {
+    stream: blake3::OutputReader,
+    #[cfg(feature = "attacks")]
+    salting: Salting,
+}
+
+impl Salts {
+    /// The salts `first, first + 1, ...`.
+    pub(crate) fn read(&mut self, first: usize, out: &mut [[u8; SALT]]) {
+        #[cfg(feature = "attacks")]
+        let first = if self.salting == Salting::One { 0 } else { first };
+        self.stream.set_position((first * SALT) as u64);
+        self.stream.fill(out.as_flattened_mut());
         #[cfg(feature = "attacks")]
         match self.salting {
             Salting::Each => {}
-            Salting::One => {
-                self.stream(SALTS, &[]).fill(&mut out[0]);
-                out.fill(out[0]);
-            }
+            Salting::One => out.fill(out[0]),
             Salting::None => out.fill([0; SALT]),
         }
+    }
+}
+
+impl Drop for Salts {
+    fn drop(&mut self) {
+        self.stream.zeroize();
     }
 }
 
@@ -256,10 +279,11 @@ mod tests {
     fn salts_are_independent_of_how_they_are_read() {
         let seed = Seed::from_bytes([9; 32]);
         let mut all = [[0; SALT]; 40];
-        seed.salts(0, &mut all);
+        seed.salts().read(0, &mut all);
         let mut one = [[0; SALT]; 1];
-        for (i, salt) in all.iter().enumerate() {
-            seed.salts(i, &mut one);
+        let mut salts = seed.salts();
+        for (i, salt) in all.iter().enumerate().rev() {
+            salts.read(i, &mut one);
             assert_eq!(one[0], *salt);
         }
         assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), 40);

@@ -11,13 +11,12 @@ use std::ops::ControlFlow;
 use p3_field::PrimeCharacteristicRing;
 use rayon::prelude::*;
 
-use crate::channel::Prover;
 use crate::control::{Control, Gauge};
 use crate::field::{F, P, canonical};
 use crate::hash::{BLOCK, Digest, Key, SALT, hash_blocks, leaf_bytes};
 use crate::merkle::{Tree, root_of, sibling_count};
 use crate::ntt::{Codewords, PANEL, Row, reverse};
-use crate::random::Seed;
+use crate::random::{Salts, Seed};
 use crate::reject::{Reject, Verdict};
 
 /// What fixes the hash of a row.
@@ -88,8 +87,8 @@ impl Code {
         let gauge = Gauge::new(control, (size / BLOCK) << height, REPORTED);
         let mut stored = vec![[0; 32]; 1 << height];
         stored.par_chunks_mut(RUN).enumerate().for_each_init(
-            || vec![0u8; RUN * size],
-            |padded, (run, out)| {
+            || (vec![0u8; RUN * size], seed.as_ref().map(Seed::salts)),
+            |(padded, salts), (run, out)| {
                 if !gauge.goes_on() {
                     return;
                 }
@@ -101,10 +100,10 @@ impl Code {
                         }
                     }
                 }
-                if let Some(seed) = &seed {
-                    let mut salts = [[0; SALT]; RUN];
-                    seed.salts(run * RUN, &mut salts[..out.len()]);
-                    for (bytes, salt) in padded.chunks_exact_mut(size).zip(&salts[..out.len()]) {
+                if let Some(salts) = salts {
+                    let mut read = [[0; SALT]; RUN];
+                    salts.read(run * RUN, &mut read[..out.len()]);
+                    for (bytes, salt) in padded.chunks_exact_mut(size).zip(&read[..out.len()]) {
                         bytes[8 * leaf.columns..][..SALT].copy_from_slice(salt);
                     }
                 }
@@ -129,28 +128,29 @@ impl Code {
         self.words.row(i).collect()
     }
 
-    /// Appends the opening at `rows`, sorted and distinct.
-    pub fn open(&self, prover: &mut Prover, rows: &[usize]) {
-        let mut bytes = Vec::with_capacity(rows.len() * self.leaf.opened());
-        rows.iter().for_each(|&i| self.write_row(i, &mut bytes));
-        prover.append(&bytes);
+    /// The opening at `rows`, sorted and distinct.
+    pub fn open(&self, rows: &[usize]) -> Vec<u8> {
+        let mut salts = self.seed.as_ref().map(Seed::salts);
+        let mut bytes = Vec::with_capacity(rows.len() * (self.leaf.opened() + size_of::<Digest>() * self.words.log_domain()));
+        rows.iter().for_each(|&i| self.write_row(i, salts.as_mut(), &mut bytes));
         let key = self.leaf.key();
         let leaf = |i: usize| {
             let mut row = Vec::with_capacity(self.leaf.opened());
-            self.write_row(i, &mut row);
+            self.write_row(i, salts.clone().as_mut(), &mut row);
             self.leaf.digests(&key, &row)[0]
         };
-        prover.append(self.tree.siblings(rows, leaf).as_flattened());
+        bytes.extend_from_slice(self.tree.siblings(rows, leaf).as_flattened());
+        bytes
     }
 
     /// Appends a row's elements and its salt.
-    fn write_row(&self, i: usize, bytes: &mut Vec<u8>) {
+    fn write_row(&self, i: usize, salts: Option<&mut Salts>, bytes: &mut Vec<u8>) {
         for x in self.words.row(i) {
             bytes.extend_from_slice(&canonical(x).to_le_bytes());
         }
-        if let Some(seed) = &self.seed {
+        if let Some(salts) = salts {
             let mut salt = [[0; SALT]];
-            seed.salts(reverse(i, self.words.log_domain()), &mut salt);
+            salts.read(reverse(i, self.words.log_domain()), &mut salt);
             bytes.extend_from_slice(&salt[0]);
         }
     }

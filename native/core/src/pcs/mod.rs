@@ -23,7 +23,7 @@ mod whir;
 pub(crate) use fresh::Fresh;
 pub use functional::{Claim, Functional};
 pub use open::{Combination, Halt, OpenedRows, combine, query};
-pub use oracle::{Committed, Hiding, OracleLayout, Role, Secret, commit, commit_heard};
+pub use oracle::{Committed, Drawn, Hiding, OracleLayout, Role, Secret, commit, commit_heard};
 pub use size::opening_bytes;
 pub use stack::Stack;
 pub use verify::{Combined, verify_combination, verify_queries};

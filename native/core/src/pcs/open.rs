@@ -98,9 +98,8 @@ pub fn query<const D: usize>(
 ) -> OpenedRows {
     let indices = distinct(prover.transcript.indices("row indices", params.row_queries(), stack.log_domain()));
     let opened: OpenedRows = oracles.iter().map(|o| reduced(&indices, o.layout.log_domain())).collect();
-    for (oracle, rows) in oracles.iter().zip(&opened) {
-        oracle.code.open(prover, rows);
-    }
+    let openings: Vec<Vec<u8>> = oracles.par_iter().zip(&opened).with_max_len(1).map(|(o, rows)| o.code.open(rows)).collect();
+    openings.iter().for_each(|opening| prover.append(opening));
     if let Some(word) = combined.word {
         whir::prove(params, prover, &combined.g, word, &combined.z, indices);
     }

@@ -220,14 +220,26 @@ pub enum Secret<'a> {
     /// Not hiding.
     None,
     /// One proof's.
-    Fresh {
-        /// Pads, mask, line and salts are drawn from it.
-        random: &'a mut Randomness,
-        /// Messages that the proof masks.
-        messages: usize,
-    },
+    Fresh(Drawn),
     /// Random cells and salts are functions of the seed, of what is committed and how.
     Kept(&'a Seed),
+}
+
+/// Pads, mask, line and salts of one proof's oracle.
+pub struct Drawn {
+    fresh: Fresh,
+    salts: Seed,
+}
+
+impl Drawn {
+    /// For an oracle of [`Hiding::Fresh`], whose proof masks so many messages.
+    ///
+    /// # Panics
+    /// If the layout is another.
+    pub fn new(random: &mut Randomness, layout: &OracleLayout, messages: usize) -> Drawn {
+        let Hiding::Fresh { pads, degree } = layout.hiding else { panic!("the oracle of one proof") };
+        Drawn { fresh: Fresh::new(random, layout.columns, layout.log_rows, pads, degree, messages), salts: random.seed() }
+    }
 }
 
 /// Commits to the storages' values, row-major `positions x channels` each.
@@ -261,10 +273,7 @@ pub fn commit_heard(
             let random = seed.elements(0, layout.cells() / 2);
             (None, Some(seed), random)
         }
-        (Secret::Fresh { random, messages }, Hiding::Fresh { pads, degree }) => {
-            let fresh = Fresh::new(random, layout.columns, layout.log_rows, pads, degree, messages);
-            (Some(fresh), Some(random.seed()), Vec::new())
-        }
+        (Secret::Fresh(Drawn { fresh, salts }), Hiding::Fresh { .. }) => (Some(fresh), Some(salts), Vec::new()),
         _ => panic!("the secret belongs to the layout"),
     };
     encoded(layout, values, fresh, salts, &random, control)

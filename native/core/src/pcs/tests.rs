@@ -101,7 +101,7 @@ impl<const D: usize> Case<D> {
                 let borrowed: Vec<&[F]> = owned.iter().map(Vec::as_slice).collect();
                 let secret = match layout.hiding {
                     Hiding::None => Secret::None,
-                    Hiding::Fresh { .. } => Secret::Fresh { random: &mut random, messages: 2 * self.stack.variables() },
+                    Hiding::Fresh { .. } => Secret::Fresh(Drawn::new(&mut random, layout, 2 * self.stack.variables())),
                     Hiding::Kept => Secret::Kept(&seed),
                 };
                 commit(&self.params, layout.clone(), &borrowed, secret)

@@ -125,7 +125,7 @@ pub(crate) fn prove<const D: usize>(params: &Parameters, prover: &mut Prover, g:
         }
         points = distinct(prover.transcript.indices("folding indices", params.queries(stage.log_blowup), stage.height()));
         log_domain = stage.height();
-        word.code.open(prover, &points);
+        prover.append(&word.code.open(&points));
         match next {
             Some(next) => {
                 let bound = w;

@@ -1,6 +1,8 @@
 //! What all kinds of proof share: a conversation is read in the context of the mode, the equations between masked messages are proved, and
 //! then rows are opened.
 
+use std::ops::ControlFlow;
+
 use super::instance::Compiled;
 use super::prove::ProveError;
 use super::verify::Lapse;
@@ -9,7 +11,7 @@ use crate::field::{Ext, F, K};
 use crate::logup::LinearForm;
 use crate::masking::MaskedReader;
 use crate::parameters::{Mode, Parameters};
-use crate::pcs::{self, Claim, Combined, Fresh};
+use crate::pcs::{self, Claim, Combination, Combined, Fresh, Halt};
 use crate::reject::{Reject, Verdict};
 
 /// A kind of proof, about something in particular.
@@ -22,8 +24,26 @@ pub(super) trait Exchange {
     fn roots(&self) -> &[[u8; 32]];
     /// Messages that are masked.
     fn messages(&self) -> usize;
+    /// Reads the messages before the opening, and the equations between them. -> what the opening is to show.
+    fn hear<const D: usize, R: Reader<D>>(&self, reader: &mut R) -> Verdict<Vec<Form<D, R>>>;
+
     /// Reads all messages, and the equations between them, as far as the combination of the oracles' columns.
-    fn read<const D: usize, R: Reader<D>>(&self, reader: &mut R) -> Verdict<Combined<D>>;
+    fn read<const D: usize, R: Reader<D>>(&self, reader: &mut R) -> Verdict<Combined<D>> {
+        let forms = self.hear(reader)?;
+        self.combine(reader, forms)
+    }
+
+    /// The end of every conversation: each form, its public part included, has its value.
+    fn combine<const D: usize, R: Reader<D>>(&self, reader: &mut R, forms: Vec<Form<D, R>>) -> Verdict<Combined<D>> {
+        let claims: Vec<_> = forms
+            .into_iter()
+            .map(|(form, value)| {
+                let value = reader.sub(&value, &reader.constant(form.constant));
+                Claim { functionals: self.compiled().functionals(form), value }
+            })
+            .collect();
+        pcs::verify_combination(self.parameters(), reader, &self.compiled().stack, self.roots(), &claims)
+    }
 
     /// Checks a whole proof after what `transcript` has absorbed.
     fn check(&self, transcript: Transcript, proof: &[u8], lapse: Lapse) -> Verdict<()> {
@@ -57,46 +77,54 @@ pub(super) trait Exchange {
         pcs::verify_queries(self.parameters(), reader, &self.compiled().stack, self.roots(), combined, line.as_ref())
     }
 
-    /// The honest prover's last check: reads the messages sent so far, from byte `start` of the proof on, as the verifier will. That yields the
-    /// equations between masked messages, which are proved. Nothing leaves a prover for whom one of them is false.
-    fn settle<const D: usize>(
+    /// The honest prover's last step before rows are opened: `combine` sends the combination of the oracles' columns, and in zero-knowledge mode
+    /// all messages, from byte `start` of the proof on, are read as the verifier will. That yields the equations between masked messages, which
+    /// are proved. Nothing leaves a prover for whom one of them is false.
+    ///
+    /// What was sent before is read while `combine` runs: it takes about as long, and few of its steps fill two cores.
+    fn conclude<const D: usize>(
         &self,
         prover: &mut Prover,
         transcript: Transcript,
         start: usize,
         fresh: Option<&Fresh>,
-    ) -> Result<(), ProveError> {
-        let Some(fresh) = fresh else { return Ok(()) };
-        let so_far = prover.so_far()[start..].to_vec();
-        let mut reader = MaskedReader::<_, D>::new(ProofBytes::new(transcript, &so_far));
-        self.read(&mut reader)?;
+        combine: impl FnOnce(&mut Prover) -> ControlFlow<Halt, Combination<D>> + Send,
+    ) -> Result<Combination<D>, ProveError>
+    where
+        Self: Sync,
+    {
+        let Some(fresh) = fresh else { return Ok(continued(combine(prover))?) };
+        let before = prover.so_far()[start..].to_vec();
+        let hear = || {
+            let mut reader = MaskedReader::<_, D>::new(ProofBytes::new(transcript, &before));
+            self.hear(&mut reader).map(|forms| (reader, forms))
+        };
+        let (combination, heard) = rayon::join(|| combine(prover), hear);
+        let combination = continued(combination)?;
+        let (mut reader, forms) = heard?;
+        let after = prover.so_far()[start + before.len()..].to_vec();
+        reader.source().go_on(&after)?;
+        self.combine(&mut reader, forms)?;
         if reader.counts().0 != self.messages() {
             return Err(Reject::Equation("the number of masked messages").into());
         }
         reader.prove(prover, &elements(&fresh.r), &elements(&fresh.b))?;
-        Ok(reader.into_source().finish()?)
+        reader.into_source().finish()?;
+        Ok(combination)
+    }
+}
+
+/// What a reader makes of a form in the witness, and what the form's value is said to be.
+pub(super) type Form<const D: usize, R> = (LinearForm<D>, <R as Reader<D>>::Value);
+
+fn continued<T>(flow: ControlFlow<Halt, T>) -> Result<T, Halt> {
+    match flow {
+        ControlFlow::Continue(done) => Ok(done),
+        ControlFlow::Break(halt) => Err(halt),
     }
 }
 
 /// A flat vector over `K`.
 pub(super) fn elements<const D: usize>(flat: &[F]) -> Vec<K<D>> {
     flat.as_chunks::<D>().0.iter().map(|&c| Ext(c)).collect()
-}
-
-/// The end of every conversation: each form, its public part included, has its value.
-pub(super) fn combine<const D: usize, R: Reader<D>>(
-    reader: &mut R,
-    parameters: &Parameters,
-    compiled: &Compiled,
-    roots: &[[u8; 32]],
-    claims: Vec<(LinearForm<D>, R::Value)>,
-) -> Verdict<Combined<D>> {
-    let claims: Vec<_> = claims
-        .into_iter()
-        .map(|(form, value)| {
-            let value = reader.sub(&value, &reader.constant(form.constant));
-            Claim { functionals: compiled.functionals(form), value }
-        })
-        .collect();
-    pcs::verify_combination(parameters, reader, &compiled.stack, roots, &claims)
 }

@@ -16,11 +16,11 @@ use super::terms::{masked_messages, soundness};
 use super::verify::Inference;
 use crate::channel::{Prover, Transcript};
 use crate::contraction;
-use crate::control::{Control, stretch};
+use crate::control::Control;
 use crate::exec::{ExecError, Executor};
 use crate::field::{F, K};
 use crate::logup;
-use crate::pcs::{self, Committed, Halt, Hiding, Secret};
+use crate::pcs::{self, Combination, Committed, Drawn, Fresh, Halt, Hiding, Secret};
 use crate::prover::values::Witness;
 use crate::prover::witness;
 use crate::random::{Randomness, Seed};
@@ -250,13 +250,6 @@ struct Own {
 }
 
 impl Attempt<'_> {
-    fn is_honest(&self) -> bool {
-        #[cfg(feature = "attacks")]
-        return self.cheat.is_none();
-        #[cfg(not(feature = "attacks"))]
-        true
-    }
-
     pub fn prove(&self, context: [u8; 32], secrets: Secrets, progress: Progress<'_>, figures: &mut Figures) -> Result<Shown, ProveError> {
         if self.key.verifying.parameters().degree() == 2 {
             self.run::<2>(context, secrets, progress, figures)
@@ -265,49 +258,60 @@ impl Attempt<'_> {
         }
     }
 
-    /// All oracles but the model's, which belongs to the key.
+    /// All oracles but the model's, which belongs to the key. Control hears of the witness's, which is nearly all of it.
     fn commit(&self, mut secrets: Secrets, control: Control<'_>) -> ControlFlow<(), Own> {
-        let (c, parameters) = (self.compiled, self.key.verifying.parameters());
-        let messages = masked_messages(c);
-        let mut own = Own { oracles: Vec::new(), seeds: Vec::new() };
-        let is_own = |k: usize| k == 0 || c.ports[k].is_some();
-        let total: usize = (0..c.oracles.len()).filter(|&k| is_own(k)).map(|k| c.oracles[k].cells()).sum();
-        let mut done = 0.0;
-        for (k, layout) in c.oracles.iter().enumerate() {
-            if !is_own(k) {
-                own.oracles.push(None);
-                own.seeds.push(None);
-                continue;
-            }
-            let seed = (layout.hiding == Hiding::Kept).then(|| {
-                let given = c.ports[k].and_then(|port| secrets.seeds.get_mut(port)?.take());
-                given.unwrap_or_else(|| secrets.randomness.seed())
-            });
-            let bound = seed
-                .as_ref()
-                .zip(c.ports[k])
-                .map(|(seed, port)| tensor_seed(seed, &self.key.verifying.program.tensors[c.layout.ports[port] as usize]));
-            let from = done;
-            done += layout.cells() as f64 / total as f64;
-            let mut commit = |w: &Witness| {
-                let values: Vec<&[F]> = c.members[k].iter().map(|&s| &w.storages[s][..]).collect();
-                let secret = match (&bound, layout.hiding) {
-                    (Some(seed), _) => Secret::Kept(seed),
-                    (None, Hiding::Fresh { .. }) => Secret::Fresh { random: &mut secrets.randomness, messages },
-                    (None, _) => Secret::None,
-                };
-                pcs::commit_heard(parameters, layout.clone(), &values, secret, &mut stretch(control, from, done))
-            };
-            #[allow(unused_mut)]
-            let mut committed = commit(self.committed)?;
-            #[cfg(feature = "attacks")]
-            if self.cheat.as_ref().is_some_and(|f| f.two_faced) {
-                committed = committed.over_cells_of(commit(self.witness)?);
-            }
-            own.oracles.push(Some(committed));
-            own.seeds.push(seed);
+        let fresh = self.draw(&mut secrets);
+        let c = self.compiled;
+        let seeds: Vec<Option<Seed>> = (c.oracles.iter().zip(&c.ports))
+            .map(|(layout, port)| {
+                let port = port.filter(|_| layout.hiding == Hiding::Kept)?;
+                let given = secrets.seeds.get_mut(port).and_then(Option::take);
+                Some(given.unwrap_or_else(|| secrets.randomness.seed()))
+            })
+            .collect();
+        let oracles = self.oracles(self.committed, fresh, &seeds, control)?;
+        #[cfg(feature = "attacks")]
+        if self.cheat.as_ref().is_some_and(|f| f.two_faced) {
+            let cells = self.oracles(self.witness, self.draw(&mut secrets), &seeds, control)?;
+            let faced = oracles.into_iter().zip(cells).map(|(oracle, cells)| Some(oracle?.over_cells_of(cells?))).collect();
+            return ControlFlow::Continue(Own { oracles: faced, seeds });
         }
-        ControlFlow::Continue(own)
+        ControlFlow::Continue(Own { oracles, seeds })
+    }
+
+    fn draw(&self, secrets: &mut Secrets) -> Secret<'static> {
+        let layout = &self.compiled.oracles[0];
+        match layout.hiding {
+            Hiding::Fresh { .. } => Secret::Fresh(Drawn::new(&mut secrets.randomness, layout, masked_messages(self.compiled))),
+            Hiding::None | Hiding::Kept => Secret::None,
+        }
+    }
+
+    /// Commits to the witness and, meanwhile, to the tensors.
+    fn oracles(
+        &self,
+        of: &Witness,
+        fresh: Secret<'_>,
+        seeds: &[Option<Seed>],
+        control: Control<'_>,
+    ) -> ControlFlow<(), Vec<Option<Committed>>> {
+        let (c, parameters, key) = (self.compiled, self.key.verifying.parameters(), &self.key.verifying);
+        let tensor = |k: usize| {
+            let tensor = &key.program.tensors[c.layout.ports[c.ports[k]?] as usize];
+            let bound = seeds[k].as_ref().map(|seed| tensor_seed(seed, tensor));
+            let secret = bound.as_ref().map_or(Secret::None, Secret::Kept);
+            Some(pcs::commit(parameters, c.oracles[k].clone(), &self.values(k, of), secret))
+        };
+        let (witness, tensors) = rayon::join(
+            || pcs::commit_heard(parameters, c.oracles[0].clone(), &self.values(0, of), fresh, control),
+            || (1..c.oracles.len()).map(tensor).collect::<Vec<_>>(),
+        );
+        ControlFlow::Continue(std::iter::once(Some(witness?)).chain(tensors).collect())
+    }
+
+    /// The values of an oracle's storages.
+    fn values<'a>(&self, oracle: usize, of: &'a Witness) -> Vec<&'a [F]> {
+        self.compiled.members[oracle].iter().map(|&s| &of.storages[s][..]).collect()
     }
 
     fn statement(&self, oracles: &[Option<Committed>], context: [u8; 32]) -> Statement {
@@ -335,6 +339,24 @@ impl Attempt<'_> {
             prover = prover.tampered(tamper);
         }
         prover
+    }
+
+    fn concluded<const D: usize>(
+        &self,
+        inference: &Inference<'_>,
+        prover: &mut Prover,
+        transcript: Transcript,
+        start: usize,
+        fresh: Option<&Fresh>,
+        combine: impl FnOnce(&mut Prover) -> ControlFlow<Halt, Combination<D>> + Send,
+    ) -> Result<Combination<D>, ProveError> {
+        #[cfg(feature = "attacks")]
+        if self.cheat.is_some() {
+            let combination = combine(prover).continue_value().expect("nobody stops it");
+            self.forge::<D>(prover, transcript, inference, fresh, start);
+            return Ok(combination);
+        }
+        inference.conclude(prover, transcript, start, fresh, combine)
     }
 
     fn run<const D: usize>(
@@ -395,18 +417,10 @@ impl Attempt<'_> {
         #[cfg(feature = "attacks")]
         let mut prover = self.compensated::<D>(prover, &transcript, &statement, &oracles, &roots, start);
         let mut control = |done| clock.control(done);
-        let combination = match pcs::combine(key.parameters(), &mut prover, &c.stack, &oracles, &claims, &mut control) {
-            ControlFlow::Continue(combination) => combination,
-            ControlFlow::Break(halt) => return Err(halt.into()),
-        };
+        let combine = |prover: &mut Prover| pcs::combine(key.parameters(), prover, &c.stack, &oracles, &claims, &mut control);
         let fresh = oracles.iter().find_map(|o| o.fresh.as_ref());
         let inference = Inference { key, compiled: c, statement: &statement, roots: &roots };
-        if self.is_honest() {
-            inference.settle::<D>(&mut prover, transcript, start, fresh)?;
-        } else {
-            #[cfg(feature = "attacks")]
-            self.forge::<D>(&mut prover, transcript, &inference, fresh, start);
-        }
+        let combination = self.concluded::<D>(&inference, &mut prover, transcript, start, fresh, combine)?;
         let rows = pcs::query(key.parameters(), &mut prover, &c.stack, &oracles, combination);
         clock.report(1.0)?;
         clock.leave();

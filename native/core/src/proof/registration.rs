@@ -16,7 +16,7 @@ use super::VERSION;
 use super::conversation::{copies, copy_variables};
 #[cfg(feature = "attacks")]
 use super::exchange::elements;
-use super::exchange::{Exchange, combine};
+use super::exchange::{Exchange, Form};
 use super::instance::Compiled;
 use super::key::{KeyWeights, ProvingKey, VerifyingKey};
 use super::prove::{Opened, Progress, ProveError};
@@ -32,7 +32,7 @@ use crate::logup;
 #[cfg(feature = "attacks")]
 use crate::masking::MaskedReader;
 use crate::parameters::Parameters;
-use crate::pcs::{self, Combined, Committed, Fresh, Hiding, OpenedRows, Secret};
+use crate::pcs::{self, Combination, Committed, Drawn, Fresh, Halt, Hiding, OpenedRows, Secret};
 use crate::prover::values::Witness;
 use crate::prover::witness;
 use crate::random::Randomness;
@@ -344,7 +344,7 @@ impl<'a> Attempt<'a> {
         let (key, c) = (self.subject.key(), self.compiled);
         let own: Vec<&[F]> = c.members[0].iter().map(|&s| &self.witness.storages[s][..]).collect();
         let secret = match c.oracles[0].hiding {
-            Hiding::Fresh { .. } => Secret::Fresh { random: &mut random, messages: masked_messages(c) },
+            Hiding::Fresh { .. } => Secret::Fresh(Drawn::new(&mut random, &c.oracles[0], masked_messages(c))),
             Hiding::None | Hiding::Kept => Secret::None,
         };
         let own = pcs::commit_heard(key.parameters(), c.oracles[0].clone(), &own, secret, &mut control(progress, "commit"));
@@ -389,33 +389,35 @@ impl<'a> Attempt<'a> {
         }
         forms.extend(copies(c, &copy_point));
         let claims: Vec<_> = forms.into_iter().map(|f| c.functionals(f)).collect();
-        let combination = match pcs::combine(parameters, prover, &c.stack, oracles, &claims, &mut control(progress, "opening")) {
-            ControlFlow::Continue(combination) => combination,
-            ControlFlow::Break(halt) => return Err(halt.into()),
-        };
+        let fresh = oracles[0].fresh.as_ref();
+        let mut control = control(progress, "opening");
+        let combine = |prover: &mut Prover| pcs::combine(parameters, prover, &c.stack, oracles, &claims, &mut control);
         let about = AboutWeights { parameters, compiled: c, roots };
-        self.settle::<D>(&about, prover, transcript, start, oracles[0].fresh.as_ref())?;
+        let combination = self.concluded::<D>(&about, prover, transcript, start, fresh, combine)?;
         Ok(pcs::query(parameters, prover, &c.stack, oracles, combination))
     }
 
-    fn settle<const D: usize>(
+    fn concluded<const D: usize>(
         &self,
         about: &AboutWeights<'_>,
         prover: &mut Prover,
         transcript: Transcript,
         start: usize,
         fresh: Option<&Fresh>,
-    ) -> Result<(), ProveError> {
+        combine: impl FnOnce(&mut Prover) -> ControlFlow<Halt, Combination<D>> + Send,
+    ) -> Result<Combination<D>, ProveError> {
         #[cfg(feature = "attacks")]
         if self.forged {
-            let Some(fresh) = fresh else { return Ok(()) };
-            let so_far = prover.so_far()[start..].to_vec();
-            let mut reader = MaskedReader::<_, D>::new(ProofBytes::new(transcript, &so_far));
-            let _ = about.read(&mut reader);
-            reader.forge(prover, &elements(&fresh.r), &elements(&fresh.b), None);
-            return Ok(());
+            let combination = combine(prover).continue_value().expect("nobody stops it");
+            if let Some(fresh) = fresh {
+                let so_far = prover.so_far()[start..].to_vec();
+                let mut reader = MaskedReader::<_, D>::new(ProofBytes::new(transcript, &so_far));
+                let _ = about.read(&mut reader);
+                reader.forge(prover, &elements(&fresh.r), &elements(&fresh.b), None);
+            }
+            return Ok(combination);
         }
-        about.settle::<D>(prover, transcript, start, fresh)
+        about.conclude(prover, transcript, start, fresh, combine)
     }
 }
 
@@ -450,29 +452,31 @@ impl Exchange for AboutWeights<'_> {
         masked_messages(self.compiled)
     }
 
-    fn read<const D: usize, R: Reader<D>>(&self, reader: &mut R) -> Verdict<Combined<D>> {
-        conversation(reader, self.parameters, self.compiled, self.roots)
+    /// As the conversation of a proof of inference, without contractions and ports; a link has no lookups either.
+    fn hear<const D: usize, R: Reader<D>>(&self, reader: &mut R) -> Verdict<Vec<Form<D, R>>> {
+        let (c, layout) = (self.compiled, &self.compiled.layout);
+        let copy_point: Vec<K<D>> = reader.challenges("copy", copy_variables(c));
+        let mut forms = Vec::new();
+        if !layout.lookups.is_empty() {
+            let alpha: K<D> = reader.challenge("alpha");
+            let betas: Vec<K<D>> = reader.challenges("betas", layout.tuple_width());
+            let (r, p, q) = logup::verify(reader, c.blocks.variables)?;
+            let gamma: K<D> = reader.challenge("gamma");
+            let form = logup::split(layout, &c.blocks, &r, gamma, alpha, &betas).0;
+            forms.push((form, reader.add_scaled(&p, &q, gamma)));
+        }
+        forms.extend(copies(c, &copy_point).into_iter().map(|f| (f, reader.constant(K::ZERO))));
+        Ok(forms)
     }
 }
 
-/// As the conversation of a proof of inference, without contractions and ports; a link has no lookups either.
+/// All messages of a registration or link, and the equations between them, for tests of what is counted and shown.
+#[cfg(test)]
 pub(crate) fn conversation<const D: usize, R: Reader<D>>(
     reader: &mut R,
     parameters: &Parameters,
-    c: &Compiled,
+    compiled: &Compiled,
     roots: &[[u8; 32]],
-) -> Verdict<Combined<D>> {
-    let layout = &c.layout;
-    let copy_point: Vec<K<D>> = reader.challenges("copy", copy_variables(c));
-    let mut claims = Vec::new();
-    if !layout.lookups.is_empty() {
-        let alpha: K<D> = reader.challenge("alpha");
-        let betas: Vec<K<D>> = reader.challenges("betas", layout.tuple_width());
-        let (r, p, q) = logup::verify(reader, c.blocks.variables)?;
-        let gamma: K<D> = reader.challenge("gamma");
-        let form = logup::split(layout, &c.blocks, &r, gamma, alpha, &betas).0;
-        claims.push((form, reader.add_scaled(&p, &q, gamma)));
-    }
-    claims.extend(copies(c, &copy_point).into_iter().map(|f| (f, reader.constant(K::ZERO))));
-    combine(reader, parameters, c, roots, claims)
+) -> Verdict<pcs::Combined<D>> {
+    AboutWeights { parameters, compiled, roots }.read(reader)
 }

@@ -1,7 +1,7 @@
 //! The verifier, start to end. Generic over its reading context from the first message to the opening.
 
 use super::conversation::{begin, copies, copy_variables, ties};
-use super::exchange::{Exchange, combine};
+use super::exchange::{Exchange, Form};
 use super::instance::Compiled;
 use super::key::VerifyingKey;
 use super::statement::{Content, Statement, tensor_commitment};
@@ -107,8 +107,31 @@ impl Exchange for Inference<'_> {
         masked_messages(self.compiled)
     }
 
-    fn read<const D: usize, R: Reader<D>>(&self, reader: &mut R) -> Verdict<Combined<D>> {
-        conversation(reader, self.key, self.compiled, self.statement, self.roots)
+    fn hear<const D: usize, R: Reader<D>>(&self, reader: &mut R) -> Verdict<Vec<Form<D, R>>> {
+        let (key, c, layout) = (self.key, self.compiled, &self.compiled.layout);
+        let tau: Vec<K<D>> = reader.challenges("tie", c.tie_variables);
+        let copy_point: Vec<K<D>> = reader.challenges("copy", copy_variables(c));
+        let alpha: K<D> = reader.challenge("alpha");
+        let betas: Vec<K<D>> = reader.challenges("betas", layout.tuple_width());
+        // The reader goes through the tree alone; what depends on earlier challenges only is made beside it.
+        let (mut tied, mut copied) = (Vec::new(), Vec::new());
+        let (r, p, q) = rayon::in_place_scope(|s| {
+            s.spawn(|_| tied = ties(c, &key.program, self.statement, &tau));
+            s.spawn(|_| copied = copies(c, &copy_point));
+            logup::verify(reader, c.blocks.variables)
+        })?;
+        let gamma: K<D> = reader.challenge("gamma");
+        let (mut form, weights) = logup::split(layout, &c.blocks, &r, gamma, alpha, &betas);
+        let instances = contraction::linear_part(layout, weights, &key.public, &mut form);
+        let (total, batch) = contraction::verify(reader, layout, &key.public, &instances, &mut form)?;
+
+        // <form> = p~ + gamma q~ - contractions + the batch of folded factors.
+        let mut value = reader.add_scaled(&p, &q, gamma);
+        value = reader.add(&reader.sub(&value, &total), &batch);
+        let mut forms = vec![(form, value)];
+        forms.extend(tied.into_iter().map(|(f, v)| (f, reader.constant(v))));
+        forms.extend(copied.into_iter().map(|f| (f, reader.constant(K::ZERO))));
+        Ok(forms)
     }
 }
 
@@ -145,28 +168,5 @@ pub(crate) fn conversation<const D: usize, R: Reader<D>>(
     statement: &Statement,
     roots: &[[u8; 32]],
 ) -> Verdict<Combined<D>> {
-    let layout = &c.layout;
-    let tau: Vec<K<D>> = reader.challenges("tie", c.tie_variables);
-    let copy_point: Vec<K<D>> = reader.challenges("copy", copy_variables(c));
-    let alpha: K<D> = reader.challenge("alpha");
-    let betas: Vec<K<D>> = reader.challenges("betas", layout.tuple_width());
-    // The reader goes through the tree alone; what depends on earlier challenges only is made beside it.
-    let (mut tied, mut copied) = (Vec::new(), Vec::new());
-    let (r, p, q) = rayon::in_place_scope(|s| {
-        s.spawn(|_| tied = ties(c, &key.program, statement, &tau));
-        s.spawn(|_| copied = copies(c, &copy_point));
-        logup::verify(reader, c.blocks.variables)
-    })?;
-    let gamma: K<D> = reader.challenge("gamma");
-    let (mut form, weights) = logup::split(layout, &c.blocks, &r, gamma, alpha, &betas);
-    let instances = contraction::linear_part(layout, weights, &key.public, &mut form);
-    let (total, batch) = contraction::verify(reader, layout, &key.public, &instances, &mut form)?;
-
-    // <form> = p~ + gamma q~ - contractions + the batch of folded factors.
-    let mut value = reader.add_scaled(&p, &q, gamma);
-    value = reader.add(&reader.sub(&value, &total), &batch);
-    let mut claims = vec![(form, value)];
-    claims.extend(tied.into_iter().map(|(f, v)| (f, reader.constant(v))));
-    claims.extend(copied.into_iter().map(|f| (f, reader.constant(K::ZERO))));
-    combine(reader, key.parameters(), c, roots, claims)
+    Inference { key, compiled: c, statement, roots }.read(reader)
 }

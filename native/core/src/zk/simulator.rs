@@ -168,7 +168,7 @@ pub fn simulate(
     for (o, port) in compiled.ports.iter().enumerate() {
         if compiled.oracles[o].hiding == Hiding::None {
             let mut prover = Prover::default();
-            public.expect("weights that everybody knows").code.open(&mut prover, &reduced(&indices, compiled.oracles[o].log_domain()));
+            prover.append(&public.expect("weights that everybody knows").code.open(&reduced(&indices, compiled.oracles[o].log_domain())));
             openings.extend(prover.finish());
             continue;
         }
