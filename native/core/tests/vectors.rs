@@ -76,8 +76,8 @@ impl State {
 fn the_transcript() {
     let mut page = Page::read();
     let (mut state, mut transcript) = (State::default(), Transcript::new());
-    state.absorb("version", b"nexus-edge proof v3");
-    transcript.absorb("version", b"nexus-edge proof v3");
+    state.absorb("version", b"nexus-edge proof v4");
+    transcript.absorb("version", b"nexus-edge proof v4");
     page.expect("after the version", hex(&state.0));
     for x in transcript.challenge::<2>("alpha", 2) {
         page.expect("alpha", element(&x.0));
@@ -106,7 +106,10 @@ fn a_small_model() {
     let parameters = Parameters::new(100, Mode::Plain).expect("a set");
     let set = parameters.to_bytes();
     let sized = |part: &[u8]| [&(part.len() as u64).to_le_bytes(), part].concat();
-    let digest = blake3::derive_key("nexus-edge v1 model", &[vec![1], sized(&set), sized(root), sized(&program_bytes)].concat());
+    let digest = blake3::derive_key(
+        "nexus-edge v1 model",
+        &[vec![1], sized(b"nexus-edge proof v4"), sized(&set), sized(root), sized(&program_bytes)].concat(),
+    );
     assert_eq!(digest, key.verifying.digest());
     page.expect("digest", hex(&digest));
 
@@ -137,7 +140,7 @@ fn a_small_model() {
         state.absorb(label, data);
         transcript.absorb(label, data);
     };
-    absorb("version", b"nexus-edge proof v3");
+    absorb("version", b"nexus-edge proof v4");
     absorb("parameter set", &set);
     absorb("mode", &[0]);
     absorb("semantics", &[program.semantics as u8]);

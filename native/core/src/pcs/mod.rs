@@ -29,4 +29,6 @@ pub use stack::Stack;
 pub use verify::{Combined, verify_combination, verify_queries};
 pub(crate) use whir::stages;
 #[cfg(test)]
-pub(crate) use {open::reduced, oracle::assemble, whir::Word, whir::distinct, whir::monomials, whir::prove as prove_folding};
+pub(crate) use {
+    kernel::over_columns, open::reduced, oracle::assemble, whir::Word, whir::distinct, whir::monomials, whir::prove as prove_folding,
+};

@@ -69,7 +69,7 @@ pub fn combine<const D: usize>(
             if of_mask == K::ZERO {
                 return ControlFlow::Break(Halt::Uncovered);
             }
-            g.par_iter_mut().zip(fresh.mask::<D>()).for_each(|(x, m)| *x += of_mask * m);
+            g.par_iter_mut().step_by(1 << stack.log_mask_stride()).zip(fresh.mask::<D>()).for_each(|(x, m)| *x += of_mask * m);
             pads = fresh.combined_pads(weights);
         }
     }

@@ -7,6 +7,7 @@ use p3_field::{Field, PrimeCharacteristicRing};
 use rayon::prelude::*;
 
 use crate::field::{Ext, F, K};
+use crate::masking::evaluate;
 use crate::ntt::{self, PANEL};
 
 /// `log2(S)` for polynomials of `2^log` coefficients.
@@ -14,8 +15,33 @@ fn log_stride<const D: usize>(log: usize) -> usize {
     ((PANEL / D).ilog2() as usize).min(log)
 }
 
-/// The polynomial with the coefficients `g` and, from `X^len(g)` on, `beyond`, at points of the domain of size `2^log_domain`, more than `len(g)`.
-pub(super) fn values_at<const D: usize>(g: &[K<D>], beyond: &[K<D>], points: &[usize], log_domain: usize) -> Vec<K<D>> {
+/// The polynomial with the coefficients `g` and, from `X^len(g)` on, `beyond`, `2^log_apart` powers apart, at points of the domain of size
+/// `2^log_domain`, more than `len(g)`.
+pub(super) fn spread_values_at<const D: usize>(
+    g: &[K<D>],
+    beyond: &[K<D>],
+    log_apart: usize,
+    points: &[usize],
+    log_domain: usize,
+) -> Vec<K<D>> {
+    if log_apart == 0 {
+        return values_at(g, beyond, points, log_domain);
+    }
+    let mut values = values_at(g, &[], points, log_domain);
+    let xs = ntt::points(log_domain, points);
+    let log = g.len().trailing_zeros() as usize;
+    values.iter_mut().zip(values_beyond(beyond, log_apart, log, &xs)).for_each(|(value, y)| *value += y);
+    values
+}
+
+/// The polynomial with the coefficients `beyond` from `X^(2^log)` on, `2^log_apart` powers apart, at `points`.
+pub(super) fn values_beyond<const D: usize>(beyond: &[K<D>], log_apart: usize, log: usize, points: &[F]) -> Vec<K<D>> {
+    let apart: Vec<F> = points.iter().map(|x| x.exp_power_of_2(log_apart)).collect();
+    evaluate(beyond, &apart).into_iter().zip(points).map(|(y, x)| y.scale(x.exp_power_of_2(log))).collect()
+}
+
+/// The same without gaps.
+fn values_at<const D: usize>(g: &[K<D>], beyond: &[K<D>], points: &[usize], log_domain: usize) -> Vec<K<D>> {
     let log = g.len().trailing_zeros() as usize;
     let log_s = log_stride::<D>(log);
     let (s, log_n) = (1 << log_s, log_domain - log_s);
@@ -87,7 +113,6 @@ pub(super) fn point_weights<const D: usize>(points: &[usize], xi: K<D>, log: usi
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::masking::evaluate;
     use crate::pcs::tests::element;
     use proptest::prelude::*;
 
@@ -98,6 +123,12 @@ mod tests {
         let points: Vec<F> = indices.iter().map(|&i| ntt::point(log_domain, i)).collect();
         assert_eq!(ntt::points(log_domain, &indices), points);
         assert_eq!(values_at(g, beyond, &indices, log_domain), evaluate(&all, &points));
+        for apart in 0..3 {
+            let mut spread = vec![K::<D>::ZERO; (beyond.len() << apart).saturating_sub((1 << apart) - 1)];
+            spread.iter_mut().step_by(1 << apart).zip(beyond).for_each(|(to, &c)| *to = c);
+            let slow = evaluate(&[g, &spread].concat(), &points);
+            assert_eq!(spread_values_at(g, beyond, apart, &indices, log_domain), slow);
+        }
         let xi = element(77);
         let powers: Vec<K<D>> = core::iter::successors(Some(xi), |&x| Some(x * xi)).take(points.len()).collect();
         let slow: Vec<K<D>> = (0..1u64 << log).map(|i| powers.iter().zip(&points).map(|(&c, x)| c.scale(x.exp_u64(i))).sum()).collect();

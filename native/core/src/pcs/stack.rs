@@ -3,10 +3,13 @@
 //! The global index of a cell is `column L_max + row stride`: oracles take aligned ranges of columns, widest first (ties in the order of role,
 //! then index), each, its mask included, rounded up to a power of two; an oracle with `L < L_max` rows enters as `f(X^stride)`, `stride = L_max / L`.
 //! The bits below `log2(L_max)` are folded in the coefficient basis, those above in the evaluation basis.
+//!
+//! The mask of the combination of all columns is a column of the witness's oracle, with its stride. It covers what is secret: hiding oracles are no
+//! longer than that one, so that their columns have coefficients at multiples of its stride only. The others are of weights that are public.
 
 use std::sync::Arc;
 
-use super::oracle::OracleLayout;
+use super::oracle::{Hiding, OracleLayout};
 use crate::blocks::Block;
 use crate::eq::log2_ceil;
 use crate::parameters::ORACLE_LOG_BLOWUP;
@@ -54,12 +57,18 @@ impl Stack {
         }
         let log_rows = layouts.iter().map(|o| o.log_rows).max().unwrap_or(0);
         // Under a longer oracle a mask would leave some of the combination's coefficients as they are.
-        let short = |o: &Arc<OracleLayout>| o.has_mask() && o.log_rows < log_rows;
-        assert!(!layouts.iter().any(short), "an oracle with a mask is as long as the longest");
+        let secret = layouts.iter().filter(|o| o.hiding != Hiding::None).map(|o| o.log_rows).max().unwrap_or(0);
+        let short = |o: &Arc<OracleLayout>| o.has_mask() && o.log_rows < secret;
+        assert!(!layouts.iter().any(short), "an oracle with a mask is as long as the longest that hides");
         Stack { bases, log_rows, column_bits: log2_ceil(total.max(1)), layouts }
     }
 
-    /// Coefficients of the combination of all columns beyond `2^log_rows`.
+    /// `log2` of the stride of the oracle with the mask; 0 without one.
+    pub(crate) fn log_mask_stride(&self) -> usize {
+        self.layouts.iter().position(|o| o.has_mask()).map_or(0, |o| self.log_stride(o))
+    }
+
+    /// Coefficients of the combination of all columns from `X^(2^log_rows)` on, as many powers apart as the mask's stride.
     pub(crate) fn pads(&self) -> usize {
         self.layouts.iter().map(|o| o.pads()).max().unwrap_or(0)
     }

@@ -140,7 +140,7 @@ fn masks<const D: usize>(stack: &Stack, oracles: &[&Committed], zs: &[(K<D>, Bas
     let with_mask = oracles.iter().zip(&stack.bases).filter_map(|(o, base)| Some((base + o.layout.columns, o.fresh.as_ref()?)));
     with_mask
         .map(|(column, fresh)| {
-            let weights = data_tensor(zs);
+            let weights = data_tensor(&zs[stack.log_mask_stride()..]);
             let value = fresh.mask::<D>().zip(&weights).map(|(m, &w)| m * w).reduce(|| K::ZERO, |a, b| a + b);
             (column, (value, K::ZERO))
         })

@@ -2,14 +2,13 @@
 
 use std::sync::Arc;
 
-use p3_field::PrimeCharacteristicRing;
 use rayon::prelude::*;
 
 use super::code::Rows;
 use super::functional::{Claim, batch};
 use super::open::reduced;
 use super::oracle::OracleLayout;
-use super::points::values_at;
+use super::points::{spread_values_at, values_beyond};
 use super::stack::Stack;
 use super::weight::weight_at;
 use super::whir::{self, distinct, monomials};
@@ -17,7 +16,7 @@ use crate::channel::Reader;
 use crate::eq::eq;
 use crate::field::{Ext, F, K};
 use crate::hash::Digest;
-use crate::masking::{Line, evaluate};
+use crate::masking::Line;
 use crate::ntt;
 use crate::parameters::Parameters;
 use crate::reject::{Reject, Verdict};
@@ -30,7 +29,7 @@ pub struct Combined<const D: usize> {
     /// The point below `log2(L_max)`.
     pub(crate) z: Vec<K<D>>,
     s: K<D>,
-    /// Coefficients of the combination from `L_max` on: those of random pads.
+    /// Coefficients of the combination from `X^L_max` on, as many powers apart as the mask's stride: those of random pads.
     pub(crate) pads: Vec<K<D>>,
     g: Polynomial<D>,
 }
@@ -122,13 +121,16 @@ pub fn verify_queries<const D: usize, R: Reader<D>>(
             Seen { sum: sum + weights[layout.columns] * mask, line: [r, b] }
         })
     };
-    let (seen, on_line) =
-        rayon::join(|| oracles.into_par_iter().map(see).collect::<Vec<_>>(), || line.map_or(Vec::new(), |line| line.values(&points)));
+    // The line is a word of the witness's code.
+    let with_line = || {
+        let (Some(line), Some(at)) = (line, stack.layouts.iter().position(|o| o.has_mask())) else { return Vec::new() };
+        line.values(&ntt::points(stack.layouts[at].log_domain(), rows[at].rows()))
+    };
+    let (seen, on_line) = rayon::join(|| oracles.into_par_iter().map(see).collect::<Vec<_>>(), with_line);
     let seen = seen.into_iter().collect::<Verdict<Vec<Vec<Seen<D>>>>>()?;
     let mut values = vec![K::ZERO; indices.len()];
     for ((layout, rows), seen) in stack.layouts.iter().zip(&rows).zip(seen) {
         if let (true, Some(line)) = (layout.has_mask(), line) {
-            // As long as the longest oracle: its rows are the indices themselves.
             line.check(seen.iter().map(|s| s.line), &on_line)?;
         }
         let mask = (1 << layout.log_domain()) - 1;
@@ -136,15 +138,14 @@ pub fn verify_queries<const D: usize, R: Reader<D>>(
             *value += seen[rows.place(i & mask)].sum;
         }
     }
+    let apart = stack.log_mask_stride();
     match combined.g {
-        Polynomial::Clear(g) if values_at(&g, &combined.pads, &indices, log_domain) == values => Ok(()),
+        Polynomial::Clear(g) if spread_values_at(&g, &combined.pads, apart, &indices, log_domain) == values => Ok(()),
         Polynomial::Clear(_) => Err(Reject::Row { oracle: "combined polynomial" }),
         Polynomial::Root(root) => {
             // What is left are the values of the coefficients below L_max.
-            let beyond = evaluate(&combined.pads, &points);
-            for ((value, &x), y) in values.iter_mut().zip(&points).zip(beyond) {
-                *value -= y.scale(x.exp_power_of_2(stack.log_rows));
-            }
+            let beyond = values_beyond(&combined.pads, apart, stack.log_rows, &points);
+            values.iter_mut().zip(beyond).for_each(|(value, y)| *value -= y);
             whir::verify(params, reader, root, &combined.z, combined.s, &indices, &values)
         }
     }

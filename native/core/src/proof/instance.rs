@@ -69,9 +69,9 @@ impl Compiled {
             log2_ceil(view.channels) + log2_ceil(view.positions)
         };
         let tie_variables = layout.ports.iter().map(|&t| bits(t)).max().unwrap_or(0);
-        let mut log_rows = oracles.iter().map(|o| o.log_rows).max().unwrap_or(0);
+        let mut log_rows = oracles.iter().filter(|o| o.hiding != Hiding::None).map(|o| o.log_rows).max().unwrap_or(0);
         if let Some(witness) = oracles.iter_mut().find(|o| o.has_mask()) {
-            // The mask covers the combination of all columns.
+            // The mask covers the combination of all columns that are secret.
             *witness = witness.lengthened(parameters, log_rows);
         }
         let oracles: Vec<_> = oracles.into_iter().map(Arc::new).collect();
@@ -85,6 +85,7 @@ impl Compiled {
             }
             compiled.stack = Stack::new(compiled.oracles.clone());
         }
+        let log_rows = compiled.stack.log_rows;
         if log_rows + WHIR_LOG_BLOWUP > MAX_LOG_DOMAIN {
             return Err(LayoutError { operator: "the program".into(), why: format!("columns of 2^{log_rows} cells have no domain") });
         }

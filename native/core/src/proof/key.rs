@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use thiserror::Error;
 
+use super::VERSION;
 use super::instance::Compiled;
 use super::prove::Opened;
 use super::registration::{Linked, Registered};
@@ -19,7 +20,7 @@ use crate::program::{Program, Weights};
 use crate::random::Seed;
 use crate::reject::{Reject, Verdict};
 
-const MAGIC: &[u8; 8] = b"NXEvkey3";
+const MAGIC: &[u8; 8] = b"NXEvkey4";
 const MODEL: &str = "nexus-edge v1 model";
 /// Compiled forms kept; a model with `k` ports has `2^k`.
 const KEPT: usize = 8;
@@ -354,7 +355,8 @@ fn digest(parameters: &Parameters, program: &Program, weights: &KeyWeights) -> [
     let set = parameters.to_bytes();
     let (flag, weights) = weights.named();
     h.update(&[flag]);
-    for part in [&set, &weights, &program] {
+    // Two versions have two models: a node of one does not take the proofs of the other for false ones.
+    for part in [VERSION, &set, &weights, &program] {
         h.update(&(part.len() as u64).to_le_bytes());
         h.update(part);
     }

@@ -1,7 +1,7 @@
 //! Proofs of the simulator: accepted under the challenges that it programmed, refused under real ones.
 
 use super::simulator::{Simulated, simulate};
-use super::support::{Net, Random, dense, nets};
+use super::support::{Net, Random, dense, dense_with, nets};
 use super::{Subject, small_key, taped};
 use crate::masking::EQUATIONS;
 use crate::pcs::OracleLayout;
@@ -87,6 +87,17 @@ fn simulated_proofs_with_a_long_kept_oracle() {
     let alone = OracleLayout::new(key.verifying.parameters(), witness.role, 0, witness.shapes.clone(), witness.hiding);
     assert!(alone.log_rows < input.log_rows && witness.log_rows == input.log_rows, "{} {}", alone.log_rows, input.log_rows);
     check(&key, &FORMS, [3000, 8]);
+}
+
+/// Weights that everybody knows, in an oracle that is longer than the witness's and its mask.
+#[test]
+fn simulated_proofs_under_longer_public_weights() {
+    for clear_log in [14, 4] {
+        let key = small_key(dense_with(1, 300, 300, 9), false, clear_log);
+        let compiled = key.verifying.compiled(&[true, false]).expect("a layout");
+        assert_eq!(compiled.stack.log_mask_stride(), 1, "{:?}", compiled.oracles.iter().map(|o| o.log_rows).collect::<Vec<_>>());
+        check(&key, &FORMS, [300, 300]);
+    }
 }
 
 /// Weights that nobody but their owner knows: the model oracle is a kept one.

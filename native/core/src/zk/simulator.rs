@@ -5,14 +5,17 @@
 
 use std::collections::BTreeMap;
 
+use p3_field::PrimeCharacteristicRing;
+
 use crate::channel::{Prover, Source, Transcript};
+use crate::eq::eq;
 use crate::field::{Ext, F, K, canonical};
 use crate::hash::{Digest, SALT};
 use crate::masking::{MaskedReader, evaluate};
 use crate::merkle::Tree;
 use crate::ntt;
 use crate::parameters::Parameters;
-use crate::pcs::{Committed, Hiding, Word, distinct, monomials, prove_folding, reduced};
+use crate::pcs::{Committed, Hiding, Word, distinct, monomials, over_columns, prove_folding, reduced};
 use crate::proof::{Compiled, Content, Statement, StatementTensor, VerifyingKey, conversation, tensor_commitment};
 use crate::random::Randomness;
 use crate::reject::{Reject, Verdict};
@@ -29,6 +32,10 @@ struct Invented<'a> {
     coins: &'a mut Randomness,
     sent: Vec<u8>,
     log_rows: usize,
+    /// Of the mask.
+    log_stride: usize,
+    /// The oracle of weights that everybody knows, its first column in the stack, and its stride.
+    public: Option<(&'a Committed, usize, usize)>,
     /// The combination below `2^log_rows`.
     g: Vec<K<D>>,
 }
@@ -48,7 +55,16 @@ impl Source for Invented<'_> {
         let elements = match label {
             "opening value" => {
                 self.g = uniform(self.coins, 1 << self.log_rows);
-                let z = &self.transcript.drawn::<D>("opening round")[..self.log_rows];
+                let drawn = self.transcript.drawn::<D>("opening round");
+                let (z, columns) = drawn.split_at(self.log_rows);
+                if let Some((weights, base, stride)) = self.public {
+                    // What the mask does not cover everybody can compute.
+                    let mut known = vec![K::ZERO; self.g.len()];
+                    let of = eq(columns);
+                    over_columns(&weights.cells, weights.layout.log_rows, &of[base..][..weights.layout.columns], stride, &mut known);
+                    let known = known.into_iter().enumerate().filter(|(i, _)| !i.is_multiple_of(1 << self.log_stride));
+                    known.for_each(|(i, x)| self.g[i] = x);
+                }
                 vec![self.g.iter().zip(monomials(z)).map(|(&c, m)| c * m).sum()]
             }
             "combined polynomial" => self.g.clone(),
@@ -120,7 +136,11 @@ pub fn simulate(
 
     let mut own = Randomness::chosen(*coins.seed().expose());
     let transcript = Transcript::new().taped(Some(tape));
-    let source = Invented { transcript, coins: &mut own, sent: Vec::new(), log_rows: stack.log_rows, g: Vec::new() };
+    let at = compiled.oracles.iter().position(|o| o.hiding == Hiding::None);
+    let public_at = public.zip(at).map(|(weights, o)| (weights, stack.bases[o], 1 << stack.log_stride(o)));
+    let log_stride = stack.log_mask_stride();
+    let source =
+        Invented { transcript, coins: &mut own, sent: Vec::new(), log_rows: stack.log_rows, log_stride, public: public_at, g: Vec::new() };
     let mut reader = MaskedReader::<_, D>::new(source);
     let roots = vec![[0; 32]; compiled.oracles.len()];
     let combined = conversation(&mut reader, key, compiled, &statement, &roots).expect("anything is a conversation");
@@ -139,8 +159,10 @@ pub fn simulate(
     let indices = distinct(challenges.indices("row indices", params.row_queries(), log_domain));
     let mut rows: Vec<BTreeMap<usize, Vec<F>>> = vec![BTreeMap::new(); compiled.oracles.len()];
     let points: Vec<F> = indices.iter().map(|&i| ntt::point(log_domain, i)).collect();
-    let all: Vec<K<D>> = source.g.iter().chain(&combined.pads).copied().collect();
-    for ((&i, g), v) in indices.iter().zip(evaluate(&all, &points)).zip(evaluate(&line, &points)) {
+    let apart: Vec<F> = points.iter().map(|x| x.exp_power_of_2(log_stride)).collect();
+    let beyond = evaluate(&combined.pads, &apart).into_iter().zip(&points).map(|(y, x)| y.scale(x.exp_power_of_2(stack.log_rows)));
+    let values = evaluate(&source.g, &points).into_iter().zip(beyond).map(|(x, y)| x + y);
+    for ((&i, g), v) in indices.iter().zip(values).zip(evaluate(&line, &apart)) {
         let mut rest = g;
         let mut with_mask = None;
         for (o, layout) in compiled.oracles.iter().enumerate() {

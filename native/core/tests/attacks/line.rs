@@ -77,6 +77,46 @@ fn another_point_of_the_line() {
     }
 }
 
+/// Public weights in an oracle of `2^11` rows over a witness of `2^10`: the mask is a stride apart, and rows of the line are rows of the witness.
+#[test]
+fn a_line_shorter_than_the_weights() {
+    let victim = Victim::new(support::dense_with(1, 700, 100, 11), false);
+    let compiled = victim.zk.verifying.compiled(&victim.zk.verifying.usual_form()).expect("a layout");
+    let lengths: Vec<usize> = compiled.oracles.iter().map(|o| o.log_rows).collect();
+    assert!(lengths[0] == 10 && lengths.contains(&11), "{lengths:?}");
+    let honest = victim.forge(&[&Random(3).int8(700)]);
+    for defect in DEFECTS {
+        assert_eq!(verdict(&honest, None, defect), Ok(()), "{defect:?}");
+    }
+    let pads = 162;
+    for element in [0, 50, -(pads + 1)] {
+        assert_eq!(shifted(&honest, "line", element, None), FALSE_EQUATIONS, "coefficient {element}");
+    }
+    for element in [-pads, -1] {
+        assert_eq!(shifted(&honest, "line", element, None), FALSE_LINE, "coefficient {element}");
+        assert_eq!(shifted(&honest, "line", element, Some(Defect::RowsUnchecked)), Ok(()), "coefficient {element}");
+    }
+    for element in [0, 1, -1] {
+        // A coefficient of the combination beyond the rows is in no equation but those of the opened rows.
+        let rows = Err(Reject::Row { oracle: "combined polynomial" });
+        assert_eq!(shifted(&honest, "combined pads", element, Some(Defect::RowsUnchecked)), rows, "pad {element}");
+        assert_eq!(shifted(&honest, "combined pads", element, None), rows, "pad {element}");
+    }
+    let mut forged = victim.forge(&[&Random(3).int8(700)]);
+    let y = forged.groups("y")[0].cells.y;
+    let at = (0..100).find(|&at| forged.get(y, at) < 127).expect("an output below the clamp");
+    forged.bump(y, at, 1);
+    forged.claim();
+    assert_eq!(verdict(&forged, None, None), FALSE_EQUATIONS);
+    assert_eq!(verdict(&forged, Some(Trick::OtherMasks), None), FALSE_LINE);
+    assert_eq!(verdict(&forged, Some(Trick::OtherMasks), Some(Defect::RowsUnchecked)), Ok(()));
+    assert_eq!(verdict(&forged, Some(Trick::SolvedConstant), Some(Defect::PointFirst)), Ok(()));
+    assert_eq!(verdict(&forged, Some(Trick::Compensation), Some(Defect::BatchFirst)), Ok(()));
+    for trick in [Trick::SolvedConstant, Trick::Compensation] {
+        assert_eq!(verdict(&forged, Some(trick), None), FALSE_EQUATIONS);
+    }
+}
+
 #[test]
 fn other_line_constants() {
     for victim in victims() {
