@@ -11,7 +11,7 @@ import pytest
 from nexus_edge.identity import NodeKey
 from tests.support.crashes import killed_at
 from tests.support.fleets import OWNER, certificate_file
-from tests.support.pairs import check_books, go_back, restarted, two, works_until_it_dies
+from tests.support.pairs import check_books, restarted, set_back, two, works_until_it_dies
 from tests.support.processes import Died, Process
 
 
@@ -151,13 +151,7 @@ def test_the_worker_dies_over_the_opening_of_a_chain(tmp_path: Path, name: str, 
 def test_a_requester_dies_while_it_compares_books_after_a_restore(tmp_path: Path, name: str, point: str) -> None:
     with two(tmp_path) as (alder, birch):
         works_until_it_dies(alder)
-        birch.ask("misbehave", how="hang")
-        (job,) = alder.ask("submit")["jobs"]
-        assert alder.ask("phase", job=job, phase="accepted")["is"]
-        alder.ask("backup", path=str(tmp_path / "copy"))
-        alder.kill()
-        go_back(alder, tmp_path)
-        restarted(birch)
+        set_back(alder, birch, tmp_path)
         alder.start((name, point, 1))
         alder.wait()
         restarted(alder)

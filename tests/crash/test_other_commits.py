@@ -2,6 +2,7 @@
 
 import ast
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -25,7 +26,7 @@ from nexus_edge.types import MicroCredits, NodeId
 from nexus_edge.wire.limits import RESULT_KEPT_MS
 from tests.crash import test_commits
 from tests.support.crashes import KILLED, killed_at
-from tests.support.pairs import check_books, go_back, restarted, two, works_until_it_dies
+from tests.support.pairs import check_books, restarted, set_back, two, works_until_it_dies
 from tests.support.processes import ROOT, Died, Process
 
 FORMER = ("job:age", "lease:age")
@@ -59,13 +60,7 @@ def starts_and_dies(node: Process, name: str, point: str) -> None:
 @killed_at("job:verified")
 def test_the_requester_dies_when_it_has_verified_before_the_books_are_compared(tmp_path: Path, name: str, point: str) -> None:
     with two(tmp_path) as (alder, birch):
-        birch.ask("misbehave", how="hang")
-        (job,) = alder.ask("submit")["jobs"]
-        assert alder.ask("phase", job=job, phase="accepted")["is"]
-        alder.ask("backup", path=str(tmp_path / "copy"))
-        alder.kill()
-        go_back(alder, tmp_path)
-        restarted(birch)
+        set_back(alder, birch, tmp_path)
         birch.ask("refuse_entries", code="rate", count=3)
         alder.start((name, point, 1))
         alder.wait()
@@ -74,15 +69,22 @@ def test_the_requester_dies_when_it_has_verified_before_the_books_are_compared(t
         assert [job["phase"] for job in alder.ask("state")["jobs"]] == ["settled"]
 
 
-@killed_at("job:disputed")
-def test_the_requester_dies_when_the_worker_says_that_nothing_is_owed(tmp_path: Path, name: str, point: str) -> None:
-    with two(tmp_path) as (alder, birch):
+@contextlib.contextmanager
+def dead_when_refused(folder: Path, code: str, name: str, point: str) -> Iterator[tuple[Process, Process]]:
+    """A requester that died when the worker refused its second payment, and lives again."""
+    with two(folder) as (alder, birch):
         works_until_it_dies(alder)
-        birch.ask("refuse_entries", code="bad-object", count=2)
+        birch.ask("refuse_entries", code=code, count=2)
         alder.ask("crash", name=name, point=point)
         alder.ask("submit")
         alder.wait()
         restarted(alder)
+        yield alder, birch
+
+
+@killed_at("job:disputed")
+def test_the_requester_dies_when_the_worker_says_that_nothing_is_owed(tmp_path: Path, name: str, point: str) -> None:
+    with dead_when_refused(tmp_path, "bad-object", name, point) as (alder, birch):
         assert alder.ask("settle") == {"open": 0, "debts": 0}
         ours, theirs = alder.ask("state"), birch.ask("state")
         assert ours["faults"] == theirs["faults"] == []
@@ -92,13 +94,7 @@ def test_the_requester_dies_when_the_worker_says_that_nothing_is_owed(tmp_path: 
 
 @killed_at("refused")
 def test_the_requester_dies_when_the_worker_misses_entries(tmp_path: Path, name: str, point: str) -> None:
-    with two(tmp_path) as (alder, birch):
-        works_until_it_dies(alder)
-        birch.ask("refuse_entries", code="gap", count=2)
-        alder.ask("crash", name=name, point=point)
-        alder.ask("submit")
-        alder.wait()
-        restarted(alder)
+    with dead_when_refused(tmp_path, "gap", name, point) as (alder, birch):
         check_books(alder, birch)
         assert [job["phase"] for job in alder.ask("state")["jobs"]] == ["settled", "settled"]
 

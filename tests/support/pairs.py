@@ -36,6 +36,17 @@ def go_back(node: Process, folder: Path) -> None:
     restore_backup(folder / "copy", folder / node.name / "ledger" / "ledger.sqlite", NodeId(bytes.fromhex(node.id)), now_ms())
 
 
+def set_back(alder: Process, birch: Process, folder: Path) -> None:
+    """The requester loses what happened since a worker accepted a job, and is not started yet; the worker has done it by then, or soon."""
+    birch.ask("misbehave", how="hang")
+    (job,) = alder.ask("submit")["jobs"]
+    assert alder.ask("phase", job=job, phase="accepted")["is"]
+    alder.ask("backup", path=str(folder / "copy"))
+    alder.kill()
+    go_back(alder, folder)
+    restarted(birch)
+
+
 def works_until_it_dies(node: Process) -> None:
     node.ask("submit")
     node.ask("settle")

@@ -78,17 +78,15 @@ pub(super) trait Exchange {
     }
 
     /// The honest prover's last step before rows are opened: `combine` sends the combination of the oracles' columns, and in zero-knowledge mode
-    /// all messages, from byte `start` of the proof on, are read as the verifier will. That yields the equations between masked messages, which
+    /// all messages are read as the verifier will. That yields the equations between masked messages, which
     /// are proved. Nothing leaves a prover for whom one of them is false.
     ///
     /// What was sent before is read while `combine` runs: it takes about as long, and few of its steps fill two cores.
     fn conclude<const D: usize>(
         &self,
         prover: &mut Prover,
-        transcript: Transcript,
-        start: usize,
-        fresh: Option<&Fresh>,
-        combine: impl FnOnce(&mut Prover) -> ControlFlow<Halt, Combination<D>> + Send,
+        Begun { transcript, start, fresh }: Begun<'_>,
+        combine: impl Combine<D>,
     ) -> Result<Combination<D>, ProveError>
     where
         Self: Sync,
@@ -113,6 +111,20 @@ pub(super) trait Exchange {
         Ok(combination)
     }
 }
+
+/// A proof of which oracles are committed.
+pub(super) struct Begun<'a> {
+    /// What it begins with.
+    pub transcript: Transcript,
+    /// The byte of the proof where messages begin.
+    pub start: usize,
+    /// Masks of messages, in zero-knowledge mode.
+    pub fresh: Option<&'a Fresh>,
+}
+
+/// Sends the combination of the oracles' columns.
+pub(super) trait Combine<const D: usize>: FnOnce(&mut Prover) -> ControlFlow<Halt, Combination<D>> + Send {}
+impl<const D: usize, T: FnOnce(&mut Prover) -> ControlFlow<Halt, Combination<D>> + Send> Combine<D> for T {}
 
 /// What a reader makes of a form in the witness, and what the form's value is said to be.
 pub(super) type Form<const D: usize, R> = (LinearForm<D>, <R as Reader<D>>::Value);

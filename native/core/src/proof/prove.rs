@@ -8,7 +8,7 @@ use thiserror::Error;
 #[cfg(feature = "attacks")]
 use super::cheat::Cheat;
 use super::conversation::{begin, copies, copy_variables, ties};
-use super::exchange::Exchange;
+use super::exchange::{Begun, Combine, Exchange};
 use super::instance::Compiled;
 use super::key::{KeyError, ProvingKey};
 use super::statement::{Content, Statement, StatementTensor, tensor_commitment, tensor_seed};
@@ -20,7 +20,7 @@ use crate::control::Control;
 use crate::exec::{ExecError, Executor};
 use crate::field::{F, K};
 use crate::logup;
-use crate::pcs::{self, Combination, Committed, Drawn, Fresh, Halt, Hiding, Secret};
+use crate::pcs::{self, Combination, Committed, Drawn, Halt, Hiding, Secret};
 use crate::prover::values::Witness;
 use crate::prover::witness;
 use crate::random::{Randomness, Seed};
@@ -345,18 +345,16 @@ impl Attempt<'_> {
         &self,
         inference: &Inference<'_>,
         prover: &mut Prover,
-        transcript: Transcript,
-        start: usize,
-        fresh: Option<&Fresh>,
-        combine: impl FnOnce(&mut Prover) -> ControlFlow<Halt, Combination<D>> + Send,
+        begun: Begun<'_>,
+        combine: impl Combine<D>,
     ) -> Result<Combination<D>, ProveError> {
         #[cfg(feature = "attacks")]
         if self.cheat.is_some() {
             let combination = combine(prover).continue_value().expect("nobody stops it");
-            self.forge::<D>(prover, transcript, inference, fresh, start);
+            self.forge::<D>(prover, begun.transcript, inference, begun.fresh, begun.start);
             return Ok(combination);
         }
-        inference.conclude(prover, transcript, start, fresh, combine)
+        inference.conclude(prover, begun, combine)
     }
 
     fn run<const D: usize>(
@@ -420,7 +418,7 @@ impl Attempt<'_> {
         let combine = |prover: &mut Prover| pcs::combine(key.parameters(), prover, &c.stack, &oracles, &claims, &mut control);
         let fresh = oracles.iter().find_map(|o| o.fresh.as_ref());
         let inference = Inference { key, compiled: c, statement: &statement, roots: &roots };
-        let combination = self.concluded::<D>(&inference, &mut prover, transcript, start, fresh, combine)?;
+        let combination = self.concluded::<D>(&inference, &mut prover, Begun { transcript, start, fresh }, combine)?;
         let rows = pcs::query(key.parameters(), &mut prover, &c.stack, &oracles, combination);
         clock.report(1.0)?;
         clock.leave();

@@ -16,7 +16,7 @@ use super::VERSION;
 use super::conversation::{copies, copy_variables};
 #[cfg(feature = "attacks")]
 use super::exchange::elements;
-use super::exchange::{Exchange, Form};
+use super::exchange::{Begun, Combine, Exchange, Form};
 use super::instance::Compiled;
 use super::key::{KeyWeights, ProvingKey, VerifyingKey};
 use super::prove::{Opened, Progress, ProveError};
@@ -32,7 +32,7 @@ use crate::logup;
 #[cfg(feature = "attacks")]
 use crate::masking::MaskedReader;
 use crate::parameters::Parameters;
-use crate::pcs::{self, Combination, Committed, Drawn, Fresh, Halt, Hiding, OpenedRows, Secret};
+use crate::pcs::{self, Combination, Committed, Drawn, Hiding, OpenedRows, Secret};
 use crate::prover::values::Witness;
 use crate::prover::witness;
 use crate::random::Randomness;
@@ -393,7 +393,7 @@ impl<'a> Attempt<'a> {
         let mut control = control(progress, "opening");
         let combine = |prover: &mut Prover| pcs::combine(parameters, prover, &c.stack, oracles, &claims, &mut control);
         let about = AboutWeights { parameters, compiled: c, roots };
-        let combination = self.concluded::<D>(&about, prover, transcript, start, fresh, combine)?;
+        let combination = self.concluded::<D>(&about, prover, Begun { transcript, start, fresh }, combine)?;
         Ok(pcs::query(parameters, prover, &c.stack, oracles, combination))
     }
 
@@ -401,23 +401,21 @@ impl<'a> Attempt<'a> {
         &self,
         about: &AboutWeights<'_>,
         prover: &mut Prover,
-        transcript: Transcript,
-        start: usize,
-        fresh: Option<&Fresh>,
-        combine: impl FnOnce(&mut Prover) -> ControlFlow<Halt, Combination<D>> + Send,
+        begun: Begun<'_>,
+        combine: impl Combine<D>,
     ) -> Result<Combination<D>, ProveError> {
         #[cfg(feature = "attacks")]
         if self.forged {
             let combination = combine(prover).continue_value().expect("nobody stops it");
-            if let Some(fresh) = fresh {
-                let so_far = prover.so_far()[start..].to_vec();
-                let mut reader = MaskedReader::<_, D>::new(ProofBytes::new(transcript, &so_far));
+            if let Some(fresh) = begun.fresh {
+                let so_far = prover.so_far()[begun.start..].to_vec();
+                let mut reader = MaskedReader::<_, D>::new(ProofBytes::new(begun.transcript, &so_far));
                 let _ = about.read(&mut reader);
                 reader.forge(prover, &elements(&fresh.r), &elements(&fresh.b), None);
             }
             return Ok(combination);
         }
-        about.conclude(prover, transcript, start, fresh, combine)
+        about.conclude(prover, begun, combine)
     }
 }
 
