@@ -56,6 +56,21 @@ async def test_one_who_dials_us_is_a_peer_of_ours(tmp_path: Path) -> None:
         assert [address.endpoint for address in seen.addresses] == [("127.0.0.1", alder.server.port)]
 
 
+async def test_the_ledger_that_is_shown_is_checked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nexus_edge.api.administration.CHECK_S", 0.1)
+    async with agents(tmp_path) as (alder, birch):
+        before = (await birch.administration.snapshot()).ledger
+        await deed(birch, "expect", ALDER)
+        await deed(alder, "prepay", BIRCH)
+        after = before
+        async with asyncio.timeout(20):
+            while after is None or after.last is None:
+                await asyncio.sleep(0.05)
+                after = (await birch.administration.snapshot()).ledger
+        assert before is not None
+        assert (before.last, after.sound, after.checked_at > before.checked_at) == (None, True, True)
+
+
 async def test_a_prepayment_travels_by_itself(tmp_path: Path) -> None:
     async with agents(tmp_path) as (alder, birch):
         assert await deed(alder, "expect", BIRCH) is None

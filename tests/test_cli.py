@@ -1,5 +1,6 @@
 """The command line as outside scripts use it: files in, files out, one JSON object, distinct exit statuses, never a traceback."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -210,6 +211,19 @@ def test_the_demo_is_one_receipt_of_two_agents(run: Run, options: tuple[str, ...
     assert ours["id"] == theirs["id"]
     assert ours["signed"] == theirs["signed"] == "both"
     assert {"prove_ms", "verify_ms", "proof_bytes", "security_bits"} <= set(done.data)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"), [({"forgery_refused": False}, "a forged proof was accepted"), ({"verified": False}, "not verified")]
+)
+def test_a_demo_that_shows_a_fault_fails(run: Run, monkeypatch: pytest.MonkeyPatch, changes: dict[str, bool], said: str) -> None:
+    from nexus_edge import demo
+
+    receipt = demo.demonstrate(mdns=False)
+    monkeypatch.setattr(demo, "demonstrate", lambda **_: dataclasses.replace(receipt, **changes))  # type: ignore[arg-type]
+    done = run("demo")
+    assert done.status != 0
+    assert said in done.narration
 
 
 # What is rejected

@@ -1,8 +1,13 @@
 """The demonstration."""
 
 import argparse
+from typing import TYPE_CHECKING
 
 from nexus_edge.commands.result import Result
+from nexus_edge.errors import NexusEdgeError, VerifierFailed
+
+if TYPE_CHECKING:
+    from nexus_edge.demo import Receipt
 
 
 def demo(arguments: argparse.Namespace) -> Result:
@@ -10,4 +15,11 @@ def demo(arguments: argparse.Namespace) -> Result:
     from nexus_edge.demo import demonstrate
 
     receipt = demonstrate(mdns=not arguments.no_mdns)
-    return Result(receipt.data(), receipt.lines())
+    return Result(receipt.data(), receipt.lines(), failure(receipt))
+
+
+def failure(receipt: "Receipt") -> NexusEdgeError | None:
+    """What went wrong, although there is a receipt. A forgery that passes is the worst that can happen here."""
+    if not receipt.forgery_refused:
+        return VerifierFailed("a forged proof was accepted", receipt.forgery_reason, "do not trust this build: please report it")
+    return None if receipt.verified else VerifierFailed("the answer is not verified", "see the receipt")

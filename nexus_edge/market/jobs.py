@@ -11,12 +11,17 @@ from typing import Any, Final
 from nexus_edge.errors import LedgerError
 from nexus_edge.market.events import Event
 from nexus_edge.types import NOTHING, Digest, JobId, MicroCredits, ModelDigest, NodeId, UnixMs
+from nexus_edge.wire.limits import INPUT_WITH_LEASE
 from nexus_edge.wire.objects import Mode, OutputMode
 
 ATTEMPTS: Final = 3
 """Workers that may accept one job, one after the other."""
 OFFERS: Final = 24
 """Leases that may be offered for one job: some are refused because something changed since the quote."""
+
+
+PROOFS_OF_AN_INPUT: Final = {"zk-100": 3, "zk-128": 2}
+"""Proofs that may open one commitment to an input, if that has the fewest rows: each worker that is given the input may make one. Plain sets hide nothing."""
 
 
 class Phase(StrEnum):
@@ -108,6 +113,16 @@ class Job:
     def attempt(self) -> Attempt:
         """The last attempt."""
         return self.attempts[-1]
+
+    @property
+    def sends_along(self) -> bool:
+        """Whether the input goes along with the first offer."""
+        return self.input_bytes <= INPUT_WITH_LEASE
+
+    @property
+    def handed(self) -> int:
+        """How many workers may have the input: those that accepted, and the first if it went along with the offer."""
+        return sum(attempt.accepted or (attempt.number == 0 and self.sends_along) for attempt in self.attempts)
 
     @property
     def accepted(self) -> int:

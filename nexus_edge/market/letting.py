@@ -116,7 +116,7 @@ class Letting:
             await self._book.leases.begin(lease.id, leases.Leased.of(now_ms(), lease, accept.id), admit, leased)
         except NoCredit as short:
             self._book.models.unpin(model)
-            raise Refusal(Code.NO_CREDIT, str(short.why), room=short.room) from None
+            raise Refusal(Code.NO_CREDIT, f"{short.why}; {short.hint}", room=short.room) from None
         except LedgerError:
             self._book.models.unpin(model)
             raise

@@ -14,10 +14,9 @@ from nexus_edge.ledger import SpendLimit, Unsynchronised
 from nexus_edge.market import jobs, promises
 from nexus_edge.market.attempts import PATIENCE_S, RETRY_S, Attempts
 from nexus_edge.market.buying import Buyer, Choice
-from nexus_edge.market.jobs import ATTEMPTS, OFFERS, Job, Outcome
+from nexus_edge.market.jobs import ATTEMPTS, OFFERS, PROOFS_OF_AN_INPUT, Job, Outcome
 from nexus_edge.market.machines import nothing
 from nexus_edge.market.placement import summary
-from nexus_edge.wire.limits import INPUT_WITH_LEASE
 from nexus_edge.wire.objects import Lease, Quote
 from nexus_edge.wire.refusals import Code, Refusal
 
@@ -41,8 +40,13 @@ class Offering:
         """Find a worker, reserve the price, sign the lease."""
         live = self._attempts.live[job.id]
         left = job.deadline_ms - int(1000 * (time.monotonic() - live.began))
-        if job.accepted >= ATTEMPTS or len(job.attempts) >= OFFERS or left <= 0:
-            why = f"{job.accepted} workers tried" if job.accepted >= ATTEMPTS else f"no worker in time: {summary(live.rejected)}"
+        handed, proofs = job.handed, PROOFS_OF_AN_INPUT.get(job.params, ATTEMPTS)
+        if job.accepted >= ATTEMPTS or handed >= proofs or len(job.attempts) >= OFFERS or left <= 0:
+            why = f"no worker in time: {summary(live.rejected)}"
+            if job.accepted >= ATTEMPTS:
+                why = f"{job.accepted} workers tried"
+            elif handed >= proofs:
+                why = f"{handed} workers have had the input, and its commitment hides it in as many proofs: send the job again"
             last = next((attempt.reason for attempt in reversed(job.attempts) if attempt.reason), "")
             await self._attempts.jobs.record(job.id, jobs.Failed(now_ms(), f"{why}; {last}" if last else why), nothing)
             return
@@ -81,16 +85,18 @@ class Offering:
         quote = (await self._attempts.kept(lease.object.quote)).of(Quote)
         # A small input goes along with the first offer: the worker begins a round trip, and a commit of ours, sooner. Not with later ones:
         # whoever declines has it too, and it may be opened only so many times in all.
-        goes_along = attempt.number == 0 and job.input_bytes <= INPUT_WITH_LEASE
+        goes_along = attempt.number == 0 and job.sends_along
         upload = await self._attempts.input(job) if goes_along else None
+        overdue = self._attempts.live[job.id].began + job.deadline_ms / 1000
         unheard = False
-        for send in range(SENDS if connection is not None else 0):
-            assert connection is not None
+        send = 0
+        while connection is not None and send < SENDS:
+            send += 1
             try:
                 accept = await connection.lease(lease, quote, upload)
             except Refusal as refusal:
                 # Who has no room for one more copy may have the lease; asked again he answers as before.
-                if refusal.code in UNHEARD or (unheard and refusal.code is Code.BUSY and send + 1 < SENDS):
+                if refusal.code in UNHEARD or (unheard and refusal.code is Code.BUSY and send < SENDS):
                     unheard = True
                     log.info("the lease is not heard", peer=short_id(attempt.worker), reason=refusal.text)
                     await asyncio.sleep(min(PATIENCE_S, (refusal.retry_ms or 1000) / 1000))
@@ -103,6 +109,8 @@ class Offering:
             except PeerError as failed:
                 unheard = True
                 log.info("the lease is not answered", peer=short_id(attempt.worker), reason=str(failed))
+                if not self._attempts.peers.others_answer(attempt.worker) and time.monotonic() < overdue:
+                    send -= 1  # nobody answers: it is our own line, and no worker's fault
                 await asyncio.sleep(SENDS_S / SENDS)
                 continue
             if accept.object.lease != lease.id or accept.object.to != self._attempts.key.id:

@@ -67,7 +67,10 @@ def quote(key: NodeKey, asker: NodeId, request: QuoteRequest, forecast: Forecast
     needed = backlog + running + forecast.run_ms + forecast.prove_ms
     if needed > request.deadline_ms:
         # What is not done in time is not paid, however much work went into it.
-        raise Refusal(Code.BUSY, f"it would take {needed} ms, your limit is {request.deadline_ms}")
+        over_ms = needed - request.deadline_ms
+        raise Refusal(
+            Code.BUSY, f"it would take {needed} ms, your limit is {request.deadline_ms}", retry_ms=min(60_000, max(1000, over_ms))
+        )
     return _signed(key, asker, request, price=price, forecast=forecast, queue_ms=backlog + running, room=room)
 
 

@@ -32,6 +32,8 @@ COLLECTIONS: Final = 64
 """Answers with entries that are asked for at one time: some four thousand entries, and no peer can keep us asking."""
 LOOK_EVERY_S: Final = 3600.0
 """Between two looks at what a peer signed for us: it posts that itself, if it can dial us."""
+TOO_MANY_RETRY_MS: Final = 60_000
+"""After more entries than are taken of one who owes nothing: what is counted is counted by days."""
 QUARRELS: Final = (Code.GAP, Code.REGRESS, Code.PAID, Code.BAD_OBJECT, Code.CONFLICT)
 """Refusals that are about an entry; others are about the moment."""
 
@@ -71,7 +73,8 @@ class Till:
             if refused.code is Code.CONFLICT:
                 log.warning("a peer signed two entries under one number", peer=short_id(debtor))
                 await self._ledger.transact("contradicted", partial(_contradicted, entry))
-            raise Refusal(refused.code, refused.why, last=refused.last) from None
+            retry_ms = TOO_MANY_RETRY_MS if refused.code is Code.RATE else None
+            raise Refusal(refused.code, refused.why, last=refused.last, retry_ms=retry_ms) from None
 
     async def _paid_by(self, debtor: NodeId, entry: Signed[Entry]) -> LeaseState | None:
         """The lease that waits for this entry, unless it was so long ago that only the book knows."""

@@ -225,6 +225,53 @@ async def test_a_lease_that_changes_the_terms(tmp_path: Path, changes: dict[str,
         assert list(birch.worker.leases) == []
 
 
+async def test_who_has_no_credit_is_told_how_to_get_more(tmp_path: Path) -> None:
+    nothing = CreditPolicy(private_bucket=MicroCredits(0), public_bucket=MicroCredits(0))
+    async with traders(tmp_path, "alder", "birch", policy=nothing) as (alder, birch):
+        quote = await quoted(alder, birch)
+        with pytest.raises(Refusal, match="work for this node, or ask its owner for a grant") as refused:
+            await birch_for(alder, birch).lease(lease_of(alder, quote, Digest(bytes(32))), quote)
+        assert (refused.value.code, refused.value.room) == (Code.NO_CREDIT, 0)
+
+
+async def test_a_draining_node_says_when_to_ask_again(tmp_path: Path) -> None:
+    async with traders(tmp_path, "alder", "birch") as (alder, birch):
+        quote = await quoted(alder, birch)
+        birch.worker.letting.draining = True
+        for asking in (quoted(alder, birch), birch_for(alder, birch).lease(lease_of(alder, quote, Digest(bytes(32))), quote)):
+            with pytest.raises(Refusal) as refused:
+                await asking
+            assert (refused.value.code, refused.value.retry_ms) == (Code.DRAINING, 60_000)
+
+
+async def test_a_result_that_comes_after_another_worker_was_paid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first worker is slow and given up; the second is leased and paid; then the first delivers: nobody pays it."""
+    monkeypatch.setattr("nexus_edge.market.watching.LOST_S", 0.3)
+    async with traders(tmp_path, "alder", "birch", "cedar") as (alder, birch, cedar):
+        for one in (birch, cedar):
+            one.local.gate.clear()
+        job = await alder.requester.submit(order())
+        async with asyncio.timeout(20):
+            while not alder.requester.jobs[job.id].accepted:
+                await asyncio.sleep(0.01)
+            first = birch if alder.requester.jobs[job.id].attempt.worker == birch.key.id else cedar
+            second = cedar if first is birch else birch
+            second.local.gate.set()
+        done = await ended(alder, job)
+        assert (done.phase, [attempt.worker for attempt in done.attempts]) == (Phase.SETTLED, [first.key.id, second.key.id])
+        assert done.attempts[0].outcome is Outcome.LOST
+        first.local.gate.set()
+        await asyncio.sleep(0.5)
+        (late,) = list(first.worker.leases)
+        assert late.entry is None
+        assert late.state in (State.CANCELLED, State.UNPAID)
+        books = {book.peer: book for book in await alder.ledger.read(lambda reader: reader.books())}
+        assert [books[one.key.id].out for one in (first, second)] == [0, done.paid]
+        assert [books[one.key.id].reserved_out for one in (first, second)] == [0, 0]
+        mirror = await first.ledger.read(lambda reader: reader.book(alder.key.id))
+        assert mirror.inn == 0
+
+
 async def test_quotes_and_leases_of_others(tmp_path: Path) -> None:
     async with traders(tmp_path, "alder", "birch", "cedar") as (alder, birch, cedar):
         inc, upload = await alder.local.commit(DIGEST, DATA)

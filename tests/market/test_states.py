@@ -1,18 +1,21 @@
 """Events and states: what may follow what, and that a state is what its events make it."""
 
 from dataclasses import fields
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nexus_edge.data import demo_digits, demo_model
 from nexus_edge.errors import LedgerError
 from nexus_edge.identity import NodeKey
 from nexus_edge.market import jobs, leases
 from nexus_edge.market.events import event_body, event_from
-from nexus_edge.market.jobs import Outcome, Phase
+from nexus_edge.market.jobs import PROOFS_OF_AN_INPUT, Outcome, Phase
 from nexus_edge.market.leases import State
+from nexus_edge.proofs import Model, commit_model
+from nexus_edge.proofs.wired import commit_inputs
 from nexus_edge.types import Digest, JobId
 from nexus_edge.wire.cbor import decode, encode
 
@@ -108,3 +111,10 @@ def test_what_the_ledger_cannot_mean() -> None:
         leases.rebuild(LEASE, [made(leases.Failed)])
     with pytest.raises(LedgerError, match="cannot follow"):
         follow(jobs.Created, jobs.Settled)
+
+
+@pytest.mark.parametrize("security", [100, 128])
+def test_the_least_commitment_to_an_input_hides_it_in_so_many_proofs(security: Literal[100, 128]) -> None:
+    model = Model.from_tflite(demo_model(), name="digits")
+    held = commit_inputs(commit_model(model, security=security).verifying_key, [demo_digits()[0][0]])
+    assert held.proofs_left == PROOFS_OF_AN_INPUT[f"zk-{security}"]

@@ -8,16 +8,19 @@ import numpy as np
 import pytest
 
 from nexus_edge.clock import now_ms
-from nexus_edge.errors import BadInput
+from nexus_edge.errors import BadInput, PeerError
 from nexus_edge.ledger import restore_backup
 from nexus_edge.market.jobs import Job, Outcome, Phase
 from nexus_edge.market.leasebook import HELD_ANSWERS, Made
 from nexus_edge.market.leases import State
+from nexus_edge.market.letting import Letting
 from nexus_edge.market.ordering import Order
+from nexus_edge.market.running import Died
 from nexus_edge.transport.channel import Channel
 from nexus_edge.types import Digest, MicroCredits
 from nexus_edge.wire.limits import SMALL_ANSWER
-from tests.support.trade import DATA, DIGEST, LABEL, Trader, traders
+from nexus_edge.wire.refusals import Code, Refusal
+from tests.support.trade import DATA, DIGEST, LABEL, Local, Trader, traders
 
 pytestmark = pytest.mark.asyncio
 
@@ -66,7 +69,7 @@ async def test_a_small_job_takes_four_requests_and_a_large_one_goes_the_long_way
         assert (await ended(alder, await alder.requester.submit(order()))).phase is Phase.SETTLED
         small = {*asked} - {"account"}
         asked.clear()
-        monkeypatch.setattr("nexus_edge.market.offering.INPUT_WITH_LEASE", 0)
+        monkeypatch.setattr("nexus_edge.market.jobs.INPUT_WITH_LEASE", 0)
         monkeypatch.setattr("nexus_edge.market.worker.SMALL_ANSWER", 0)
         assert (await ended(alder, await alder.requester.submit(order()))).phase is Phase.SETTLED
     assert small == {"quote", "lease", "poll", "entries"}
@@ -187,6 +190,55 @@ async def test_nobody_there(tmp_path: Path) -> None:
         job = await ended(alder, await alder.requester.submit(order(deadline_ms=500)))
         assert job.phase is Phase.FAILED
         assert "no peer is up" in job.reason
+
+
+async def test_no_worker_is_lost_while_nobody_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Our own line is down: an offered lease is sent until the deadline, and until then it is no worker's fault."""
+    monkeypatch.setattr("nexus_edge.market.offering.SENDS_S", 0.03)
+    async with traders(tmp_path, "alder", "birch") as (alder, birch):
+        sent = 0
+
+        async def unheard(self: Channel, name: str, *more: Any, **named: Any) -> bytes:
+            nonlocal sent
+            if name == "lease":
+                sent += 1
+                raise PeerError("no route")
+            return await ask(self, name, *more, **named)
+
+        ask = Channel.ask
+        monkeypatch.setattr(Channel, "ask", unheard)
+        monkeypatch.setattr(Trader, "others_answer", lambda *_: False)
+        job = await alder.requester.submit(order())
+        await asyncio.sleep(1)
+        assert sent > 10
+        assert [attempt.outcome for attempt in alder.requester.jobs[job.id].attempts] == [Outcome.OPEN]
+        monkeypatch.setattr(Trader, "others_answer", lambda *_: True)
+        async with asyncio.timeout(10):
+            while alder.requester.jobs[job.id].attempts[0].outcome is not Outcome.LOST:
+                await asyncio.sleep(0.01)
+        monkeypatch.setattr(Channel, "ask", ask)
+        assert (await ended(alder, job)).phase is Phase.SETTLED
+        assert birch.key.id in alder.requester.workers.experience
+
+
+async def test_no_more_workers_have_the_input_than_its_commitment_hides_it_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    take, offers = Letting.take, []
+
+    async def busy_at_first(self: Letting, *given: Any, **named: Any) -> Any:
+        offers.append(given)
+        if len(offers) == 1:  # it has the input all the same
+            raise Refusal(Code.BUSY, "not now", retry_ms=1)
+        return await take(self, *given, **named)
+
+    async def broken(*_: Any) -> Any:
+        raise Died("the child died", "as it was told", again=False)
+
+    monkeypatch.setattr(Letting, "take", busy_at_first)
+    monkeypatch.setattr(Local, "prove", broken)
+    async with traders(tmp_path, "alder", "birch", "cedar", "dale", "elm") as (alder, *_):
+        job = await ended(alder, await alder.requester.submit(order()))
+        assert [attempt.outcome for attempt in job.attempts] == [Outcome.DECLINED, Outcome.FAILED, Outcome.FAILED]
+        assert (job.phase, job.handed, "3 workers have had the input" in job.reason) == (Phase.FAILED, 3, True), job.reason
 
 
 async def test_a_price_above_the_limit(tmp_path: Path) -> None:
