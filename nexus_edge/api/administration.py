@@ -1,6 +1,7 @@
 """The agent as its administrators see it: `AgentView` over the parts of a running node."""
 
 import asyncio
+import math
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+import structlog
 
 from nexus_edge.api import shown
 from nexus_edge.api.models import (
@@ -40,7 +42,7 @@ from nexus_edge.clock import now_ms
 from nexus_edge.compute import ModelLibrary, Pool, memory_available
 from nexus_edge.compute.machine import memory_total
 from nexus_edge.discovery import Peer, PeerDirectory
-from nexus_edge.errors import IdentityError, JobFailed, UsageError
+from nexus_edge.errors import IdentityError, JobFailed, LedgerError, UsageError
 from nexus_edge.identity import NodeKey, format_node_id, parse_node_id, short_id
 from nexus_edge.ledger import Book, Ledger, Member
 from nexus_edge.ledger.deeds import Deed, What, carry_out
@@ -56,6 +58,8 @@ from nexus_edge.proofs.ports import to_integers
 from nexus_edge.proofs.wired import read_tensors, without_float_edges
 from nexus_edge.types import Bytes, Digest, JobId, MicroCredits, ModelDigest, NodeId, UnixMs
 from nexus_edge.wire.objects import ProofNotice, Result
+
+log = structlog.get_logger("admin")
 
 PARAMS: Final = "zk-100"
 CHECK_S: Final = 60.0
@@ -100,6 +104,7 @@ class Administration:
     _checked: IntegrityView | None = None
     _check_at: float = 0.0
     """When snapshots check the ledger again, on the monotonic clock."""
+    _checking: "asyncio.Task[None] | None" = None
     _draining: "asyncio.Task[None] | None" = None
 
     # What is shown
@@ -110,8 +115,12 @@ class Administration:
         jobs = self._jobs()
         books, members = await self.books.read(lambda reader: (reader.books(), reader.members()))
         peers = self._peers(books, members)
-        if time.monotonic() >= self._check_at:
+        if self._checked is None:
             await self._check()
+        elif time.monotonic() >= self._check_at:
+            # Beside what is shown: it takes seconds where much has happened, and one at a time is enough.
+            self._check_at = math.inf
+            self._checking = asyncio.create_task(self._check_again(), name="check the ledger")
         groups = self.books.policy.groups
         return Snapshot(
             seq=self._seq,
@@ -195,6 +204,13 @@ class Administration:
         took = time.monotonic() - began
         self._check_at = began + max(CHECK_S, 100 * took)
         return self._checked
+
+    async def _check_again(self) -> None:
+        try:
+            await self._check()
+        except LedgerError as failed:
+            log.error("the ledger cannot be checked", reason=str(failed))
+            self._check_at = time.monotonic() + CHECK_S
 
     # What is changed
 

@@ -125,6 +125,12 @@ class Job:
         return sum(attempt.accepted or (attempt.number == 0 and self.sends_along) for attempt in self.attempts)
 
     @property
+    def is_handed_out(self) -> bool:
+        """Whether nobody else may have the input. One that is not hidden may go to anybody."""
+        proofs = PROOFS_OF_AN_INPUT.get(self.params)
+        return proofs is not None and self.handed >= proofs
+
+    @property
     def accepted(self) -> int:
         """How many workers accepted it so far."""
         return sum(attempt.accepted for attempt in self.attempts)

@@ -14,7 +14,7 @@ from nexus_edge.ledger import SpendLimit, Unsynchronised
 from nexus_edge.market import jobs, promises
 from nexus_edge.market.attempts import PATIENCE_S, RETRY_S, Attempts
 from nexus_edge.market.buying import Buyer, Choice
-from nexus_edge.market.jobs import ATTEMPTS, OFFERS, PROOFS_OF_AN_INPUT, Job, Outcome
+from nexus_edge.market.jobs import ATTEMPTS, OFFERS, Job, Outcome
 from nexus_edge.market.machines import nothing
 from nexus_edge.market.placement import summary
 from nexus_edge.wire.objects import Lease, Quote
@@ -40,13 +40,14 @@ class Offering:
         """Find a worker, reserve the price, sign the lease."""
         live = self._attempts.live[job.id]
         left = job.deadline_ms - int(1000 * (time.monotonic() - live.began))
-        handed, proofs = job.handed, PROOFS_OF_AN_INPUT.get(job.params, ATTEMPTS)
-        if job.accepted >= ATTEMPTS or handed >= proofs or len(job.attempts) >= OFFERS or left <= 0:
+        why = ""
+        if job.accepted >= ATTEMPTS:
+            why = f"{job.accepted} workers tried"
+        elif job.is_handed_out:
+            why = f"{job.handed} workers have had the input, and its commitment hides it in as many proofs: send the job again"
+        elif len(job.attempts) >= OFFERS or left <= 0:
             why = f"no worker in time: {summary(live.rejected)}"
-            if job.accepted >= ATTEMPTS:
-                why = f"{job.accepted} workers tried"
-            elif handed >= proofs:
-                why = f"{handed} workers have had the input, and its commitment hides it in as many proofs: send the job again"
+        if why:
             last = next((attempt.reason for attempt in reversed(job.attempts) if attempt.reason), "")
             await self._attempts.jobs.record(job.id, jobs.Failed(now_ms(), f"{why}; {last}" if last else why), nothing)
             return

@@ -1,6 +1,6 @@
 """Events and states: what may follow what, and that a state is what its events make it."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any, Literal
 
 import pytest
@@ -118,3 +118,18 @@ def test_the_least_commitment_to_an_input_hides_it_in_so_many_proofs(security: L
     model = Model.from_tflite(demo_model(), name="digits")
     held = commit_inputs(commit_model(model, security=security).verifying_key, [demo_digits()[0][0]])
     assert held.proofs_left == PROOFS_OF_AN_INPUT[f"zk-{security}"]
+
+
+def test_who_has_the_input_is_counted() -> None:
+    """The first worker has it with the offer, the others when they accept."""
+    failed = jobs.Offered, jobs.Accepted, jobs.AttemptFailed
+    assert follow(jobs.Created).handed == 0
+    assert not follow(jobs.Created, *failed, *failed).is_handed_out
+    job = follow(jobs.Created, *failed, *failed, *failed)
+    assert (job.handed, job.is_handed_out) == (3, True)
+    assert not replace(job, params="plain-100").is_handed_out
+    assert replace(job, params="zk-128", attempts=job.attempts[:2]).is_handed_out
+    later = replace(job, attempts=tuple(replace(one, number=one.number + 1, accepted=False) for one in job.attempts))
+    assert later.handed == 0
+    large = replace(job, input_bytes=1 << 24, attempts=tuple(replace(one, accepted=False) for one in job.attempts))
+    assert large.handed == 0
