@@ -99,6 +99,8 @@ class Job:
     deadline_ms: int
     worker: NodeId | None
     """The only worker that may have it, if the user said so."""
+    committed_at: int = 0
+    """How many attempts there had been when the input was committed to."""
     phase: Phase = Phase.NEW
     attempts: tuple[Attempt, ...] = ()
     rejected: tuple[str, ...] = ()
@@ -121,12 +123,13 @@ class Job:
 
     @property
     def handed(self) -> int:
-        """How many workers may have the input: those that accepted, and the first if it went along with the offer."""
-        return sum(attempt.accepted or (attempt.number == 0 and self.sends_along) for attempt in self.attempts)
+        """How many workers may open the commitment: those that accepted since it was made, and the first if the input went along."""
+        attempts = self.attempts[self.committed_at :]
+        return sum(attempt.accepted or (attempt.number == 0 and self.sends_along) for attempt in attempts)
 
     @property
     def is_handed_out(self) -> bool:
-        """Whether nobody else may have the input. One that is not hidden may go to anybody."""
+        """Whether nobody else may open the commitment. A plain one hides nothing, and may be opened for ever."""
         proofs = PROOFS_OF_AN_INPUT.get(self.params)
         return proofs is not None and self.handed >= proofs
 
@@ -167,6 +170,16 @@ class Offered(Event):
     price: MicroCredits
     start_fee: MicroCredits
     rejected: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Recommitted(Event):
+    """As many workers may have opened the commitment as it hides the input from: the next ones get another commitment to the same input."""
+
+    kind = "recommitted"
+
+    inc: Digest
+    input: Digest
 
 
 @dataclass(frozen=True)
@@ -284,6 +297,7 @@ EVENTS: Final[dict[str, type[Event]]] = {
     for one in (
         Created,
         Offered,
+        Recommitted,
         Declined,
         Accepted,
         AttemptFailed,
@@ -301,6 +315,7 @@ EVENTS: Final[dict[str, type[Event]]] = {
 
 _AFTER: Final[dict[type[Event], tuple[Phase, ...]]] = {
     Offered: (Phase.NEW,),
+    Recommitted: (Phase.NEW,),
     Declined: (Phase.OFFERED,),
     Accepted: (Phase.OFFERED,),
     AttemptFailed: (Phase.OFFERED, Phase.ACCEPTED, Phase.DELIVERED),
@@ -333,6 +348,8 @@ def apply(event: Event, job: Job) -> Job:
         case Offered():
             attempt = Attempt(event.number, event.worker, event.lease, event.price, event.start_fee)
             return replace(job, phase=Phase.OFFERED, attempts=(*job.attempts, attempt), rejected=event.rejected)
+        case Recommitted():
+            return replace(job, inc=event.inc, input=event.input, committed_at=len(job.attempts))
         case Declined():
             return replace(_attempt(job, outcome=Outcome.DECLINED, reason=event.reason), phase=Phase.NEW)
         case Accepted():

@@ -16,7 +16,9 @@ from nexus_edge.market.attempts import PATIENCE_S, RETRY_S, Attempts
 from nexus_edge.market.buying import Buyer, Choice
 from nexus_edge.market.jobs import ATTEMPTS, OFFERS, Job, Outcome
 from nexus_edge.market.machines import nothing
+from nexus_edge.market.ordering import Checks
 from nexus_edge.market.placement import summary
+from nexus_edge.wire.messages import encode_message
 from nexus_edge.wire.objects import Lease, Quote
 from nexus_edge.wire.refusals import Code, Refusal
 
@@ -32,9 +34,10 @@ log = structlog.get_logger("market")
 class Offering:
     """From `new` to `accepted`."""
 
-    def __init__(self, attempts: Attempts, buyer: Buyer) -> None:
+    def __init__(self, attempts: Attempts, buyer: Buyer, checks: Checks) -> None:
         self._attempts = attempts
         self._buyer = buyer
+        self._checks = checks
 
     async def offer(self, job: Job) -> None:
         """Find a worker, reserve the price, sign the lease."""
@@ -43,13 +46,14 @@ class Offering:
         why = ""
         if job.accepted >= ATTEMPTS:
             why = f"{job.accepted} workers tried"
-        elif job.is_handed_out:
-            why = f"{job.handed} workers have had the input, and its commitment hides it in as many proofs: send the job again"
         elif len(job.attempts) >= OFFERS or left <= 0:
             why = f"no worker in time: {summary(live.rejected)}"
         if why:
             last = next((attempt.reason for attempt in reversed(job.attempts) if attempt.reason), "")
             await self._attempts.jobs.record(job.id, jobs.Failed(now_ms(), f"{why}; {last}" if last else why), nothing)
+            return
+        if job.is_handed_out:
+            await self._commit_afresh(job)
             return
         choosing, live.choosing = live.choosing, None
         choice = await (choosing or self.choose(job, left))
@@ -70,6 +74,15 @@ class Offering:
         except Unsynchronised as restored:
             log.info("waiting for the peer's book", reason=str(restored))
             await asyncio.sleep(RETRY_S)
+
+    async def _commit_afresh(self, job: Job) -> None:
+        """Before one more worker gets the input: each that had it may have proved, also those that are lost."""
+        former = await self._attempts.input(job)
+        inc, upload = await self._checks.commit(job.model, former.data)
+        kept = await self._attempts.blobs.put(encode_message(upload))
+        await self._attempts.jobs.record(job.id, jobs.Recommitted(now_ms(), inc, kept), nothing)
+        await self._attempts.blobs.drop(job.input)
+        log.info("the input is committed to afresh", workers=job.handed)
 
     async def choose(self, job: Job, left_ms: int) -> Choice:
         """Who may have it now."""

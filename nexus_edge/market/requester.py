@@ -45,7 +45,7 @@ class Requester:
         self.workers = attempts.workers
         self.payer = Payer(ledger, self.jobs, peers, till)
         self._checks = checks
-        self._offering = Offering(attempts, buyer)
+        self._offering = Offering(attempts, buyer, checks)
         self._answers = Answers(attempts, checks)
         self._watching = Watching(attempts, self._answers)
         self._cancelling = Cancelling(attempts, self.payer)

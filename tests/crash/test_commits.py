@@ -94,6 +94,22 @@ def test_the_requester_dies_when_a_worker_does_not_do_it(
     restarted(birch)
 
 
+@killed_at("job:recommitted")
+def test_the_requester_dies_when_it_commits_to_an_input_afresh(tmp_path: Path, name: str, point: str) -> None:
+    """One worker declines and has seen the input, two fail: three proofs are as many as the first commitment hides the input in."""
+    with two(tmp_path) as (alder, birch):
+        birch.ask("misbehave", how="fail", count=2)
+        birch.ask("misbehave", how="decline", count=1)
+        alder.ask("crash", name=name, point=point)
+        (job,) = alder.ask("submit")["jobs"]
+        alder.wait()
+        restarted(alder)
+        check_books(alder, birch)
+        (ended,) = alder.ask("state")["jobs"]
+        assert (ended["id"], ended["phase"]) == (job, "settled"), ended
+        assert ended["outcomes"] == ["declined", "worker-failed", "worker-failed", "verified"], ended
+
+
 @killed_at(("lease:failed", "fail", 60_000), ("lease:expired", "hang", 2000), arguments="name,how,deadline_ms")
 def test_the_worker_dies_when_it_does_not_do_it(tmp_path: Path, name: str, how: str, deadline_ms: int, point: str) -> None:
     with two(tmp_path) as (alder, birch):

@@ -58,6 +58,8 @@ def test_other_ways() -> None:
     assert follow(*accepted, jobs.AttemptFailed, *[jobs.Offered, jobs.Accepted]).accepted == 2
     assert follow(*accepted, jobs.CancelWanted, jobs.Paying, jobs.Cancelled).phase is Phase.CANCELLED
     assert follow(*accepted, jobs.CancelWanted, jobs.CancelTooLate, jobs.Delivered).phase is Phase.DELIVERED
+    afresh = jobs.apply(made(jobs.Recommitted, inc=Digest(b"c" * 32), input=Digest(b"i" * 32)), follow(*offered, jobs.Declined))
+    assert (afresh.phase, afresh.inc, afresh.input, afresh.committed_at) == (Phase.NEW, b"c" * 32, b"i" * 32, 1)
     assert follow(jobs.Created, jobs.CancelWanted, jobs.Cancelled).phase is Phase.CANCELLED
 
 
@@ -131,5 +133,7 @@ def test_who_has_the_input_is_counted() -> None:
     assert replace(job, params="zk-128", attempts=job.attempts[:2]).is_handed_out
     later = replace(job, attempts=tuple(replace(one, number=one.number + 1, accepted=False) for one in job.attempts))
     assert later.handed == 0
+    afresh = follow(jobs.Created, *failed, *failed, *failed, jobs.Recommitted, *failed)
+    assert (afresh.handed, afresh.is_handed_out, afresh.accepted) == (1, False, 4)
     large = replace(job, input_bytes=1 << 24, attempts=tuple(replace(one, accepted=False) for one in job.attempts))
     assert large.handed == 0

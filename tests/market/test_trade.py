@@ -16,6 +16,7 @@ from nexus_edge.market.leases import State
 from nexus_edge.market.letting import Letting
 from nexus_edge.market.ordering import Order
 from nexus_edge.market.running import Died
+from nexus_edge.market.running import Order as Work
 from nexus_edge.transport.channel import Channel
 from nexus_edge.types import Digest, MicroCredits
 from nexus_edge.wire.limits import SMALL_ANSWER
@@ -221,8 +222,11 @@ async def test_no_worker_is_lost_while_nobody_answers(tmp_path: Path, monkeypatc
         assert birch.key.id in alder.requester.workers.experience
 
 
-async def test_no_more_workers_have_the_input_than_its_commitment_hides_it_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    take, offers = Letting.take, []
+async def test_an_input_is_committed_to_afresh_when_its_commitment_hides_it_from_nobody_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take, prove, offers = Letting.take, Local.prove, []
+    works: list[Work] = []
 
     async def busy_at_first(self: Letting, *given: Any, **named: Any) -> Any:
         offers.append(given)
@@ -230,15 +234,24 @@ async def test_no_more_workers_have_the_input_than_its_commitment_hides_it_from(
             raise Refusal(Code.BUSY, "not now", retry_ms=1)
         return await take(self, *given, **named)
 
-    async def broken(*_: Any) -> Any:
-        raise Died("the child died", "as it was told", again=False)
+    async def broken_twice(self: Local, work: Work, *more: Any) -> Any:
+        works.append(work)
+        if len(works) < 3:
+            raise Died("the child died", "as it was told", again=False)
+        return await prove(self, work, *more)
 
     monkeypatch.setattr(Letting, "take", busy_at_first)
-    monkeypatch.setattr(Local, "prove", broken)
+    monkeypatch.setattr(Local, "prove", broken_twice)
     async with traders(tmp_path, "alder", "birch", "cedar", "dale", "elm") as (alder, *_):
-        job = await ended(alder, await alder.requester.submit(order()))
-        assert [attempt.outcome for attempt in job.attempts] == [Outcome.DECLINED, Outcome.FAILED, Outcome.FAILED]
-        assert (job.phase, job.handed, "3 workers have had the input" in job.reason) == (Phase.FAILED, 3, True), job.reason
+        begun = await alder.requester.submit(order())
+        job = await ended(alder, begun)
+        assert [attempt.outcome for attempt in job.attempts] == [Outcome.DECLINED, Outcome.FAILED, Outcome.FAILED, Outcome.VERIFIED]
+        assert (job.phase, job.committed_at, job.handed) == (Phase.SETTLED, 3, 1), job.reason
+        assert [work.expected for work in works] == [begun.inc, begun.inc, job.inc]
+        assert {work.upload.data for work in works} == {DATA}
+        assert len({work.expected for work in works}) == len({work.upload.seed for work in works}) == 2
+        assert not await alder.requester.blobs.has(begun.input)
+        assert await alder.requester.blobs.has(job.input)
 
 
 async def test_a_price_above_the_limit(tmp_path: Path) -> None:
