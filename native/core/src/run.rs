@@ -27,9 +27,31 @@ fn whole(n: usize) -> usize {
     n - n % LANES
 }
 
-/// Fills the high half: `(x - k x, k x)` if `of_one`, else `(k x, x)`, for every `x` in the low half.
+/// What becomes of `x` when a bit of the index is added.
+#[derive(Clone, Copy)]
+enum Pair {
+    /// `(x - k x, k x)`
+    OfOne,
+    /// `(k x, x)`
+    First,
+    /// `(x, k x)`
+    Second,
+}
+
+impl Pair {
+    #[inline(always)]
+    fn of<T: PrimeCharacteristicRing>(self, x: T, product: T) -> (T, T) {
+        match self {
+            Pair::OfOne => (x - product.clone(), product),
+            Pair::First => (product, x),
+            Pair::Second => (x, product),
+        }
+    }
+}
+
+/// Fills the high half, for every `x` in the low half.
 #[inline(always)]
-fn double<const D: usize>(halves: [(&mut [F], &mut [F]); D], k: K<D>, of_one: bool) {
+fn double<const D: usize>(halves: [(&mut [F], &mut [F]); D], k: K<D>, pair: Pair) {
     let m = matrix(k);
     let packed = m.map(|row| row.map(PackedF::from));
     let n = halves[0].0.len();
@@ -37,7 +59,7 @@ fn double<const D: usize>(halves: [(&mut [F], &mut [F]); D], k: K<D>, of_one: bo
         let x: [PackedF; D] = core::array::from_fn(|d| *PackedF::from_slice(&halves[d].0[at..at + LANES]));
         for i in 0..D {
             let product = PackedF::dot_product(&x, &packed[i]);
-            let (low, high) = if of_one { (x[i] - product, product) } else { (product, x[i]) };
+            let (low, high) = pair.of(x[i], product);
             *PackedF::from_slice_mut(&mut halves[i].0[at..at + LANES]) = low;
             *PackedF::from_slice_mut(&mut halves[i].1[at..at + LANES]) = high;
         }
@@ -46,7 +68,7 @@ fn double<const D: usize>(halves: [(&mut [F], &mut [F]); D], k: K<D>, of_one: bo
         let x: [F; D] = core::array::from_fn(|d| halves[d].0[at]);
         for i in 0..D {
             let product = F::dot_product(&x, &m[i]);
-            (halves[i].0[at], halves[i].1[at]) = if of_one { (x[i] - product, product) } else { (product, x[i]) };
+            (halves[i].0[at], halves[i].1[at]) = pair.of(x[i], product);
         }
     }
 }
@@ -63,7 +85,7 @@ impl<const D: usize> Run<D> {
     }
 
     /// `factor` times the product over the bits of the index of one entry of each pair, bit 0 lowest. In each pair the entries sum up to 1 or
-    /// the second is 1.
+    /// one of them is 1.
     pub fn tensor(factor: K<D>, pairs: impl ExactSizeIterator<Item = (K<D>, K<D>)>) -> Self {
         let mut out = Self::zeros(1 << pairs.len());
         out.0.iter_mut().zip(factor.0).for_each(|(plane, c)| plane[0] = c);
@@ -71,10 +93,12 @@ impl<const D: usize> Run<D> {
             let n = 1 << j;
             let halves = out.0.each_mut().map(|plane| plane[..2 * n].split_at_mut(n));
             if one == K::ONE {
-                double(halves, zero, false);
+                double(halves, zero, Pair::First);
+            } else if zero == K::ONE {
+                double(halves, one, Pair::Second);
             } else {
                 debug_assert!(zero + one == K::ONE);
-                double(halves, one, true);
+                double(halves, one, Pair::OfOne);
             }
         }
         out
@@ -281,8 +305,10 @@ mod tests {
         let point: Vec<K<D>> = (0..log as u64).map(element).collect();
         let table = Run::eq(k, &point);
         assert_eq!(table.iter(0..1 << log).collect::<Vec<_>>(), crate::eq::eq(&point).iter().map(|&x| x * k).collect::<Vec<_>>());
-        let pairs: Vec<_> = point.iter().map(|&z| (z, K::ONE)).collect();
-        assert_eq!(Run::tensor(K::ONE, pairs.iter().copied()).iter(0..1 << log).collect::<Vec<_>>(), crate::eq::tensor(&pairs));
+        for pair in [|z| (z, K::ONE), |z| (K::ONE, z)] {
+            let pairs: Vec<_> = point.iter().map(|&z| pair(z)).collect();
+            assert_eq!(Run::tensor(K::ONE, pairs.iter().copied()).iter(0..1 << log).collect::<Vec<_>>(), crate::eq::tensor(&pairs));
+        }
         let (x, y) = (Run::from(a[..at].to_vec()), Run::from(b[..n].to_vec()));
         assert_eq!(
             x.outer(&y).iter(0..at * n).collect::<Vec<_>>(),

@@ -14,13 +14,13 @@ use rayon::prelude::*;
 use super::cells::BlockCells;
 use super::functional::{Term, Weighted, restrict};
 use super::kernel::{over_channels, over_positions};
-use super::oracle::Committed;
+use super::oracle::{Committed, Hiding};
 use super::planes::{Basis, Planes, round};
 use super::stack::{Span, Stack};
 use crate::channel::Prover;
 use crate::control::Control;
-use crate::eq::tensor;
 use crate::field::K;
+use crate::run::Run;
 
 /// A block while its variables are bound.
 struct Live<'a, const D: usize> {
@@ -113,14 +113,17 @@ fn plus<const D: usize>(a: (K<D>, K<D>), b: (K<D>, K<D>)) -> (K<D>, K<D>) {
 
 /// The vector that folds data by the given challenges.
 fn data_tensor<const D: usize>(zs: &[(K<D>, Basis)]) -> Vec<K<D>> {
-    let pairs: Vec<_> = zs
-        .iter()
-        .map(|&(z, basis)| match basis {
-            Basis::Coefficient => (K::ONE, z),
-            Basis::Evaluation => (K::ONE - z, z),
-        })
-        .collect();
-    tensor(&pairs)
+    let run = data_run(zs);
+    run.iter(0..run.len()).collect()
+}
+
+/// [`data_tensor`] for sums of products.
+fn data_run<const D: usize>(zs: &[(K<D>, Basis)]) -> Run<D> {
+    let pair = |&(z, basis): &(K<D>, Basis)| match basis {
+        Basis::Coefficient => (K::ONE, z),
+        Basis::Evaluation => (K::ONE - z, z),
+    };
+    Run::tensor(K::ONE, zs.iter().map(pair))
 }
 
 /// One cell and one weight for each index, the absent ones 0.
@@ -140,11 +143,27 @@ fn masks<const D: usize>(stack: &Stack, oracles: &[&Committed], zs: &[(K<D>, Bas
     let with_mask = oracles.iter().zip(&stack.bases).filter_map(|(o, base)| Some((base + o.layout.columns, o.fresh.as_ref()?)));
     with_mask
         .map(|(column, fresh)| {
-            let weights = data_tensor(&zs[stack.log_mask_stride()..]);
-            let value = fresh.mask::<D>().zip(&weights).map(|(m, &w)| m * w).reduce(|| K::ZERO, |a, b| a + b);
-            (column, (value, K::ZERO))
+            let weights = data_run(&zs[stack.log_mask_stride()..]);
+            let mask = Run::from(fresh.mask::<D>().take(weights.len()).collect::<Vec<_>>());
+            (column, (mask.dot(0, &weights, 0, weights.len()), K::ZERO))
         })
         .collect()
+}
+
+/// The random halves of kept columns, cells without a weight, when all bits of rows but the highest are bound.
+fn random_halves<const D: usize>(stack: &Stack, oracles: &[&Committed], zs: &[(K<D>, Basis)]) -> Vec<(usize, (K<D>, K<D>))> {
+    let mut out = Vec::new();
+    for (o, layout) in stack.layouts.iter().enumerate() {
+        if layout.hiding != Hiding::Kept {
+            continue;
+        }
+        let weights = data_run(&zs[stack.log_stride(o)..]);
+        out.extend(layout.random_blocks().map(|(offset, size)| {
+            let BlockCells::Wide(cells) = oracles[o].cells.block(offset, size) else { unreachable!("random cells are kept as elements") };
+            (stack.span_of(o, offset, 0, size.trailing_zeros() as usize).index >> zs.len(), (weights.dot_base(cells), K::ZERO))
+        }));
+    }
+    out
 }
 
 /// Runs all rounds and sends them. Returns the challenges and the cells' value at them, `s`.
@@ -160,14 +179,6 @@ pub(crate) fn prove<const D: usize>(
         .into_par_iter()
         .map(|(o, b)| Live::new(stack.span(o, b), oracles[o].cells.block(b.offset, b.size()), restrict(b, &functionals[o][b.owner])))
         .collect();
-    // Random cells are cells without a weight.
-    for (o, layout) in stack.layouts.iter().enumerate() {
-        let random = layout.random_blocks().map(|(offset, size)| {
-            let span = stack.span_of(o, offset, 0, size.trailing_zeros() as usize);
-            Live::new(span, oracles[o].cells.block(offset, size), Vec::new())
-        });
-        live.extend(random);
-    }
     control(0.3)?;
     let mut tail = Tail::new();
     let mut zs: Vec<(K<D>, Basis)> = Vec::with_capacity(stack.variables());
@@ -178,6 +189,9 @@ pub(crate) fn prove<const D: usize>(
         tail.par_extend(done.par_iter_mut().map(|x| (x.span.index >> j, x.scalar(&zs))));
         if j == stack.log_rows {
             tail.extend(masks(stack, oracles, &zs));
+        }
+        if j + 1 == stack.log_rows {
+            tail.extend(random_halves(stack, oracles, &zs));
         }
         let (parents, [even, odd]) = pair_up(&tail);
         let mut h = live.par_iter_mut().map(|x| x.round(&zs, basis)).reduce(|| (K::ZERO, K::ZERO), plus);
