@@ -373,7 +373,7 @@ class Administration:
         earned, spent = await self.books.read(lambda reader: reader.sums_since(midnight))
         ours = [job for job in self.requester.jobs if (job.ended or job.at) >= midnight]
         verified = [job for job in ours if job.phase in shown.ANSWERED]
-        leases = [lease for lease in self.worker.leases if lease.result is not None and lease.at >= midnight]
+        leases = [lease for lease in self.worker.leases if lease.delivered is not None and lease.delivered >= midnight]
         reruns = [self.library.forecast(job.model).run_us / 1000 for job in verified if self.library.get(job.model) is not None]
         return Today(
             proved=len(leases),

@@ -27,6 +27,8 @@ ASKED: Final = 12
 """Workers asked for a quote at once: enough to choose from, and a dozen signatures spent."""
 QUOTES_S: Final = 2.0
 """How long quotes are waited for."""
+ENOUGH: Final = 5
+"""Quotes after which no more are waited for: those who take longer to answer that they could begin are seldom the better choice."""
 BYTES_PER_S: Final = 10_000_000
 """Taken for a line whose speed is not known."""
 UPLOAD_TRIES: Final = 600
@@ -132,9 +134,8 @@ class Buyer:
                 rejected.append(Rejected(peer.id, Unfit.RESTING, "it asked not to be asked yet"))
             else:
                 fresh.append(peer)
-        quotes = await asyncio.gather(*(self._quote(peer, job, left_ms) for peer in fresh))
         candidates, lacking = [], []
-        for peer, quote in zip(fresh, quotes, strict=True):
+        for peer, quote in zip(fresh, await self._quotes(fresh, job, left_ms), strict=True):
             if isinstance(quote, Rejected):
                 rejected.append(quote)
             elif quote.object.missing:
@@ -205,6 +206,22 @@ class Buyer:
                 answer = await connection.put_object(digest, Upload(None, Chunk(index, data)))
             if not answer.complete:
                 answer = await connection.put_object(digest, Upload(manifest, None))
+
+    async def _quotes(self, peers: Sequence[Reachable], job: Job, left_ms: int) -> list[Signed[Quote] | Rejected]:
+        """What each says, as far as it is waited for."""
+        asked = [asyncio.create_task(self._quote(peer, job, left_ms), name=f"quote of {short_id(peer.id)}") for peer in peers]
+        try:
+            waiting, ready = set(asked), 0
+            while waiting and ready < ENOUGH:
+                answered, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                quotes = [quote for one in answered if isinstance(quote := one.result(), Signed)]
+                ready += sum(not quote.object.missing for quote in quotes)
+        finally:
+            for one in asked:
+                one.cancel()
+            await asyncio.gather(*asked, return_exceptions=True)
+        late = "it had not answered when there were enough quotes"
+        return [Rejected(peer.id, Unfit.OFFLINE, late) if one.cancelled() else one.result() for peer, one in zip(peers, asked, strict=True)]
 
     async def _quote(self, peer: Reachable, job: Job, left_ms: int) -> Signed[Quote] | Rejected:
         request = QuoteRequest(

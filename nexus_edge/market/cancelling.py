@@ -13,6 +13,7 @@ from nexus_edge.market.attempts import OVERTIME, RETRY_S, Attempts
 from nexus_edge.market.jobs import Job, Outcome
 from nexus_edge.market.machines import nothing
 from nexus_edge.market.settling import Payer
+from nexus_edge.transport import PeerConnection
 from nexus_edge.types import MicroCredits
 from nexus_edge.wire.refusals import Code, Refusal
 
@@ -37,11 +38,12 @@ class Cancelling:
             connection = self._attempts.peers.connection(attempt.worker)
             if connection is None:
                 raise PeerError("its address is not known")
+            has_begun = await self._has_begun(job, connection)
             status = await connection.cancel(attempt.lease)
             if status.state in ("unpaid", "settled") and attempt.accepted:
                 await self._attempts.jobs.record(job.id, jobs.CancelTooLate(now_ms()), nothing)
                 return
-            owed = status.owed
+            owed = status.owed if has_begun else 0
         except Refusal as refusal:
             if refusal.code in (Code.RATE, Code.BUSY, Code.TIMEOUT, Code.INTERNAL, Code.DRAINING):
                 await self._wait_to_cancel(job, refusal)
@@ -56,6 +58,17 @@ class Cancelling:
             await self._attempts.jobs.record(job.id, jobs.Cancelled(now_ms()), nothing)
         else:
             await self._attempts.jobs.record(job.id, jobs.Cancelled(now_ms()), partial(promises.release, attempt.lease))
+
+    async def _has_begun(self, job: Job, connection: PeerConnection) -> bool:
+        """Whether the worker says that it works, right before it hears of the cancel: the fee is owed by that, not by what it says afterwards.
+
+        One that has heard of it before a restart of ours was asked then.
+        """
+        live = self._attempts.live[job.id]
+        status = await connection.poll(job.attempt.lease, 0, 0)
+        if live.status is None or status.state != "cancelled":
+            live.status = status
+        return live.status.state in ("executing", "proving", "cancelled")
 
     async def _wait_to_cancel(self, job: Job, why: Exception) -> bool:
         """Whether it makes sense to tell the worker again: until its deadline it may deliver, and then it is owed the price."""

@@ -1,6 +1,7 @@
 """The worker's queue: each slot takes the next lease, has it run and proved in a child process, and delivers what it signed."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -181,6 +182,7 @@ class Runner:
         if work is None:
             return  # it ended, and the child has not heard yet
         if phase != work.phase:
+            work.began = work.began or time.monotonic()
             work.step("executing" if phase in BEFORE_PROVING else "proving", phase)
         work.phase, work.done_ppm, work.beat = phase, ppm, work.beat + 1
         self._book.moved.set()

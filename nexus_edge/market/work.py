@@ -12,6 +12,8 @@ from nexus_edge.wire.refusals import clipped
 
 BEFORE_PROVING: Final = ("load", "execute")
 """Phases of a child before it proves."""
+UNASKED_S: Final = 5.0
+"""How long work goes on before a requester that never asks owes the start fee: a requester asks right before it cancels."""
 INPUT_GRACE_S: Final = 30.0
 """How long an input may take beyond its size over the slowest line that is served."""
 
@@ -34,6 +36,10 @@ class Work:
     phase: str = ""
     done_ppm: int = 0
     beat: int = 0
+    began: float | None = None
+    """When its phase was first heard of, on the monotonic clock."""
+    told: bool = False
+    """Whether its requester was told that it runs."""
     polled: float = field(default_factory=time.monotonic)
     steps: list[LeaseEvent] = field(default_factory=list)
     upload: InputUpload | None = None
@@ -42,6 +48,11 @@ class Work:
     """To `upload`, as they were checked."""
     cancel: Callable[[], object] | None = None
     """Stops it, while it runs."""
+
+    @property
+    def costs_fee(self) -> bool:
+        """Whether its requester owes the start fee if it cancels: it was told that the work has begun, or did not care to ask for a while."""
+        return self.told or (self.began is not None and time.monotonic() - self.began > UNASKED_S)
 
     def step(self, kind: str, detail: str = "") -> None:
         """Note an event for those who poll."""

@@ -129,6 +129,8 @@ class Worker:
                     await self.leases.changed(lambda: len(work.steps) > after or work.beat != beat, wait_s - quiet_s)
                 work.polled = time.monotonic()
         status = self._status(lease, after)
+        if work is not None and status.state in (State.EXECUTING, State.PROVING):
+            work.told = True
         if not wait_ms or self.leases[lease].state is not State.UNPAID:
             return status
         return replace(status, answer=await self._small_answer(caller, self.leases[lease]))
@@ -190,14 +192,13 @@ class Worker:
         return ObjectPart(content[start : start + min(length, CHUNK)], len(content))
 
     async def cancel(self, caller: Caller, lease: Digest) -> LeaseStatus:
-        """`POST /1/leases/{h}/cancel`: what has begun costs the start fee."""
+        """`POST /1/leases/{h}/cancel`: what is known to have begun costs the start fee."""
         state = self.book.mine(caller, lease)
         async with self.leases.lock(lease):
             state = self.leases[lease]
             if state.state.is_open:
                 work = self.book.work[lease]
-                begun = bool(work.phase)
                 if work.cancel is not None:
                     work.cancel()
-                await self.book.end(state, leases.Cancelled(now_ms(), state.start_fee if begun else NOTHING))
+                await self.book.end(state, leases.Cancelled(now_ms(), state.start_fee if work.costs_fee else NOTHING))
         return await self.poll(caller, lease, 0, 0)

@@ -194,6 +194,26 @@ async def test_a_fee_that_was_not_agreed_is_not_paid(tmp_path: Path, monkeypatch
         birch.local.gate.set()
 
 
+async def test_a_fee_for_work_that_has_not_begun_is_not_paid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the worker said right before it was told decides, not what it says afterwards."""
+    async with traders(tmp_path, "alder", "birch") as (alder, birch):
+        honest = birch.worker.cancel
+
+        async def cancel(caller: Any, lease: Digest) -> Any:
+            return replace(await honest(caller, lease), owed=birch.worker.leases[lease].start_fee)
+
+        birch.local.gate.clear()
+        monkeypatch.setattr(birch.worker, "cancel", cancel)
+        jobs = [await alder.requester.submit(order()) for _ in range(2)]
+        assert await birch.worker.leases.changed(lambda: sum(lease.state is State.QUEUED for lease in birch.worker.leases) == 2, 5)
+        assert await birch.worker.leases.changed(lambda: any(work.phase for work in birch.worker.book.work.values()), 5)
+        waiting = next(job for job in jobs if not birch.worker.book.work[alder.requester.jobs[job.id].attempt.lease].phase)
+        done = await ended(alder, await alder.requester.cancel(waiting.id))
+        assert done.attempt.start_fee > 0
+        assert (done.phase, done.paid) == (Phase.CANCELLED, 0)
+        birch.local.gate.set()
+
+
 class Models:
     """What a requester sends of a model: one chunk."""
 

@@ -16,7 +16,9 @@ from nexus_edge.market.leases import State
 from nexus_edge.market.letting import Letting
 from nexus_edge.market.ordering import Order
 from nexus_edge.market.running import Died
-from nexus_edge.market.running import Order as Work
+from nexus_edge.market.running import Order as ChildOrder
+from nexus_edge.market.watching import Watching
+from nexus_edge.market.work import Work
 from nexus_edge.transport.channel import Channel
 from nexus_edge.types import Digest, MicroCredits
 from nexus_edge.wire.limits import SMALL_ANSWER
@@ -35,6 +37,11 @@ async def ended(trader: Trader, job: Job) -> Job:
     found = await trader.requester.wait(job.id, 30)
     assert found.phase.is_final, found
     return found
+
+
+async def never(*_: Any) -> None:
+    """Goes on for ever."""
+    await asyncio.Event().wait()
 
 
 async def test_one_job_one_receipt(tmp_path: Path) -> None:
@@ -129,6 +136,46 @@ async def test_a_false_proof_is_refused_and_costs_nothing(tmp_path: Path) -> Non
         assert len(job.attempts) == 1, "a worker with a false proof gets no second job"
         ours = await alder.ledger.read(lambda reader: reader.book(birch.key.id))
         assert (ours.out, ours.reserved_out) == (0, 0)
+
+
+async def begun_at(birch: Trader) -> Work:
+    """A lease that runs, and waits at the gate."""
+    assert await birch.worker.leases.changed(lambda: any(work.phase for work in birch.worker.book.work.values()), 10)
+    assert await birch.worker.leases.changed(lambda: all(lease.state is State.QUEUED for lease in birch.worker.leases), 10)
+    (work,) = birch.worker.book.work.values()
+    return work
+
+
+async def test_the_fee_is_owed_once_the_requester_knows_that_work_has_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with traders(tmp_path, "alder", "birch") as (alder, birch):
+        birch.local.gate.clear()
+        monkeypatch.setattr(Watching, "watch", never)
+        await alder.requester.submit(order())
+        work = await begun_at(birch)
+        assert (work.told, work.costs_fee) == (False, False)
+        monkeypatch.setattr("nexus_edge.market.work.UNASKED_S", 0.0)
+        assert work.costs_fee, "it worked, and nobody asked"
+        monkeypatch.undo()
+        (lease,) = birch.worker.leases
+        status = await alder.client.at(birch.key.id, "127.0.0.1", birch.server.port).poll(lease.id, 0, 0)
+        assert (status.state, work.told, work.costs_fee) == ("executing", True, True)
+        birch.local.gate.set()
+
+
+async def test_a_cancel_that_was_heard_before_a_restart_is_paid_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The requester asked before it cancelled, and does not know any more what it heard."""
+    async with traders(tmp_path, "alder", "birch") as (alder, birch):
+        birch.local.gate.clear()
+        monkeypatch.setattr(Watching, "watch", never)
+        job = await alder.requester.submit(order())
+        await begun_at(birch)
+        (lease,) = birch.worker.leases
+        connection = alder.client.at(birch.key.id, "127.0.0.1", birch.server.port)
+        await connection.poll(lease.id, 0, 0)
+        assert (await connection.cancel(lease.id)).owed == lease.start_fee > 0
+        done = await ended(alder, await alder.requester.cancel(job.id))
+        assert (done.phase, done.paid) == (Phase.CANCELLED, lease.start_fee)
+        birch.local.gate.set()
 
 
 async def test_cancelled_before_it_began_costs_nothing(tmp_path: Path) -> None:
@@ -226,7 +273,7 @@ async def test_an_input_is_committed_to_afresh_when_its_commitment_hides_it_from
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     take, prove, offers = Letting.take, Local.prove, []
-    works: list[Work] = []
+    works: list[ChildOrder] = []
 
     async def busy_at_first(self: Letting, *given: Any, **named: Any) -> Any:
         offers.append(given)
@@ -234,7 +281,7 @@ async def test_an_input_is_committed_to_afresh_when_its_commitment_hides_it_from
             raise Refusal(Code.BUSY, "not now", retry_ms=1)
         return await take(self, *given, **named)
 
-    async def broken_twice(self: Local, work: Work, *more: Any) -> Any:
+    async def broken_twice(self: Local, work: ChildOrder, *more: Any) -> Any:
         works.append(work)
         if len(works) < 3:
             raise Died("the child died", "as it was told", again=False)
