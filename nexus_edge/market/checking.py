@@ -15,8 +15,10 @@ from nexus_edge.ledger import Transaction, Unsynchronised
 from nexus_edge.market import jobs, promises
 from nexus_edge.market.answers import check_result, download
 from nexus_edge.market.attempts import RETRY_S, Attempts
+from nexus_edge.market.evidence import Verdict as Guilt
+from nexus_edge.market.evidence import check_invalid_proof, invalid_proof
 from nexus_edge.market.jobs import Job, Outcome
-from nexus_edge.market.machines import Events
+from nexus_edge.market.machines import Events, nothing
 from nexus_edge.market.ordering import Checks, Verdict
 from nexus_edge.transport import PeerConnection
 from nexus_edge.wire.errors import BadObject
@@ -24,7 +26,7 @@ from nexus_edge.wire.limits import OUTPUT, PROOF, UPLOAD_BYTES_PER_S
 from nexus_edge.wire.messages import ResultAnswer
 from nexus_edge.wire.objects import Evidence, Lease, ProofNotice, Quote, Result
 from nexus_edge.wire.refusals import Refusal
-from nexus_edge.wire.signing import Signed, read_signed, sign
+from nexus_edge.wire.signing import Signed, read_signed
 
 FETCH_S: Final = 60.0
 """What fetching a result may take beyond the time that the slowest line needs: no answer is waited for without end."""
@@ -145,16 +147,33 @@ class Answers:
         log.info("verified", peer=short_id(attempt.worker), verify_ms=event.verify_ms)
 
     async def _refuse(self, job: Job, why: str) -> None:
-        """A false proof: no debt, no second chance for this worker, and the evidence is kept."""
+        """A false proof: no debt, no second chance for this worker, and evidence is kept if it would convince others too."""
         attempt = job.attempt
-        objects = [await self._attempts.kept(one) for one in (attempt.lease, attempt.result, attempt.notice) if one is not None]
-        parts = tuple(one.to_bytes() for one in objects)
-        blobs = () if attempt.proof is None else (bytes(attempt.proof),)
-        evidence = sign(
-            self._attempts.key, Evidence(iss=self._attempts.key.id, at=now_ms(), about=attempt.worker, cls=1, parts=parts, blobs=blobs)
+        evidence = await self._evidence(job)
+        log.warning(
+            "a false proof is refused",
+            peer=short_id(attempt.worker),
+            reason=why,
+            evidence=None if evidence is None else evidence.id.hex()[:8],
         )
-        log.warning("a false proof is refused", peer=short_id(attempt.worker), reason=why, evidence=evidence.id.hex()[:8])
-        await self._attempts.give_up(job, Outcome.INVALID, why, partial(promises.keep, evidence))
+        await self._attempts.give_up(job, Outcome.INVALID, why, nothing if evidence is None else partial(promises.keep, evidence))
+
+    async def _evidence(self, job: Job) -> Signed[Evidence] | None:
+        """What anyone can check; None if only this node can tell, as with an output whose seed is missing."""
+        attempt, blobs = job.attempt, self._attempts.blobs
+        if attempt.result is None or attempt.notice is None or attempt.proof is None:
+            return None
+        lease, result, notice = [await self._attempts.kept(one) for one in (attempt.lease, attempt.result, attempt.notice)]
+        try:
+            key = await self._checks.verifying_key(job.model)
+        except StoreError as gone:
+            log.warning("there is no evidence of a false proof", reason=str(gone))
+            return None
+        proof, kept = await blobs.get(attempt.proof), await blobs.put(key)
+        signed = invalid_proof(self._attempts.key, attempt.worker, (lease, result, notice), kept)
+        contents = {bytes(kept): key} | ({} if proof is None else {bytes(attempt.proof): proof})
+        finding = await asyncio.to_thread(check_invalid_proof, signed.object, contents)
+        return signed if finding.verdict is Guilt.PROVEN else None
 
     async def sign(self, job: Job) -> None:
         """The payment of a job that was verified while the worker's book was unknown."""

@@ -34,6 +34,9 @@ class Checks(Protocol):
     async def commit(self, model: ModelDigest, data: bytes) -> tuple[Digest, InputUpload]:
         """A fresh commitment to an input, and what a worker needs to open it in one proof. Raises `BadInput`."""
 
+    async def verifying_key(self, model: ModelDigest) -> bytes:
+        """The key that answers about a model are verified by. Raises `StoreError`."""
+
     async def verify(
         self,
         model: ModelDigest,

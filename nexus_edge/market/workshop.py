@@ -165,6 +165,10 @@ class Workshop:
 
         return await asyncio.to_thread(commit)
 
+    async def verifying_key(self, model: ModelDigest) -> bytes:
+        """The key's bytes: what others need to check an answer."""
+        return (await self.key(model)).to_bytes()
+
     async def verify(
         self,
         model: ModelDigest,

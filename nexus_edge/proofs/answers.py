@@ -11,6 +11,25 @@ from nexus_edge.types import Context, Digest, ModelDigest
 from nexus_edge.wire.digests import input_commitment, statement_digest
 
 
+def shown_proof(key: VerifyingKey, model: ModelDigest, params: str, inc: Digest, proof: bytes, statement: Digest | None) -> Proof:
+    """The proof, not verified yet, if what it states is about this model and the input behind `inc`. Raises `ProofRejected`."""
+    chosen = ParameterSet.parse(params)
+    if (key.mode, key.security) != (chosen.mode, chosen.security):
+        raise ProofRejected(RejectReason.STATEMENT, f"the key is for {key.mode}-{key.security}, the lease for {params}")
+    if key.digest != model:
+        raise ProofRejected(RejectReason.STATEMENT, f"the key is of model {key.digest.hex()}, the lease is about {model.hex()}")
+    shown = Proof.from_bytes(proof)
+    if statement is not None and statement_digest(shown.statement.to_bytes()) != statement:
+        raise ProofRejected(RejectReason.STATEMENT, "it has another statement than the one that was signed")
+    if shown.statement.digest != model:
+        raise ProofRejected(RejectReason.STATEMENT, f"it is about model {shown.statement.digest.hex()}")
+    committed = [one for one in shown.statement.inputs if isinstance(one, bytes)]
+    # The number of inputs is the verifier's to check, but `input_commitment` would mind before it.
+    if len(committed) != len(key.inputs) or input_commitment(committed) != inc:
+        raise ProofRejected(RejectReason.INPUT, "it is about another input")
+    return shown
+
+
 def verify_answer(
     key: VerifyingKey,
     model: ModelDigest,
@@ -32,21 +51,8 @@ def verify_answer(
     Raises `ProofRejected`, and `OpeningError` if a committed output comes without its seed. Takes milliseconds, and up to a second for large
     models: for a thread.
     """
-    chosen = ParameterSet.parse(params)
     bare = without_float_edges(key)
-    if (key.mode, key.security) != (chosen.mode, chosen.security):
-        raise ProofRejected(RejectReason.STATEMENT, f"the key is for {key.mode}-{key.security}, the lease for {params}")
-    if key.digest != model:
-        raise ProofRejected(RejectReason.STATEMENT, f"the key is of model {key.digest.hex()}, the lease is about {model.hex()}")
-    shown = Proof.from_bytes(proof)
-    if statement is not None and statement_digest(shown.statement.to_bytes()) != statement:
-        raise ProofRejected(RejectReason.STATEMENT, "it has another statement than the one that was signed")
-    if shown.statement.digest != model:
-        raise ProofRejected(RejectReason.STATEMENT, f"it is about model {shown.statement.digest.hex()}")
-    committed = [one for one in shown.statement.inputs if isinstance(one, bytes)]
-    # The number of inputs is the verifier's to check, but `input_commitment` would mind before it.
-    if len(committed) != len(key.inputs) or input_commitment(committed) != inc:
-        raise ProofRejected(RejectReason.INPUT, "it is about another input")
+    shown = shown_proof(key, model, params, inc, proof, statement)
     try:
         levels = read_tensors(bare.outputs, output, "output")
     except BadInput as misfit:

@@ -13,6 +13,7 @@ import pytest
 from nexus_edge.clock import now_ms
 from nexus_edge.compute.errors import ModelMissing
 from nexus_edge.errors import PeerError
+from nexus_edge.market.evidence import Verdict, check_invalid_proof
 from nexus_edge.market.jobs import Outcome, Phase
 from nexus_edge.market.leases import State
 from nexus_edge.market.running import Died
@@ -75,9 +76,9 @@ async def test_the_evidence_of_a_false_proof_convinces_others(tmp_path: Path) ->
         (evidence,) = [read_stored(Evidence, *row) for row in rows]
         assert evidence.object.about == birch.key.id
         assert len(evidence.object.parts) == 3
-        (proof,) = evidence.object.blobs
-        assert proof == job.attempts[0].proof
-        assert await alder.blobs.has(Digest(proof))
+        assert evidence.object.blobs[0] == job.attempts[0].proof
+        contents = {digest: content for digest in evidence.object.blobs if (content := await alder.blobs.get(Digest(digest))) is not None}
+        assert check_invalid_proof(evidence.object, contents).verdict is Verdict.PROVEN
 
 
 async def test_one_who_always_declines_costs_a_few_offers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
