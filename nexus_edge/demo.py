@@ -28,7 +28,7 @@ from nexus_edge.proofs import Model, Proof, commit_model, verify
 from nexus_edge.proofs.arrays import format_tensors, parse_tensors
 from nexus_edge.proofs.proof import FORMAT as PROOF_FORMAT
 from nexus_edge.types import MicroCredits
-from nexus_edge.units import show_size, show_time
+from nexus_edge.units import NOT_VERIFIED, VERIFIED, show_size, show_time
 
 NAMES: Final = ("alder", "birch")
 START_S: Final = 20.0
@@ -54,6 +54,8 @@ class Receipt:
     """The digit that the model reads."""
     output: list[int]
     output_sha256: str
+    cores: int | None
+    """Of the worker, all its devices together."""
     run_ms: float
     prove_ms: float
     verify_ms: float
@@ -76,24 +78,26 @@ class Receipt:
         """For JSON."""
         return asdict(self)
 
-    def lines(self) -> list[str]:
-        """For people."""
+    def lines(self, built_s: int = 0) -> list[str]:
+        """For people; `built_s` is how long it took to build this before."""
         ours, theirs = (self.ledgers[name] for name in NAMES)
+        cores = "" if self.cores is None else f", on {self.cores} CPU cores"
+        building = f", after {built_s} s of building" if built_s > 1 else ""
         how = "by multicast DNS" if self.found_by == "mdns" else "by a static address, without multicast"
         return [
-            "✓ PROVED AND VERIFIED" if self.verified else "✗ NOT VERIFIED",
+            VERIFIED if self.verified else NOT_VERIFIED,
             "",
             f"model      {self.model}, {self.digest[:8]}, bit for bit as TFLite Micro",
             "input      a handwritten digit, seen by both agents, hidden in the proof",
             f"answer     {self.answer} (the image shows a {self.shown})",
-            f"executed   {show_time(self.run_ms)}  by birch {self.worker}",
+            f"executed   {show_time(self.run_ms)}  by birch {self.worker}{cores}",
             f"proved     {show_time(self.prove_ms)}  by birch: {show_size(self.proof_bytes)}, {self.security_bits:.1f} bits proven, zero-knowledge",
             f"verified   {show_time(self.verify_ms)}  by alder {self.requester}, without running the model",
             f"of re-run  {100 * self.verify_ms / max(self.run_ms, 0.001):.0f} %  this model is tiny: verifying pays for larger ones",
             f"forgery    {'refused' if self.forgery_refused else 'ACCEPTED'}  one bit of the proof changed: {self.forgery_reason}",
             f"found      {how}",
             f"ledgers    alder #{ours['entry']} {_credits(ours['amount_ucr'])} cr, birch #{theirs['entry']} {_credits(theirs['amount_ucr'])} cr: one receipt, both signed",
-            f"took       {show_time(self.took_ms)}",
+            f"took       {show_time(self.took_ms)}{building}",
             "next       nexus-edge up: your own agent, on your own network",
         ]
 
@@ -243,6 +247,7 @@ async def _work(
     proof = read_bounded(alder.folder / "blobs" / (job.proof or ""), PROOF_FORMAT.limit, "proof")
     key = commit_model(model).verifying_key
     refused, reason = _forge(key, proof)
+    cores = [device.cores for device in (await works.snapshot()).devices if device.cores is not None]
     entries = {alder.name: _entry(await asks.ledger(), job), birch.name: _entry(await works.ledger(), job)}
     return Receipt(
         verified=job.state == "verified" and job.settled and refused,
@@ -252,6 +257,7 @@ async def _work(
         answer=int(output.argmax()),
         output=[int(value) for value in output.ravel()],
         output_sha256=hashlib.sha256(output.tobytes()).hexdigest(),
+        cores=sum(cores) or None,
         run_ms=theirs.run_ms or 0.0,
         prove_ms=theirs.prove_ms or 0.0,
         verify_ms=job.verify_ms or 0.0,

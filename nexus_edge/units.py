@@ -1,5 +1,11 @@
 """Times, sizes and names as people read them."""
 
+from typing import Final
+
+VERIFIED: Final = "✓ PROVED AND VERIFIED"
+NOT_VERIFIED: Final = "✗ NOT VERIFIED"
+"""Headlines of a receipt."""
+
 
 def show_time(ms: float) -> str:
     """Milliseconds with a unit that fits."""

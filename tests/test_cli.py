@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from nexus_edge.cli import ExitStatus, main
 from nexus_edge.commands import models as models_commands
 from nexus_edge.data import demo_digits, demo_model
+from nexus_edge.errors import JobFailed
 from tests.support import models
 
 CONTEXT = "ab" * 32
@@ -211,6 +212,7 @@ def test_the_demo_is_one_receipt_of_two_agents(run: Run, options: tuple[str, ...
     assert ours["id"] == theirs["id"]
     assert ours["signed"] == theirs["signed"] == "both"
     assert {"prove_ms", "verify_ms", "proof_bytes", "security_bits"} <= set(done.data)
+    assert done.data["cores"] == len(os.sched_getaffinity(0))
 
 
 @pytest.mark.parametrize(
@@ -224,6 +226,30 @@ def test_a_demo_that_shows_a_fault_fails(run: Run, monkeypatch: pytest.MonkeyPat
     done = run("demo")
     assert done.status != 0
     assert said in done.narration
+
+
+def test_a_demo_that_does_not_come_to_its_end_says_so_first(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from nexus_edge import demo
+
+    def fails(**_: bool) -> demo.Receipt:
+        raise JobFailed("the job was not done", "birch has died")
+
+    monkeypatch.setattr(demo, "demonstrate", fails)
+    assert main(["demo"]) != 0
+    told = capsys.readouterr()
+    assert told.out == "✗ NOT VERIFIED\n"
+    assert "birch has died" in told.err
+    done = run("demo")
+    assert (done.data["verified"], done.data["error"]["why"]) == (False, "birch has died")
+
+
+def test_the_receipt_says_how_long_it_took_to_build(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", "--no-mdns", "--built", "38"]) == 0
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line}
+    assert lines["took"].endswith(" s, after 38 s of building")
+    assert lines["executed"].endswith(f"on {len(os.sched_getaffinity(0))} CPU cores")
 
 
 # What is rejected

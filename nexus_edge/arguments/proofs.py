@@ -1,5 +1,6 @@
 """Commands on models, proofs and openings: files in, files out."""
 
+import argparse
 from pathlib import Path
 from typing import Any
 
@@ -142,3 +143,5 @@ def add_proofs(commands: Any) -> None:
 
     parser = command(commands, "demo", "demo:demo", "start two agents here: one job, proved, verified and paid, and a forged proof refused")
     parser.add_argument("--no-mdns", action="store_true", help="tell the agents where they are, instead of multicast")
+    # `./run` says how long it took to install.
+    parser.add_argument("--built", type=int, default=0, help=argparse.SUPPRESS)

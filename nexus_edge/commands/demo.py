@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from nexus_edge.commands.result import Result
 from nexus_edge.errors import NexusEdgeError, VerifierFailed
+from nexus_edge.units import NOT_VERIFIED
 
 if TYPE_CHECKING:
     from nexus_edge.demo import Receipt
@@ -14,8 +15,11 @@ def demo(arguments: argparse.Namespace) -> Result:
     """`nexus-edge demo`."""
     from nexus_edge.demo import demonstrate
 
-    receipt = demonstrate(mdns=not arguments.no_mdns)
-    return Result(receipt.data(), receipt.lines(), failure(receipt))
+    try:
+        receipt = demonstrate(mdns=not arguments.no_mdns)
+    except NexusEdgeError as failed:
+        return Result({"verified": False}, [NOT_VERIFIED], failed)
+    return Result(receipt.data(), receipt.lines(arguments.built), failure(receipt))
 
 
 def failure(receipt: "Receipt") -> NexusEdgeError | None:

@@ -21,7 +21,7 @@ from nexus_edge.errors import BadInput, FileError, JobFailed, NexusEdgeError, Us
 from nexus_edge.files import read_bounded, write_whole
 from nexus_edge.progress import ProgressBars
 from nexus_edge.types import MicroCredits
-from nexus_edge.units import show_name
+from nexus_edge.units import NOT_VERIFIED, VERIFIED, show_name
 
 CANCEL_S: Final = 3.0
 """For telling the agent that the answer is not wanted any more."""
@@ -52,12 +52,12 @@ def run(arguments: argparse.Namespace) -> Result:
     verified = job.state == "verified"
     data = {**job.model_dump(mode="json"), "verified": verified, "output": None, "took_ms": took_ms}
     if not verified:
-        return Result(data, ["✗ NOT VERIFIED", "", *_receipt(job)], _failure(job))
+        return Result(data, [NOT_VERIFIED, "", *_receipt(job)], _failure(job))
     if arguments.output is not None:
         write_whole(arguments.output, answer, "output")
         data["output"] = str(arguments.output)
     lines = [
-        "✓ PROVED AND VERIFIED",
+        VERIFIED,
         "",
         *_receipt(job),
         f"answer     {_answer(answer, arguments.output)}",

@@ -17,7 +17,7 @@ from nexus_edge.identity import NodeKey
 from nexus_edge.transport import PeerClient, PeerServer, tls
 from nexus_edge.transport.bodies import WINDOW_S
 from nexus_edge.types import Digest, MicroCredits, UnixMs
-from nexus_edge.wire.limits import CONNECTIONS_PER_PEER, CONNECTIONS_PER_PREFIX, HEADER_S, TLS_HANDSHAKE_S
+from nexus_edge.wire.limits import CONNECTIONS, CONNECTIONS_PER_PEER, CONNECTIONS_PER_PREFIX, HEADER_S, TLS_HANDSHAKE_S
 from nexus_edge.wire.messages import EntriesPost, LeaseOffer, Manifest, Upload, encode_message
 from nexus_edge.wire.objects import Entry, Lease
 from nexus_edge.wire.refusals import Code, Refusal
@@ -208,6 +208,27 @@ async def test_two_hundred_connections_from_one_place_leave_room_for_others() ->
             async with served_meanwhile(server):
                 assert await until_ended(server, "127.0.1.1", 10) < TLS_HANDSHAKE_S + SLACK_S
         assert server.connections == 0
+
+
+async def test_connections_from_everywhere_have_a_bound_too() -> None:
+    """A prefix more than the bound has room for: the last one gets nothing, until the others have missed their handshakes."""
+    places = [f"127.0.2.{number}" for number in range(1, CONNECTIONS // CONNECTIONS_PER_PREFIX + 2)]
+    async with serving() as (server, _), contextlib.AsyncExitStack() as stack:
+        opened = [await stack.enter_async_context(dialled(server, None, place)) for place in places for _ in range(CONNECTIONS_PER_PREFIX)]
+        async with asyncio.timeout(TLS_HANDSHAKE_S):
+            while server.connections < CONNECTIONS:
+                await asyncio.sleep(0.01)
+        assert server.connections == CONNECTIONS
+        assert server._connections._prefixes[places[-1]] == 0
+        last = [reader for reader, _ in opened[-CONNECTIONS_PER_PREFIX:]]
+        ended = await asyncio.gather(*(asyncio.wait_for(reader.read(), 1) for reader in last), return_exceptions=True)
+        assert all(one == b"" or isinstance(one, ConnectionError) for one in ended), ended
+        async with asyncio.timeout(TLS_HANDSHAKE_S + SLACK_S):
+            while server.connections:
+                await asyncio.sleep(0.02)
+        async with dialled(server, tls.client_context(CLIENT), places[-1]) as (reader, writer):
+            writer.write(b"GET /1/node HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert b" 200 " in await asyncio.wait_for(reader.readline(), HEADER_S)
 
 
 async def test_connections_that_come_and_go_cost_few_handshakes() -> None:
