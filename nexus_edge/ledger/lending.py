@@ -32,7 +32,7 @@ class Creditor(Recorder):
         order = lease.object
         left = self.room(order.iss, prefix, private=private)
         if order.price > left:
-            raise NoCredit(f"you may draw {left} micro-credits more, the job costs {order.price}", left)
+            raise NoCredit(order.price, left)
         self.keep(lease)
         self._money(
             order.iss, "admitted", lease=lease.id, price=order.price, stake=order.stake, prefix=prefix, private=private

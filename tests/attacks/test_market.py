@@ -229,9 +229,17 @@ async def test_who_has_no_credit_is_told_how_to_get_more(tmp_path: Path) -> None
     nothing = CreditPolicy(private_bucket=MicroCredits(0), public_bucket=MicroCredits(0))
     async with traders(tmp_path, "alder", "birch", policy=nothing) as (alder, birch):
         quote = await quoted(alder, birch)
-        with pytest.raises(Refusal, match="work for this node, or ask its owner for a grant") as refused:
-            await birch_for(alder, birch).lease(lease_of(alder, quote, Digest(bytes(32))), quote)
+        inc, _ = await alder.local.commit(DIGEST, DATA)
+        with pytest.raises(Refusal, match=f"earned {quote.object.price} from this node by work for it, or by a grant") as refused:
+            await birch_for(alder, birch).lease(lease_of(alder, quote, inc), quote)
         assert (refused.value.code, refused.value.room) == (Code.NO_CREDIT, 0)
+        # Work that costs as much is enough: the one pays for the other.
+        await alder.ledger.transact("grant", lambda tx: tx.grant(birch.key.id, quote.object.price))
+        paid = await ended(birch, await birch.requester.submit(order()))
+        assert (paid.phase, paid.paid) == (Phase.SETTLED, quote.object.price)
+        quote = await quoted(alder, birch)
+        accept = await birch_for(alder, birch).lease(lease_of(alder, quote, inc), quote)
+        assert accept.object.to == alder.key.id
 
 
 async def test_a_draining_node_says_when_to_ask_again(tmp_path: Path) -> None:
