@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+import structlog
+
 from nexus_edge.clock import now_ms, ticking_ms
 from nexus_edge.errors import LedgerError
 from nexus_edge.ledger import Account, NoCredit, Transaction
@@ -25,6 +27,8 @@ from nexus_edge.wire.signing import Signed, sign
 
 OPEN_RETRY_MS: Final = 1000
 """Leases end all the time."""
+
+log = structlog.get_logger("market")
 
 
 class Letting:
@@ -120,6 +124,7 @@ class Letting:
         except LedgerError:
             self._book.models.unpin(model)
             raise
+        log.info("leased", lease=lease.id, job=order.job, peer=order.iss, model=model, price=order.price)
         return accept
 
     def _forget_quotes(self) -> None:

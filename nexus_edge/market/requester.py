@@ -120,10 +120,10 @@ class Requester:
 
     async def _drive(self, job: JobId) -> None:
         """From where it stands to its end. A ledger that cannot write now is tried again: nothing was sent."""
-        with structlog.contextvars.bound_contextvars(job=job.hex()[:8]):
-            while not self.jobs[job].phase.is_final:
+        while not (state := self.jobs[job]).phase.is_final:
+            with structlog.contextvars.bound_contextvars(**_ids(state)):
                 try:
-                    await self._step(self.jobs[job])
+                    await self._step(state)
                 except NexusEdgeError as failed:
                     log.error("the job cannot go on", reason=str(failed))
                     await asyncio.sleep(STUCK_S)
@@ -146,6 +146,13 @@ class Requester:
                 await self.jobs.changed(lambda: self.jobs[job.id].phase is not Phase.PAYING, 60)
             case Phase.CANCELLING:
                 await self._cancelling.cancel(job)
+
+
+def _ids(job: Job) -> dict[str, bytes]:
+    """For every line of the log: the job's, and those of the attempt that is under way."""
+    if job.phase is Phase.NEW or not job.attempts:
+        return {"job": job.id}
+    return {"job": job.id, "lease": job.attempt.lease, "peer": job.attempt.worker}
 
 
 def _created(order: Order, inc: Digest, kept: Digest) -> jobs.Created:

@@ -113,7 +113,7 @@ class Runner:
     async def _slot(self) -> None:
         while True:
             lease = self._book.leases[await self._book.ready.get(self._book.is_runnable)]
-            with structlog.contextvars.bound_contextvars(lease=lease.id.hex()[:8], job=lease.job.hex()[:8], peer=lease.requester.hex()[:8]):
+            with structlog.contextvars.bound_contextvars(lease=lease.id, job=lease.job, peer=lease.requester):
                 try:
                     await self._serve(lease)
                 except LedgerError as failed:  # a full disk: it is run again, and gives the same answer

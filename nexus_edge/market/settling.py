@@ -230,7 +230,7 @@ class Payer:
             return
         event = jobs.Disputed(now_ms(), disputed[:200]) if disputed else jobs.Settled(now_ms())
         await self._jobs.record(job.id, event, work)
-        log.info(event.kind, job=job.id.hex()[:8], paid=job.paid)
+        log.info(event.kind, job=job.id, paid=job.paid)
 
 
 def _take(entry: Signed[Entry], transaction: Transaction) -> Signed[Ack]:
