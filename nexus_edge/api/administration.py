@@ -418,7 +418,7 @@ class Administration:
             for attempt in job.attempts:
                 if attempt.outcome is Outcome.INVALID and now - job.at < RECENT_MS:
                     name = self._names().of(attempt.worker)
-                    text = f"false proof from {name.name or name.short_id}: {attempt.reason}. Its answer was not used, nothing was paid, the evidence is kept."
+                    text = f"false proof from {name.name or name.short_id}: {attempt.reason}. Its answer was not used, nothing was paid, and what it signed is kept."
                     found.append(AttentionView(at=shown.moment(job.at), level="error", text=text, about=job.id.hex()))
         found += [
             AttentionView(at=job.ended_at or job.asked_at, level="warning", text=f"{job.short_id} failed: {job.reason}", about=job.id)
@@ -429,13 +429,10 @@ class Administration:
             found.append(
                 AttentionView(at=self._checked.checked_at, level="error", text=f"the ledger: {self._checked.faults[0]}", about="ledger")
             )
-        found += [
-            AttentionView(
-                at=peer.last_seen or shown.moment(now), level="warning", text=f"{peer.name or peer.short_id} answers us but cannot reach us.", about=peer.id
-            )
-            for peer in peers
-            if peer.state == "up" and peer.reach == "out" and peer.problem
-        ]  # fmt: skip
+        for peer in peers:
+            if peer.state == "up":
+                at, name = peer.last_seen or shown.moment(now), f"{peer.name} {peer.short_id}".strip()
+                found += [AttentionView(at=at, level="warning", text=text, about=peer.id) for text in shown.troubles(name, peer)]
         found += [
             AttentionView(at=shown.moment(now), level="warning", text=f"the group certificate {own.file.name}: {problem}", about="fleet")
             for own, problem in self.membership.states()

@@ -188,6 +188,7 @@ class PeerView(View):
     addresses: tuple[str, ...] = ()
     rtt_ms: float | None = None
     skew_ms: int | None = None
+    """How far its clock is ahead of ours."""
     reach: Literal["both", "out", "in", "none"] = "none"
     reputation: Fraction | None = None
     verified: int = 0
@@ -203,6 +204,8 @@ class PeerView(View):
     fleet_until: Moment | None = None
     """When its certificate ends."""
     last_seen: Moment | None = None
+    one_way: str = ""
+    """Why it cannot reach us, as it says."""
     problem: str = ""
 
 

@@ -1,10 +1,11 @@
 """Jobs, leases, peers and books as the admin API shows them: pure functions from what the parts hold."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final, Literal
 
+from nexus_edge.api import words
 from nexus_edge.api.models import (
     BookView,
     CertificateView,
@@ -31,6 +32,7 @@ from nexus_edge.market.membership import Own
 from nexus_edge.market.ordering import Live
 from nexus_edge.market.work import Work
 from nexus_edge.types import Bytes, MicroCredits, NodeId, UnixMs
+from nexus_edge.wire.limits import SKEW_SHOWN_MS
 
 SHORTEST: Final = 4
 NAME: Final = 12
@@ -208,8 +210,17 @@ def peer_view(peer: Peer, names: Names, book: Book | None, member: Member | None
         fleet="" if member is None else member.group.label,
         fleet_until=None if member is None else moment(member.until),
         last_seen=None if peer.last_answer is None else moment(peer.last_answer),
+        one_way=peer.one_way,
         problem=peer.problem,
     )
+
+
+def troubles(name: str, peer: PeerView) -> Iterator[str]:
+    """What its owner or ours should look at, of a peer that answers."""
+    if peer.one_way:
+        yield f"{name} answers us but cannot reach us ({peer.one_way}). It can work for us, we cannot work for it."
+    if peer.skew_ms is not None and abs(peer.skew_ms) > SKEW_SHOWN_MS:
+        yield f"the clock of {name} is {words.time(abs(peer.skew_ms))} {'ahead of' if peer.skew_ms > 0 else 'behind'} ours."
 
 
 def peers_summary(peers: Sequence[PeerView]) -> PeersSummary:

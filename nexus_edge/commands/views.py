@@ -27,6 +27,7 @@ from nexus_edge.commands.asking import sockets_of
 from nexus_edge.commands.result import Result
 from nexus_edge.errors import AgentUnavailable
 from nexus_edge.units import show_name
+from nexus_edge.wire.limits import SKEW_SHOWN_MS
 
 LABEL: Final = 18
 TEXT: Final = 50
@@ -231,10 +232,18 @@ def _peer(peer: PeerView) -> tuple[str, ...]:
         show_name(peer.has, 16) or words.UNKNOWN,
         ", ".join(FOUND.get(source, source) for source in peer.found_by) or words.UNKNOWN,
         words.UNKNOWN if peer.rtt_ms is None else f"{peer.rtt_ms:.1f}" if peer.rtt_ms < 10 else f"{peer.rtt_ms:.0f}",
-        "excluded" if peer.state == "excluded" else REACH[peer.reach],
+        _reach(peer),
         f"{peer.verified}/{peer.given}" if peer.given else words.UNKNOWN,
         words.credit(peer.balance_ucr),
     )
+
+
+def _reach(peer: PeerView) -> str:
+    """Who can dial whom, and whether its clock is far from ours."""
+    if peer.state == "excluded":
+        return "excluded"
+    skew_ms = peer.skew_ms or 0
+    return REACH[peer.reach] + (f", clock {skew_ms / 1000:+.0f} s" if abs(skew_ms) > SKEW_SHOWN_MS else "")
 
 
 def _proof(proof: ProofView) -> tuple[str, ...]:

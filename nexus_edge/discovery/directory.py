@@ -202,14 +202,14 @@ class PeerDirectory:
         if left.addresses:
             self._put(left)
 
-    def report_mutual(self, node: NodeId, reached: bool) -> None:
-        """Whether the peer reached us: it dialled back, or called by itself."""
+    def report_mutual(self, node: NodeId, reached: bool, why: str = "") -> None:
+        """Whether the peer reached us: it dialled back, or called by itself; and why not, as it says."""
         peer = self._peers.get(node)
         if peer is None:
             return
         if reached and peer.state is not State.UP:
             peer = self._with(peer, Stirred(self._monotonic()))
-        self._put(replace(peer, mutual=reached))
+        self._put(replace(peer, mutual=reached, one_way="" if reached else why or "it does not say why"))
 
     def report_identity(self, endpoint: Endpoint, node: NodeId) -> None:
         """Who answered at an address without an id."""

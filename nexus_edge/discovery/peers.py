@@ -76,6 +76,8 @@ class Peer:
     """How far its clock is ahead of ours."""
     mutual: bool | None = None
     """Whether it can reach us; None while it has not tried."""
+    one_way: str = ""
+    """Why it could not reach us, as it says; empty if it could, or has not tried."""
     problem: str = ""
     """Why the last probe failed."""
 

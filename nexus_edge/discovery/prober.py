@@ -210,7 +210,8 @@ class Prober:
                         case Lesson.RECORD:
                             self._directory.keep_record(await connection.node(), None)
                         case Lesson.DIALBACK:
-                            self._directory.report_mutual(node, (await connection.dialback(self._port)).ok)
+                            answer = await connection.dialback(self._port)
+                            self._directory.report_mutual(node, answer.ok, answer.error)
                         case Lesson.PEERS:
                             self._take_records(await connection.peers(PeersRequest(self._known())))
                         case _:

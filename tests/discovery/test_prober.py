@@ -49,12 +49,13 @@ class Node:
 
 
 @contextlib.asynccontextmanager
-async def running(key: NodeKey, mesh: str = "home") -> AsyncIterator[Node]:
+async def running(key: NodeKey, mesh: str = "home", port: int | None = None) -> AsyncIterator[Node]:
+    """With another port, that is where it says it can be dialled."""
     directory = PeerDirectory(key.id, mesh)
     async with PeerClient(key) as client, PeerClient(key) as probing:
         server = PeerServer(key, Answering(Host(key, directory), client))  # type: ignore[arg-type]  # nobody asks for the rest
         await server.start("127.0.0.1", 0)
-        task = asyncio.create_task(Prober(directory, probing, server.port).run(), name="prober")
+        task = asyncio.create_task(Prober(directory, probing, port or server.port).run(), name="prober")
         try:
             yield Node(directory, server.port)
         finally:
@@ -87,6 +88,20 @@ async def test_a_hint_becomes_a_peer_that_is_up_and_reaches_us() -> None:
         assert 0 < found.rtt_ms < 500
         assert found.skew_ms is not None
         assert abs(found.skew_ms) < 100
+
+
+@pytest.mark.asyncio
+async def test_a_peer_that_cannot_dial_us_says_why() -> None:
+    """We say that we listen where nobody does."""
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        nobody = closed.getsockname()[1]
+    async with running(ME, port=nobody) as me, running(PEER) as peer:
+        me.directory.add_hint(Source.MDNS, "127.0.0.1", peer.port, PEER.id)
+        await me.until(lambda: me.peer().mutual is False)
+        assert me.peer().reach == "out"
+        assert me.peer().one_way
+        me.directory.report_mutual(PEER.id, True)
+        assert (me.peer().reach, me.peer().one_way) == ("both", "")
 
 
 @pytest.mark.asyncio
