@@ -431,8 +431,8 @@ class Administration:
             )
         for peer in peers:
             if peer.state == "up":
-                at, name = peer.last_seen or shown.moment(now), f"{peer.name} {peer.short_id}".strip()
-                found += [AttentionView(at=at, level="warning", text=text, about=peer.id) for text in shown.troubles(name, peer)]
+                at = peer.last_seen or shown.moment(now)
+                found += [AttentionView(at=at, level="warning", text=text, about=peer.id) for text in shown.troubles(peer)]
         found += [
             AttentionView(at=shown.moment(now), level="warning", text=f"the group certificate {own.file.name}: {problem}", about="fleet")
             for own, problem in self.membership.states()

@@ -215,8 +215,9 @@ def peer_view(peer: Peer, names: Names, book: Book | None, member: Member | None
     )
 
 
-def troubles(name: str, peer: PeerView) -> Iterator[str]:
+def troubles(peer: PeerView) -> Iterator[str]:
     """What its owner or ours should look at, of a peer that answers."""
+    name = f"{peer.name} {peer.short_id}".strip()
     if peer.one_way:
         yield f"{name} answers us but cannot reach us ({peer.one_way}). It can work for us, we cannot work for it."
     if peer.skew_ms is not None and abs(peer.skew_ms) > SKEW_SHOWN_MS:

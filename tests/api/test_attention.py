@@ -110,7 +110,7 @@ async def test_a_peer_that_cannot_reach_us_or_has_another_clock(tmp_path: Path) 
         )
         alder.directory.report_mutual(BIRCH.id, True)
         assert await attention(alder) == []
-        for skew_ms, said, column in ((7000, "7.0 s ahead of", "+7"), (-90_000, "1:30 behind", "-90")):
+        for skew_ms, said, column in ((7000, "7.00 s ahead of", "+7"), (-90_000, "1:30 behind", "-90")):
             alder.directory.report_success(BIRCH.id, 1.0, skew_ms=skew_ms)
             (line,) = await attention(alder)
             assert (line.level, line.text) == ("warning", f"the clock of {BIRCH_NAME} is {said} ours.")
