@@ -1,7 +1,7 @@
 """What the ledger says: objects, events, books. All queries of one `Reader` see one state."""
 
 import sqlite3
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Collection, Iterator, Mapping, Set
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,7 +10,7 @@ from nexus_edge.ledger import members
 from nexus_edge.ledger.credit import DAY_MS, CreditPolicy, Standing, decayed, room, share
 from nexus_edge.ledger.history import Movement, movements
 from nexus_edge.ledger.members import Member
-from nexus_edge.ledger.projection import event_map
+from nexus_edge.ledger.projection import STREAM, event_map
 from nexus_edge.types import NOTHING, Digest, MicroCredits, NodeId, UnixMs
 from nexus_edge.wire.errors import BadObject
 from nexus_edge.wire.limits import ENTRIES_PER_POST
@@ -187,6 +187,16 @@ class Reader:
             (stream,),
         )
         return [Event(seq, stream, subject, kind, event_map(body)) for seq, subject, kind, body in rows]
+
+    def restored_since(self, stream: str, kinds: Collection[str]) -> set[bytes]:
+        """Of the live subjects, those whose last event of these kinds was written before the ledger was restored from a backup: what came after is forgotten."""
+        marks = ", ".join("?" * len(kinds))
+        rows = self._connection.execute(
+            f"SELECT e.subject FROM live l JOIN events e ON e.stream = l.stream AND e.subject = l.subject WHERE l.stream = ? AND e.kind IN ({marks}) "
+            "GROUP BY e.subject HAVING max(e.seq) < (SELECT max(seq) FROM events WHERE stream = ? AND subject = x'' AND kind = 'restored')",
+            (stream, *kinds, STREAM),
+        )
+        return {subject for (subject,) in rows}
 
     def memories(self, stream: str) -> dict[bytes, Mapping[str, Any]]:
         """What a part of the node remembers of what it left to the ledger, by subject."""

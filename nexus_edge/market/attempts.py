@@ -46,6 +46,8 @@ class Attempts:
         self.jobs = Machines(ledger, RULES)
         self.live: dict[JobId, Live] = {}
         self.workers = Workers(ledger)
+        self.forgotten: set[bytes] = set()
+        """Jobs whose commitment to the input may have been opened by workers that this ledger, restored from a backup, does not know of."""
         self._told: set[asyncio.Task[None]] = set()
 
     async def declined(self, job: Job, reason: str) -> None:

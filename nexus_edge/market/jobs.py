@@ -99,6 +99,8 @@ class Job:
     deadline_ms: int
     worker: NodeId | None
     """The only worker that may have it, if the user said so."""
+    former_inputs: tuple[Digest, ...] = ()
+    """The same data with other seeds, whose commitments were used up."""
     committed_at: int = 0
     """How many attempts there had been when the input was committed to."""
     phase: Phase = Phase.NEW
@@ -349,7 +351,8 @@ def apply(event: Event, job: Job) -> Job:
             attempt = Attempt(event.number, event.worker, event.lease, event.price, event.start_fee)
             return replace(job, phase=Phase.OFFERED, attempts=(*job.attempts, attempt), rejected=event.rejected)
         case Recommitted():
-            return replace(job, inc=event.inc, input=event.input, committed_at=len(job.attempts))
+            former = (*job.former_inputs, job.input)
+            return replace(job, inc=event.inc, input=event.input, former_inputs=former, committed_at=len(job.attempts))
         case Declined():
             return replace(_attempt(job, outcome=Outcome.DECLINED, reason=event.reason), phase=Phase.NEW)
         case Accepted():

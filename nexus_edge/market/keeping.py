@@ -36,6 +36,7 @@ def contents(state: Job | LeaseState) -> Iterator[tuple[Digest, int]]:
     """
     parts: tuple[Attempt | LeaseState, ...] = state.attempts if isinstance(state, Job) else (state,)
     found = [(state.input, RESULT_KEPT_MS)]
+    found += [(one, RESULT_KEPT_MS) for one in (state.former_inputs if isinstance(state, Job) else ())]
     found += [(part.output, RESULT_KEPT_MS) for part in parts] + [(part.proof, PROOF_KEPT_MS) for part in parts]
     for digest, kept_ms in found:
         if digest is not None:

@@ -52,7 +52,7 @@ class Offering:
             last = next((attempt.reason for attempt in reversed(job.attempts) if attempt.reason), "")
             await self._attempts.jobs.record(job.id, jobs.Failed(now_ms(), f"{why}; {last}" if last else why), nothing)
             return
-        if job.is_handed_out:
+        if job.is_handed_out or job.id in self._attempts.forgotten:
             await self._commit_afresh(job)
             return
         choosing, live.choosing = live.choosing, None
@@ -81,7 +81,7 @@ class Offering:
         inc, upload = await self._checks.commit(job.model, former.data)
         kept = await self._attempts.blobs.put(encode_message(upload))
         await self._attempts.jobs.record(job.id, jobs.Recommitted(now_ms(), inc, kept), nothing)
-        await self._attempts.blobs.drop(job.input)
+        self._attempts.forgotten.discard(job.id)
         log.info("the input is committed to afresh", workers=job.handed)
 
     async def choose(self, job: Job, left_ms: int) -> Choice:

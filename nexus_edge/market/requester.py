@@ -11,7 +11,7 @@ from nexus_edge.errors import LedgerError, NexusEdgeError
 from nexus_edge.identity import NodeKey
 from nexus_edge.ledger import BlobStore, Ledger
 from nexus_edge.market import jobs
-from nexus_edge.market.attempts import Attempts
+from nexus_edge.market.attempts import RULES, Attempts
 from nexus_edge.market.buying import Buyer, Choice, Peers
 from nexus_edge.market.cancelling import Cancelling
 from nexus_edge.market.checking import Answers
@@ -39,6 +39,7 @@ class Requester:
 
     def __init__(self, key: NodeKey, ledger: Ledger, blobs: BlobStore, checks: Checks, peers: Peers, buyer: Buyer, till: Till) -> None:
         attempts = Attempts(key, ledger, blobs, peers)
+        self._attempts = attempts
         self.blobs = blobs
         self.jobs = attempts.jobs
         self.live = attempts.live
@@ -53,6 +54,8 @@ class Requester:
     async def load(self) -> None:
         """Take up every job where it was."""
         await self.jobs.load()
+        committed = (jobs.Created.kind, jobs.Recommitted.kind)
+        self._attempts.forgotten |= await self._attempts.ledger.read(lambda reader: reader.restored_since(RULES.stream, committed))
         await self.workers.load(lambda: list(self.jobs))
         for job in sorted(self.jobs, key=lambda one: one.at):
             if not job.phase.is_final:
