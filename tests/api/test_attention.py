@@ -1,48 +1,23 @@
 """What needs an owner's eyes: each line comes from what really happened to an agent, and goes when it is over."""
 
-import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
-from nexus_edge.agent import Agent, Options
+from nexus_edge.agent import Agent
 from nexus_edge.api.models import AttentionView
 from nexus_edge.commands.views import _reach
-from nexus_edge.data import demo_digits, demo_model
-from nexus_edge.discovery.reachability import State
-from nexus_edge.identity import NodeKey, short_id
+from nexus_edge.identity import short_id
 from nexus_edge.market.jobs import Job, Phase
-from nexus_edge.market.ordering import Order
 from nexus_edge.market.running import Answer
-from nexus_edge.types import MicroCredits
+from tests.support.couples import BIRCH, couple, done, submitted
 
 pytestmark = pytest.mark.asyncio
-ALDER, BIRCH = NodeKey.from_seed(b"alder".ljust(32)), NodeKey.from_seed(b"birch".ljust(32))
 BIRCH_NAME = f"birch {short_id(BIRCH.id)}"
-
-
-@asynccontextmanager
-async def two(folder: Path) -> AsyncIterator[tuple[Agent, Agent]]:
-    """Alder knows where birch is, and finds it up."""
-    birch = Agent(BIRCH, Options(folder / "birch", host="127.0.0.1", mdns=False, name="birch"))
-    await birch.start()
-    alder = Agent(ALDER, Options(folder / "alder", host="127.0.0.1", mdns=False, peers=(("127.0.0.1", birch.server.port, None),)))
-    try:
-        await alder.start()
-        with alder.directory.watch() as changes:
-            async with asyncio.timeout(20):
-                while [(peer.state, peer.mutual) for peer in alder.directory.snapshot()] != [(State.UP, True)]:
-                    await anext(changes)
-        yield alder, birch
-    finally:
-        await alder.close()
-        await birch.close()
 
 
 async def attention(agent: Agent) -> list[AttentionView]:
@@ -50,17 +25,12 @@ async def attention(agent: Agent) -> list[AttentionView]:
 
 
 async def asked(alder: Agent, deadline_ms: int) -> Job:
-    """A job of the digits' model, to its end."""
-    file = alder.options.state / "digits.tflite"
-    file.write_bytes(demo_model())
-    record = await alder.library.import_file(file, "zk-100", "digits")
-    data = demo_digits()[0][0].astype(np.int8).tobytes()
-    order = Order(record.model, record.semantics, record.params, data, MicroCredits(100_000), deadline_ms)
-    return await alder.requester.wait((await alder.requester.submit(order)).id, 60)
+    """A job, to its end."""
+    return await done(alder, await submitted(alder, deadline_ms))
 
 
 async def test_nothing_needs_anybody_while_all_is_well(tmp_path: Path) -> None:
-    async with two(tmp_path) as (alder, birch):
+    async with couple(tmp_path) as (alder, birch):
         assert (await asked(alder, 60_000)).phase is Phase.SETTLED
         assert await attention(alder) == await attention(birch) == []
         today = (await birch.administration.snapshot()).today
@@ -68,7 +38,7 @@ async def test_nothing_needs_anybody_while_all_is_well(tmp_path: Path) -> None:
 
 
 async def test_a_false_proof_and_a_job_that_came_to_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with two(tmp_path) as (alder, birch):
+    async with couple(tmp_path) as (alder, birch):
         honest = birch.workshop.prove
 
         async def lie(order: Any, progress: Callable[[str, int], None]) -> Answer:
@@ -91,7 +61,7 @@ async def test_a_false_proof_and_a_job_that_came_to_nothing(tmp_path: Path, monk
 
 
 async def test_a_ledger_that_is_damaged(tmp_path: Path) -> None:
-    async with two(tmp_path) as (alder, birch):
+    async with couple(tmp_path) as (alder, birch):
         await asked(alder, 60_000)
         with sqlite3.connect(tmp_path / "birch" / "ledger" / "ledger.sqlite") as database:
             database.execute("UPDATE objects SET sig = zeroblob(64) WHERE t = 'entry'")
@@ -102,7 +72,7 @@ async def test_a_ledger_that_is_damaged(tmp_path: Path) -> None:
 
 
 async def test_a_peer_that_cannot_reach_us_or_has_another_clock(tmp_path: Path) -> None:
-    async with two(tmp_path) as (alder, _):
+    async with couple(tmp_path) as (alder, _):
         alder.directory.report_mutual(BIRCH.id, False, "no answer within 3 s")
         (line,) = await attention(alder)
         assert (
