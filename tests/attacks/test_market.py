@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from nexus_edge.agent import Agent
 from nexus_edge.data import demo_digits
 from nexus_edge.errors import LedgerError
 from nexus_edge.identity import NodeKey
@@ -195,7 +196,7 @@ async def quoted(asker: Trader, birch: Trader) -> Signed[Quote]:
     return await birch_for(asker, birch).quote(request)
 
 
-def lease_of(asker: Trader, quote: Signed[Quote], inc: Digest, **changes: Any) -> Signed[Lease]:
+def lease_of(asker: Trader | Agent, quote: Signed[Quote], inc: Digest, **changes: Any) -> Signed[Lease]:
     terms, job = quote.object, JobId(secrets.token_bytes(16))
     lease = Lease(
         iss=asker.key.id, at=terms.at, to=quote.issuer, job=job, att=0, quote=quote.id, inc=inc, outm=1,

@@ -202,8 +202,8 @@ class Trader:
         )  # fmt: skip
         return Offer(1000, 1, waiting, (), Bytes(self.available), 1000)
 
-    async def _excluded(self, _: NodeId) -> bool:
-        return False
+    async def _excluded(self, peer: NodeId) -> bool:
+        return self.requester.workers.excludes(peer)
 
 
 @contextlib.asynccontextmanager
