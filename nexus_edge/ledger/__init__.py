@@ -13,6 +13,7 @@ from nexus_edge.ledger.history import Movement
 from nexus_edge.ledger.ledger import Ledger
 from nexus_edge.ledger.members import Member
 from nexus_edge.ledger.reading import Account, Book, Event, Line, Reader
+from nexus_edge.ledger.rotation import Rotation
 from nexus_edge.ledger.transactions import Transaction
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "NoCredit",
     "Reader",
     "Restored",
+    "Rotation",
     "SpendLimit",
     "Transaction",
     "Unsynchronised",

@@ -1,10 +1,12 @@
 """What a worker lends: pure rules over integers of micro-credits. docs/mesh-protocol.md, "Money"; nothing is given per identity."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from nexus_edge.identity import short_id
+from nexus_edge.ledger.rotation import Rotation
 from nexus_edge.types import MicroCredits, NodeId
 from nexus_edge.wire.limits import INTEGER
 
@@ -89,11 +91,18 @@ class Standing:
         """What it takes of the newcomers' bucket."""
         return max(0, self.exposure - self.line) if self.group is None else 0
 
+    def draws(self, price: int) -> int:
+        """What one more price would take of the newcomers' bucket."""
+        return replace(self, reserved_in=self.reserved_in + price).over - self.over
 
-def room(asker: Standing, others: Iterable[Standing], policy: CreditPolicy) -> MicroCredits:
-    """What the asker may still draw: of its fleet's line; or of its own, then of its bucket, and all within the cap."""
+
+NOBODY_WAITS: Final = Rotation()
+
+
+def room(asker: Standing, others: Iterable[Standing], policy: CreditPolicy, rotation: Rotation = NOBODY_WAITS) -> MicroCredits:
+    """What the asker may still draw: of its fleet's line; or of its own, then of its bucket in turn with others, and all within the cap."""
     rest = [other for other in others if other.peer != asker.peer]
-    lent = _lent_alone(asker, rest, policy) if asker.group is None else _lent_to_member(asker.group, rest)
+    lent = _lent_alone(asker, rest, policy, rotation) if asker.group is None else _lent_to_member(asker.group, rest)
     # A book in the asker's favour is drawn first: that lends nothing, whatever others have drawn.
     balance = asker.owed + asker.reserved_in + asker.locked_for - asker.written_off
     return MicroCredits(min(INTEGER, max(0, lent - balance)))
@@ -110,16 +119,16 @@ def _lent_to_member(group: Group, rest: Iterable[Standing]) -> int:
     return max(0, group.bound - sum(other.exposure for other in rest if other.group is not None and other.group.key == group.key))
 
 
-def _lent_alone(asker: Standing, others: Iterable[Standing], policy: CreditPolicy) -> int:
-    """Its line and what is left in its bucket, of which one prefix holds half at most; what is left under the cap, if that is less."""
+def _lent_alone(asker: Standing, others: Iterable[Standing], policy: CreditPolicy, rotation: Rotation) -> int:
+    """Its line and what its prefix may draw of its bucket; what is left under the cap, if that is less."""
     rest = [other for other in others if other.group is None]
-    bucket = policy.private_bucket if asker.private else policy.public_bucket
-    of_bucket = [other for other in rest if other.private == asker.private]
-    taken = sum(other.over for other in of_bucket)
-    taken_by_prefix = sum(other.over for other in of_bucket if other.prefix == asker.prefix)
-    left_in_bucket = min(bucket - taken, bucket // 2 - taken_by_prefix)
+    taken = Counter({asker.prefix: asker.over})
+    for other in rest:
+        if other.private == asker.private:
+            taken[other.prefix] += other.over
+    left_in_bucket = rotation.left(_buckets(policy)[asker.private], taken, asker.prefix)
     by_cap = max(0, policy.cap - sum(other.exposure for other in rest))
-    return min(asker.line + max(0, left_in_bucket), by_cap)
+    return min(asker.line + asker.over + left_in_bucket, by_cap)
 
 
 def decayed(value: int, days: int) -> int:

@@ -24,13 +24,14 @@ class SpendLimit(LedgerError):
 
 
 class NoCredit(LedgerError):
-    """We lend the requester no more than `room`, and it asked for what costs `price`."""
+    """We lend the requester no more than `room`, and it asked for what costs `price`, of which `drawn` is of the newcomers' bucket."""
 
-    def __init__(self, price: MicroCredits, room: MicroCredits) -> None:
+    def __init__(self, price: MicroCredits, room: MicroCredits, drawn: int) -> None:
         # What we owe it is drawn before anything is lent, so that no bound of ours can be in the way.
         earn = f"you can have it once you have earned {price - room} from this node by work for it, or by a grant of its owner"
         super().__init__("no credit", f"you may draw {room} micro-credits more, the job costs {price}", earn)
         self.room = room
+        self.drawn = drawn
 
 
 class EntryRefused(LedgerError):

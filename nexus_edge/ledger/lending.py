@@ -4,10 +4,11 @@ from typing import Final
 
 from nexus_edge.errors import LedgerError
 from nexus_edge.ledger import members
-from nexus_edge.ledger.credit import DAY_MS, write_offs
+from nexus_edge.ledger.credit import DAY_MS, NOBODY_WAITS, write_offs
 from nexus_edge.ledger.errors import EntryRefused, NoCredit
 from nexus_edge.ledger.projection import TRUST_MS
 from nexus_edge.ledger.recording import NO_DIGEST, Recorder
+from nexus_edge.ledger.rotation import Rotation
 from nexus_edge.types import NOTHING, Digest, MicroCredits, NodeId
 from nexus_edge.wire.objects import Ack, Entry, GroupCertificate, Lease
 from nexus_edge.wire.refusals import Code
@@ -27,16 +28,18 @@ WRITE_OFF_AFTER_MS: Final = 14 * DAY_MS
 class Creditor(Recorder):
     """What others owe us."""
 
-    def admit(self, lease: Signed[Lease], prefix: str, *, private: bool) -> None:
-        """Count the price of a lease to its requester's exposure. Raises `NoCredit`."""
+    def admit(self, lease: Signed[Lease], prefix: str, *, private: bool, rotation: Rotation = NOBODY_WAITS) -> int:
+        """Count the price of a lease to its requester's exposure; what that takes of the newcomers' bucket. Raises `NoCredit`."""
         order = lease.object
-        left = self.room(order.iss, prefix, private=private)
+        drawn = self.standing(order.iss).draws(order.price)
+        left = self.room(order.iss, prefix, private=private, rotation=rotation)
         if order.price > left:
-            raise NoCredit(order.price, left)
+            raise NoCredit(order.price, left, drawn)
         self.keep(lease)
         self._money(
             order.iss, "admitted", lease=lease.id, price=order.price, stake=order.stake, prefix=prefix, private=private
         )  # fmt: skip
+        return drawn
 
     def owe(self, lease: Digest, ref: Digest, amount: MicroCredits | None = None) -> None:
         """The lease's price, or an amount of it, is owed under a reference: only a payment or a write-off ends that."""

@@ -7,10 +7,11 @@ from typing import Any
 
 from nexus_edge.errors import LedgerError
 from nexus_edge.ledger import members
-from nexus_edge.ledger.credit import DAY_MS, CreditPolicy, Standing, decayed, room, share
+from nexus_edge.ledger.credit import DAY_MS, NOBODY_WAITS, CreditPolicy, Standing, decayed, room, share
 from nexus_edge.ledger.history import Movement, movements
 from nexus_edge.ledger.members import Member
 from nexus_edge.ledger.projection import STREAM, event_map
+from nexus_edge.ledger.rotation import Rotation
 from nexus_edge.types import NOTHING, Digest, MicroCredits, NodeId, UnixMs
 from nexus_edge.wire.errors import BadObject
 from nexus_edge.wire.limits import ENTRIES_PER_POST
@@ -258,10 +259,10 @@ class Reader:
         """All who owe us something, or are about to."""
         return [book.standing for book in self._books("WHERE inn - out + reserved_in + locked > written_off")]
 
-    def room(self, peer: NodeId, prefix: str, *, private: bool) -> MicroCredits:
-        """What a requester that asks from such an address may still draw."""
+    def room(self, peer: NodeId, prefix: str, *, private: bool, rotation: Rotation = NOBODY_WAITS) -> MicroCredits:
+        """What a requester that asks from such an address may still draw, in turn with the prefixes that wait."""
         here = replace(self.standing(peer), prefix=prefix, private=private)
-        return room(here, self.standings(), self._policy)
+        return room(here, self.standings(), self._policy, rotation)
 
     def account(self, peer: NodeId) -> Account:
         """On whose account a peer is served: a fleet is one, whoever of it asks."""

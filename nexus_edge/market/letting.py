@@ -9,7 +9,7 @@ import structlog
 
 from nexus_edge.clock import now_ms, ticking_ms
 from nexus_edge.errors import LedgerError
-from nexus_edge.ledger import Account, NoCredit, Transaction
+from nexus_edge.ledger import Account, NoCredit, Rotation, Transaction
 from nexus_edge.market import leases, quoting
 from nexus_edge.market.leasebook import LeaseBook, ended_refusal
 from nexus_edge.market.leases import LeaseState, State
@@ -42,19 +42,29 @@ class Letting:
         self._offer = offer
         self._since = ticking_ms()
         self._admission = asyncio.Lock()
+        self._rotations = {True: Rotation(), False: Rotation()}
+        """Who waits for the newcomers' bucket of private networks, and of all others. A restart forgets it: they ask again."""
 
     async def quote(self, caller: Caller, request: QuoteRequest) -> Signed[Quote]:
         """`POST /1/quotes`."""
         self._refuse_draining()
-        room, known = await self._book.ledger.read(
-            lambda reader: (reader.room(caller.peer, caller.prefix, private=caller.private), reader.account(caller.peer))
+        rotation = self._rotation(caller)
+        room, standing, known = await self._book.ledger.read(
+            lambda reader: (
+                reader.room(caller.peer, caller.prefix, private=caller.private, rotation=rotation),
+                reader.standing(caller.peer),
+                reader.account(caller.peer),
+            )
         )
         self._check_open(caller, known)
         forecast = self._book.models.forecast(ModelDigest(request.model), request.params, request.sem)
         if forecast is None:
             self._book.models.invite(caller.peer, ModelDigest(request.model), request.params)
             return quoting.invitation(self._book.key, caller.peer, request, room)
-        return quoting.quote(self._book.key, caller.peer, request, forecast, self._offer(), room)
+        offered = quoting.quote(self._book.key, caller.peer, request, forecast, self._offer(), room)
+        if offered.object.price > room:  # it will not offer a lease that is refused, and asks again
+            self._wait(caller, standing.draws(offered.object.price))
+        return offered
 
     async def take(
         self, caller: Caller, lease: Signed[Lease], offered: Signed[Quote], admitted: Callable[[], None] = lambda: None
@@ -102,10 +112,12 @@ class Letting:
         commit = audit_commitment(order.job, order.att, self._book.key.id, bytes(32))
         accept = sign(self._book.key, Accept(iss=self._book.key.id, at=now_ms(), to=order.iss, lease=lease.id, commit=commit))
 
-        def admit(transaction: Transaction) -> None:
+        rotation = self._rotation(caller)
+
+        def admit(transaction: Transaction) -> int:
             transaction.keep(offered)
             transaction.keep(accept)
-            transaction.admit(lease, caller.prefix, private=caller.private)
+            return transaction.admit(lease, caller.prefix, private=caller.private, rotation=rotation)
 
         model = ModelDigest(order.model)
         self._book.models.pin(model)
@@ -117,15 +129,28 @@ class Letting:
             work.step("leased")
 
         try:
-            await self._book.leases.begin(lease.id, leases.Leased.of(now_ms(), lease, accept.id), admit, leased)
+            drawn = await self._book.leases.begin(lease.id, leases.Leased.of(now_ms(), lease, accept.id), admit, leased)
         except NoCredit as short:
             self._book.models.unpin(model)
+            self._wait(caller, short.drawn)
             raise Refusal(Code.NO_CREDIT, f"{short.why}; {short.hint}", room=short.room) from None
         except LedgerError:
             self._book.models.unpin(model)
             raise
+        if drawn:
+            self._rotations[caller.private] = self._rotations[caller.private].served(caller.prefix)
         log.info("leased", lease=lease.id, job=order.job, peer=order.iss, model=model, price=order.price)
         return accept
+
+    def _rotation(self, caller: Caller) -> Rotation:
+        """Who waits now for what the caller would draw from."""
+        self._rotations[caller.private] = self._rotations[caller.private].at(time.monotonic())
+        return self._rotations[caller.private]
+
+    def _wait(self, caller: Caller, wanted: int) -> None:
+        """Remember that so much of the bucket was wanted and not there. Nothing wanted of it: what is short is the cap, or the line of a fleet."""
+        if wanted > 0:
+            self._rotations[caller.private] = self._rotation(caller).short(caller.prefix, wanted, time.monotonic())
 
     def _forget_quotes(self) -> None:
         """Those that hold no more: they are refused by their age."""

@@ -11,6 +11,7 @@ import pytest
 
 from nexus_edge.errors import LedgerError
 from nexus_edge.identity import NodeKey
+from nexus_edge.ledger import CreditPolicy
 from nexus_edge.ledger.errors import DiskFull
 from nexus_edge.market import leasebook, letting, quoting
 from nexus_edge.market.jobs import Phase
@@ -68,6 +69,36 @@ async def test_many_names_at_one_address_hold_no_more_leases_than_one(tmp_path: 
         friend, address = caller("friend", "192.168.1.7")
         await birch.ledger.transact("grant", lambda transaction: transaction.grant(friend.key.id, MicroCredits(100_000)))
         await take(birch, friend, address)
+
+
+async def test_newcomers_take_turns_at_a_bucket_that_is_short_by_where_they_are(tmp_path: Path) -> None:
+    """Names cost nothing: whoever has many where one was just served comes after all who wait elsewhere."""
+    price = (1 + 20) * 1000 // 1000
+    policy = CreditPolicy(public_bucket=MicroCredits(4 * price))
+    async with traders(tmp_path, "birch", policy=policy) as (birch,):
+
+        async def room(name: str, address: str) -> int:
+            return (await birch.worker.quote(caller(name, address)[1], request())).object.room
+
+        held, near, far = "203.0.113.1", "198.51.100.1", "192.0.2.1"
+        holder = caller("holder", held)
+        await take(birch, *holder)
+        await take(birch, *holder)
+        other = caller("other", "8.8.8.8")
+        leases = [await take(birch, *other), await take(birch, *other)]
+        assert [await room("near", near), await room("far", far), await room("holder", held)] == [0, 0, 0]
+        await birch.worker.cancel(other[1], leases[0])
+        # It is kept for the first who waits, and neither a quote nor a lease gives it to another.
+        assert [await room("holder", held), await room("far", far)] == [0, 0]
+        with pytest.raises(Refusal) as refused:
+            await take(birch, *caller("far", far))
+        assert refused.value.code is Code.NO_CREDIT
+        assert await room("near", near) == price
+        await take(birch, *caller("near", near))
+        await birch.worker.cancel(other[1], leases[1])
+        assert [await room(f"near {number}", near) for number in range(20)] == 20 * [0]
+        assert await room("far", far) == price
+        await take(birch, *caller("far", far))
 
 
 async def test_all_leases_have_a_bound(tmp_path: Path) -> None:
