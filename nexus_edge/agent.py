@@ -15,7 +15,7 @@ import structlog
 from nexus_edge.api.admin import AdminServer
 from nexus_edge.api.administration import Administration, Node
 from nexus_edge.clock import SUSPENDED_S, asleep_s
-from nexus_edge.compute import Child, Device, ModelLibrary, ModelStore, Pool, devices, memory_available
+from nexus_edge.compute import Child, Device, Load, ModelLibrary, ModelStore, Pool, devices, memory_available
 from nexus_edge.config import Settings
 from nexus_edge.discovery import Mdns, PeerDirectory, Prober, Source, State
 from nexus_edge.discovery.interfaces import interfaces
@@ -178,6 +178,8 @@ class Agent:
                 child=lambda device: Child(device.id, threads=self.options.threads or device.cores),
             )
         )
+        self.load = Load()
+        self._run(stack, "load", self.load.run())
         self.slots = min(self.options.slots or self.pool.slots, self.pool.slots)
         store = await asyncio.to_thread(ModelStore, state / "models", self.options.models_limit)
         self.library = ModelLibrary(state / "library", store, self.pool, keys_limit=self.options.keys_limit)
@@ -220,8 +222,8 @@ class Agent:
                 self.key, self.options.name, self.options.mesh, self.version, join_address(self.options.host or "::", self.server.port),
                 self.options.max_price, self.options.deadline_ms,
             ),
-            self.ledger, self.directory, self.requester, self.worker, self.library, self.workshop, self.pool, self.fleet.membership,
-            self.stopping.set,
+            self.ledger, self.directory, self.requester, self.worker, self.library, self.workshop, self.pool, self.load,
+            self.fleet.membership, self.stopping.set,
         )  # fmt: skip
         if self.options.socket is not None:
             await stack.enter_async_context(AdminServer(self.administration, self.options.socket, self.options.socket_group))

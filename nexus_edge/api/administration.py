@@ -2,7 +2,6 @@
 
 import asyncio
 import math
-import os
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -39,7 +38,7 @@ from nexus_edge.api.models import (
     WorkView,
 )
 from nexus_edge.clock import now_ms
-from nexus_edge.compute import ModelLibrary, Pool, memory_available
+from nexus_edge.compute import Load, ModelLibrary, Pool, memory_available
 from nexus_edge.compute.machine import memory_total
 from nexus_edge.discovery import Peer, PeerDirectory
 from nexus_edge.errors import IdentityError, JobFailed, LedgerError, UsageError
@@ -96,6 +95,7 @@ class Administration:
     library: ModelLibrary
     workshop: Workshop
     pool: Pool
+    load: Load
     membership: Membership
     stop: Callable[[], None]
     _began: float = field(default_factory=time.monotonic)
@@ -128,7 +128,7 @@ class Administration:
             node=self._node(peers),
             today=await self._today(),
             devices=self._devices(),
-            work=_work(jobs),
+            work=_work(jobs, None if self.worker.letting.draining else self.worker.outlook().free_ms),
             jobs=tuple(sorted(jobs, key=lambda job: (job.ended, -job.asked_at.timestamp()))[:SHOWN]),
             credit=await self._credit(books),
             ledger=self._checked,
@@ -291,16 +291,17 @@ class Administration:
     # Parts
 
     def _jobs(self) -> list[JobView]:
-        names = self._names()
+        names, now = self._names(), time.monotonic()
+        work, left_ms = self.worker.book.work, self.worker.outlook().left_ms
         ids = [job.id.hex() for job in self.requester.jobs] + [lease.job.hex() for lease in self.worker.leases]
         short = shown.abbreviated(ids, "j")
         models = {record.model: record.name for record in self.library.records()}
         views = [
-            shown.job_of_ours(job, self.requester.live.get(job.id), short[job.id.hex()], models.get(job.model, ""), names)
+            shown.job_of_ours(job, self.requester.live.get(job.id), short[job.id.hex()], models.get(job.model, ""), names, now)
             for job in self.requester.jobs
         ]
         views += [
-            shown.job_for_peer(lease, self.worker.book.work.get(lease.id), short[lease.job.hex()], models.get(lease.model, ""), names)
+            shown.job_for_peer(lease, work.get(lease.id), short[lease.job.hex()], models.get(lease.model, ""), names, left_ms.get(lease.id))
             for lease in self.worker.leases
         ]
         return sorted(views, key=lambda job: job.asked_at, reverse=True)
@@ -391,11 +392,12 @@ class Administration:
     def _devices(self) -> tuple[DeviceView, ...]:
         total = memory_total()
         used = Bytes(max(0, total - memory_available()))
-        load = min(1.0, os.getloadavg()[0] / max(1, os.cpu_count() or 1))
+        samples = self.load.samples
+        machine = DeviceView(
+            id="", kind="", name="", load=samples[-1] if samples else None, history=samples, memory_used=used, memory_total=total
+        )
         return tuple(
-            DeviceView(
-                id=device.id, kind=device.kind, name=device.name, cores=device.cores, load=load, memory_used=used, memory_total=total
-            )
+            machine.model_copy(update={"id": device.id, "kind": device.kind, "name": device.name, "cores": device.cores})
             for device in self.pool.devices
         )
 
@@ -450,10 +452,11 @@ class Administration:
         self.stop()
 
 
-def _work(jobs: Sequence[JobView]) -> WorkView:
+def _work(jobs: Sequence[JobView], next_free_ms: int | None) -> WorkView:
     return WorkView(
         running=sum(job.state == "running" for job in jobs),
         waiting=sum(job.state == "waiting" for job in jobs),
         due=sum(job.state == "due" for job in jobs),
         done=sum(job.state in ENDED for job in jobs),
+        next_free_ms=next_free_ms,
     )

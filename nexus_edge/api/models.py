@@ -100,7 +100,7 @@ class DeviceView(View):
     cores: int | None = None
     load: Fraction | None = None
     history: tuple[Fraction, ...] = ()
-    """Its load, one sample every two seconds, the newest last."""
+    """Its load, one sample every two seconds of the last two minutes, the newest last. Parts of one processor show all of it."""
     memory_used: Bytes | None = None
     memory_total: Bytes | None = None
     temperature_c: float | None = None
@@ -148,6 +148,7 @@ class JobView(View):
     fraction: Fraction | None = None
     """Of the phase, or of the whole job if the phase is empty."""
     eta_ms: int | None = None
+    """Until the worker has done it, as it forecasts from how far it is; null where there is nothing to base that on."""
     price_ucr: Amount | None = None
     """What it costs or earns. Null before a worker is chosen."""
     run_ms: float | None = None
@@ -368,6 +369,7 @@ class WorkView(View):
     due: int = 0
     done: int = 0
     next_free_ms: int | None = None
+    """Until one more job could begin here: 0 if at once, null while none is taken or nobody can tell."""
 
 
 class Snapshot(View):

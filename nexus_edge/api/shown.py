@@ -96,8 +96,8 @@ class Names:
         return PeerRef(id=format_node_id(peer), short_id=short_id(peer), name=self._names.get(peer, ""))
 
 
-def job_of_ours(job: Job, live: Live | None, short: str, model: str, names: Names) -> JobView:
-    """A job that a peer does for us."""
+def job_of_ours(job: Job, live: Live | None, short: str, model: str, names: Names, now: float) -> JobView:
+    """A job that a peer does for us, at `now` of the monotonic clock."""
     attempt = job.attempts[-1] if job.attempts and (job.attempt.outcome is not Outcome.DECLINED or job.phase.is_final) else None
     status = live.status if live is not None else None
     state: JobState = _OF_PHASE[job.phase]
@@ -117,6 +117,7 @@ def job_of_ours(job: Job, live: Live | None, short: str, model: str, names: Name
         state=state,
         phase=_phase(job, status.phase if status is not None else ""),
         fraction=status.done_ppm / 1_000_000 if status is not None and status.phase and job.phase is Phase.ACCEPTED else None,
+        eta_ms=None if live is None or job.phase is not Phase.ACCEPTED else live.left_ms(now),
         price_ucr=None if attempt is None else attempt.price,
         run_ms=None if attempt is None or attempt.result is None else float(attempt.run_ms),
         prove_ms=None if attempt is None or attempt.proof is None else float(attempt.prove_ms),
@@ -134,7 +135,7 @@ def job_of_ours(job: Job, live: Live | None, short: str, model: str, names: Name
     )
 
 
-def job_for_peer(lease: LeaseState, work: Work | None, short: str, model: str, names: Names) -> JobView:
+def job_for_peer(lease: LeaseState, work: Work | None, short: str, model: str, names: Names, left_ms: int | None) -> JobView:
     """A job that we do for a peer."""
     state = _OF_STATE[lease.state]
     phase = work.phase if work is not None and lease.state.is_open else ""
@@ -149,6 +150,7 @@ def job_for_peer(lease: LeaseState, work: Work | None, short: str, model: str, n
         state="running" if phase else state,
         phase=phase,
         fraction=work.done_ppm / 1_000_000 if work is not None and phase else None,
+        eta_ms=left_ms,
         price_ucr=lease.price,
         run_ms=float(lease.run_ms) if lease.result is not None else None,
         prove_ms=float(lease.prove_ms) if lease.result is not None else None,

@@ -159,7 +159,7 @@ def _work(work: WorkView) -> str:
     if work.due:
         parts.append(f"{work.due} due")
     if work.next_free_ms is not None:
-        parts.append(f"next free in {words.left(work.next_free_ms)}")
+        parts.append(f"next free in {words.left(work.next_free_ms)}" if work.next_free_ms else "free now")
     return ", ".join(parts)
 
 

@@ -2,6 +2,7 @@
 
 from nexus_edge.compute.errors import ChildFailed, Failure, ModelDamaged, StoreError, StoreFull
 from nexus_edge.compute.library import ModelLibrary
+from nexus_edge.compute.load import Load
 from nexus_edge.compute.machine import Device, devices, memory_available
 from nexus_edge.compute.pool import Pool
 from nexus_edge.compute.process import Child, Task
@@ -14,6 +15,7 @@ __all__ = [
     "Device",
     "Failure",
     "Forecast",
+    "Load",
     "ModelDamaged",
     "ModelLibrary",
     "ModelRecord",

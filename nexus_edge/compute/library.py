@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
 from weakref import WeakValueDictionary
@@ -81,6 +81,7 @@ class Proved:
     run_us: int
     prove_us: int
     phases_us: Mapping[str, int]
+    """Of all that progress named, in that order, but for reading the model: from the run to the check of the proof."""
     peak: Bytes
 
 
@@ -104,6 +105,8 @@ class ModelLibrary:
         self._shelved_measured = Shelf(folder / "measured", Bytes(RECORDS * RECORD_LIMIT))
         self._records: dict[ModelDigest, ModelRecord] = {}
         self._measured: dict[ModelDigest, Measured] = {}
+        self._phases: dict[ModelDigest, tuple[tuple[str, int], ...]] = {}
+        """Of the last proofs, averaged. Not kept: they only say how far a job is, and the next job shows them anew."""
         self._pinned: set[ModelDigest] = set()
         self._learned = 1000
         self._invited: dict[tuple[bytes, ModelDigest], _Invitation] = {}
@@ -130,7 +133,7 @@ class ModelLibrary:
 
     def forecast(self, model: ModelDigest) -> Forecast:
         """What a job of a model takes here. Raises `ModelMissing`."""
-        return self._record(model).forecast(self._measured.get(model))
+        return replace(self._record(model).forecast(self._measured.get(model)), phases_us=self._phases.get(model, ()))
 
     def measured(self, model: ModelDigest) -> Measured | None:
         """What jobs of a model took here, if there were any."""
@@ -210,6 +213,7 @@ class ModelLibrary:
             self._pinned.discard(model)
             self.store.unpin(record.program)
         self._measured.pop(model, None)
+        self._phases.pop(model, None)
         for shelf in (self._shelved, self._shelved_measured, self._keys):
             await asyncio.to_thread(shelf.drop, model)
         if all(other.program != record.program for other in self._records.values()):
@@ -373,10 +377,12 @@ class ModelLibrary:
             proof=_typed(made, "proof", bytes),
             run_us=_typed(made, "run_us", int),
             prove_us=_typed(made, "prove_us", int),
-            phases_us=_typed(made, "phases_us", dict),
+            phases_us=_phases(_typed(made, "phases_us", list)),
             peak=made["peak"],
         )
         cores = (_typed(made, "core_run_us", int), _typed(made, "core_prove_us", int))
+        before = dict(self._phases.get(record.model, ()))
+        self._phases[record.model] = tuple((name, _averaged(before.get(name, us), us)) for name, us in proved.phases_us.items())
         await self._learn(record, Measured(1, proved.run_us, cores[0], proved.prove_us, cores[1], proved.peak))
         return proved
 
@@ -469,6 +475,21 @@ def _typed(made: Mapping[str, Any], name: str, kind: type[T]) -> T:
     if type(value) is not kind:
         raise _nonsense(name)
     return value
+
+
+def _phases(made: Sequence[Any]) -> dict[str, int]:
+    phases = {}
+    for one in made:
+        match one:
+            case [str(name), int(us)] if us >= 0:
+                phases[name] = us
+            case _:
+                raise _nonsense("phases_us")
+    return phases
+
+
+def _averaged(known: int, us: int) -> int:
+    return known + (us - known) // SHARE
 
 
 def _size(path: Path) -> int:

@@ -27,6 +27,8 @@ class Forecast:
     memory: Bytes
     """The most that its process holds."""
     proof_bytes: int
+    phases_us: tuple[tuple[str, int], ...] = ()
+    """What it is made of, in the order in which progress names it; empty before the first proof since the start."""
 
 
 @dataclass(frozen=True)

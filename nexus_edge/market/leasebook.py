@@ -24,6 +24,7 @@ from nexus_edge.transport.rates import Rates
 from nexus_edge.types import NOTHING, Digest, JobId, ModelDigest, NodeId, TensorCommitment
 from nexus_edge.wire.limits import PROOF_KEPT_MS, RESULT_KEPT_MS, SMALL_ANSWER
 from nexus_edge.wire.messages import InputUpload
+from nexus_edge.wire.objects import Lease
 from nexus_edge.wire.refusals import Code, Refusal
 from nexus_edge.wire.signing import Signed
 
@@ -111,7 +112,9 @@ class LeaseBook:
             waited_ms = max(0, now_ms() - lease.at)
             accepted = time.monotonic() - waited_ms / 1000
             self.work[lease.id] = Work(accepted, known.name or lease.requester, line=known.line, cost=lease.price)
+            order = (await self.kept(lease.id)).of(Lease).object
             try:
+                self.work[lease.id].forecast = self.models.forecast(lease.model, order.params, order.sem)
                 self.models.pin(lease.model)
             except Refusal as gone:
                 await self.close(lease, leases.Failed(now_ms(), gone.text))

@@ -103,7 +103,7 @@ class Letting:
                 raise Refusal(Code.BUSY, "too many leases of yours came to nothing", retry_ms=int(1000 * wait) + 1)
             patience_s = INPUT_GRACE_S + forecast.input_bytes / UPLOAD_BYTES_PER_S
             cost = core_ms(Mode(order.mode), forecast.core_run_ms, forecast.core_prove_ms)
-            work = Work(time.monotonic(), account, caller.prefix, known.line, cost, patience_s)
+            work = Work(time.monotonic(), account, caller.prefix, known.line, cost, patience_s, forecast)
             admitted()
             return await self._admit(caller, lease, offered, work)
 

@@ -82,6 +82,8 @@ class Live:
     """A small input, until it was offered once: what the order came with."""
     began: float = field(default_factory=time.monotonic)
     status: LeaseStatus | None = None
+    heard: float = 0.0
+    """When `status` came, on the monotonic clock."""
     suspect: bool = False
     quote: Signed[Quote] | None = None
     accepted: float = 0.0
@@ -91,3 +93,10 @@ class Live:
     verdict: Verdict | None = None
     """Of the answer that is delivered; not kept, since it can be found again."""
     task: asyncio.Task[None] | None = None
+
+    def left_ms(self, now: float) -> int | None:
+        """What is left of the time that the worker last forecast, at `now` of the monotonic clock; None if it named none, or is over it."""
+        if self.status is None or self.status.eta_ms is None or self.suspect:
+            return None
+        left = self.status.eta_ms - round(1000 * (now - self.heard))
+        return left if left > 0 else None

@@ -30,6 +30,8 @@ class Forecast:
     core_prove_ms: int
     memory: Bytes
     input_bytes: int
+    phases_us: tuple[tuple[str, int], ...] = ()
+    """Of a run, in their order, in microseconds: as far as one was seen here."""
 
     @property
     def demand(self) -> Demand:

@@ -1,7 +1,6 @@
 """The worker's queue: each slot takes the next lease, has it run and proved in a child process, and delivers what it signed."""
 
 import asyncio
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -14,7 +13,7 @@ from nexus_edge.ledger import Transaction
 from nexus_edge.market import leases
 from nexus_edge.market.leasebook import LeaseBook, Made
 from nexus_edge.market.leases import LeaseState, State
-from nexus_edge.market.work import BEFORE_PROVING, output_seed
+from nexus_edge.market.work import output_seed
 from nexus_edge.types import Bytes, Digest, ModelDigest, TensorCommitment
 from nexus_edge.wire.digests import output_digest, statement_digest
 from nexus_edge.wire.limits import INPUT, KIB
@@ -162,6 +161,7 @@ class Runner:
         tries = 0
         while True:
             tries += 1
+            work.began, work.forecast = None, book.models.forecast(lease.model, order.params, order.sem) or work.forecast
             try:
                 return await self._prover.prove(asked, lambda phase, ppm: self._progress(lease.id, phase, ppm))
             except Died as died:
@@ -181,10 +181,7 @@ class Runner:
         work = self._book.work.get(lease)
         if work is None:
             return  # it ended, and the child has not heard yet
-        if phase != work.phase:
-            work.began = work.began or time.monotonic()
-            work.step("executing" if phase in BEFORE_PROVING else "proving", phase)
-        work.phase, work.done_ppm, work.beat = phase, ppm, work.beat + 1
+        work.progress(phase, ppm)
         self._book.moved.set()
 
     async def _deliver(self, lease: LeaseState, answer: Answer, output: Digest, proof: Digest) -> None:

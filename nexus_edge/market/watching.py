@@ -75,7 +75,7 @@ class Watching:
                 await asyncio.sleep(1)
                 continue
             heard = time.monotonic()
-            live.status = status
+            live.status, live.heard = status, heard
             after = max([after, *(event.n for event in status.events)])
             # Who waits in a queue has no beat; who works has.
             if status.beat != beat or (status.state not in ("executing", "proving") and heard < begins):

@@ -6,11 +6,14 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from nexus_edge.identity import NodeKey
+from nexus_edge.market.quoting import Forecast
 from nexus_edge.types import Digest, TensorCommitment
 from nexus_edge.wire.messages import InputUpload, LeaseEvent
 from nexus_edge.wire.refusals import clipped
 
-BEFORE_PROVING: Final = ("load", "execute")
+READING: Final = "load"
+"""The phase of a child that reads a model and commits to it: once for many jobs, and in no forecast."""
+BEFORE_PROVING: Final = (READING, "execute")
 """Phases of a child before it proves."""
 UNASKED_S: Final = 5.0
 """How long work goes on before a requester that never asks owes the start fee: a requester asks right before it cancels."""
@@ -33,11 +36,12 @@ class Work:
     """Forecast core-milliseconds."""
     patience_s: float = INPUT_GRACE_S
     """How long its input may take."""
+    forecast: Forecast | None = None
+    began: float | None = None
+    """When its run began, on the monotonic clock: after its model was read."""
     phase: str = ""
     done_ppm: int = 0
     beat: int = 0
-    began: float | None = None
-    """When its phase was first heard of, on the monotonic clock."""
     told: bool = False
     """Whether its requester was told that it runs."""
     polled: float = field(default_factory=time.monotonic)
@@ -53,6 +57,16 @@ class Work:
     def costs_fee(self) -> bool:
         """Whether its requester owes the start fee if it cancels: it was told that the work has begun, or did not care to ask for a while."""
         return self.told or (self.began is not None and time.monotonic() - self.began > UNASKED_S)
+
+    def progress(self, phase: str, done_ppm: int) -> None:
+        """The prover says how far it is."""
+        if phase != self.phase:
+            self.step("executing" if phase in BEFORE_PROVING else "proving", phase)
+        if phase == READING:
+            self.began = None
+        elif self.began is None:
+            self.began = time.monotonic()
+        self.phase, self.done_ppm, self.beat = phase, done_ppm, self.beat + 1
 
     def step(self, kind: str, detail: str = "") -> None:
         """Note an event for those who poll."""

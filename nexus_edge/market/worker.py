@@ -18,6 +18,7 @@ from nexus_edge.market.leasebook import LeaseBook, Models, ended_refusal
 from nexus_edge.market.leases import LeaseState, State
 from nexus_edge.market.letting import Letting
 from nexus_edge.market.machines import nothing
+from nexus_edge.market.outlook import Outlook, outlook
 from nexus_edge.market.quoting import Offer
 from nexus_edge.market.work import BEFORE_PROVING, output_seed
 from nexus_edge.transport import Caller
@@ -54,6 +55,7 @@ class Worker:
         self.book = LeaseBook(key, ledger, blobs, models, jobs)
         self.letting = Letting(self.book, offer)
         self.leases = self.book.leases
+        self._offer = offer
 
     async def quote(self, caller: Caller, request: QuoteRequest) -> Signed[Quote]:
         """`POST /1/quotes`."""
@@ -135,6 +137,11 @@ class Worker:
             return status
         return replace(status, answer=await self._small_answer(caller, self.leases[lease]))
 
+    def outlook(self) -> Outlook:
+        """When open leases will be done, as far as one can tell."""
+        due = ((lease, work) for lease, work in self.book.work.items() if work.cancel is not None or self.book.is_runnable(lease))
+        return outlook(self._offer().slots, due, time.monotonic())
+
     def _status(self, lease: Digest, after: int) -> LeaseStatus:
         state, work = self.leases[lease], self.book.work.get(lease)
         steps = () if work is None else tuple(step for step in work.steps if step.n > after)[:EVENTS_PER_POLL]
@@ -145,7 +152,7 @@ class Worker:
             else state.state.value,
             phase="" if work is None else work.phase,
             done_ppm=0 if work is None else work.done_ppm,
-            eta_ms=None,
+            eta_ms=self.outlook().left_ms.get(lease) if state.state.is_open else None,
             beat=0 if work is None else work.beat,
             reason=clipped(state.reason, 200),
             owed=state.owed if state.entry is None else NOTHING,

@@ -74,6 +74,7 @@ class Workshop:
             core_prove_ms=_ms(takes.core_prove_us),
             memory=takes.memory,
             input_bytes=record.input_bytes,
+            phases_us=takes.phases_us,
         )
 
     def demand(self, model: ModelDigest) -> Demand:

@@ -168,7 +168,7 @@ class ResultAnswer:
 class LeaseStatus:
     """How a lease stands. `beat` rises while work really progresses; `events` are those after the asked one; `owed` what is to be paid now.
 
-    `answer` is what `result` would answer, once there is something small to fetch.
+    `eta_ms` is a forecast of the time until it is done, null where the worker has nothing to base it on. `answer` is what `result` would answer, once there is something small to fetch.
     """
 
     state: Annotated[str, Text(12)]

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -168,9 +169,11 @@ async def test_measurements_replace_forecasts_and_last(tmp_path: Path, source: P
         assert before.prove_us == 1000 * record.prove_ms
         assert (after.run_us, after.prove_us, after.memory) == (made.run_us, made.prove_us, made.peak)
         assert library.learned_permille >= 1000
+        assert after.phases_us == tuple(made.phases_us.items())
+        assert [name for name, _ in after.phases_us] == ["execute", "witness", "commit", "lookups", "contractions", "opening", "verify"]
     async with library_in(tmp_path / "library") as again:
         assert again.get(record.model) == record
-        assert again.forecast(record.model) == after
+        assert again.forecast(record.model) == replace(after, phases_us=())
         assert (await proved(again, record)).output == made.output
 
 

@@ -107,7 +107,10 @@ def test_an_answer_is_the_models_and_is_accepted(tmp_path: Path, params: str) ->
     assert len(inputs.seed) == (32 if params.startswith("zk") else 0)
     assert made["run_us"] >= 0
     assert made["prove_us"] > 1000
-    assert set(made["phases_us"]) >= {"execute", "commit", "opening"}
+    phases = ["execute", "witness", "commit", "lookups", "contractions", "opening", "verify"]
+    assert [name for name, _ in made["phases_us"]] == phases
+    assert all(us >= 0 for _, us in made["phases_us"])
+    assert 1000 < sum(us for _, us in made["phases_us"][1:-1]) <= made["prove_us"]
 
 
 @pytest.mark.parametrize("params", ["zk-100", "plain-100"])
