@@ -59,7 +59,7 @@ def test_work_is_seen_on_this_machine() -> None:
     load = Load()
     load.sample()
     end = time.monotonic() + 30
-    while not load.samples and time.monotonic() < end:
+    while not any(load.samples) and time.monotonic() < end:
         sum(range(100_000))
         load.sample()
-    assert 0 < load.samples[0] <= 1
+    assert 0 < max(load.samples) <= 1
