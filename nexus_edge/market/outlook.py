@@ -46,9 +46,9 @@ def left_ms(work: Work, now: float) -> int | None:
     What was forecast for the rest, times how this run differed so far, which counts as much as the part of the run that is over. Before
     the first proof of a model here nobody knows how its phases compare: then what is left is the forecast less the time that went by.
     """
-    if work.forecast is None or work.began is None:
+    if work.forecast is None or work.run_began is None:
         return None
-    elapsed_ms, whole_ms = 1000 * (now - work.began), _whole_ms(work.forecast)
+    elapsed_ms, whole_ms = 1000 * (now - work.run_began), _whole_ms(work.forecast)
     done = _done(work.forecast.phases_us, work.phase, work.done_ppm)
     if done is None:
         left = whole_ms - elapsed_ms

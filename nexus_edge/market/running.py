@@ -161,7 +161,7 @@ class Runner:
         tries = 0
         while True:
             tries += 1
-            work.began, work.forecast = None, book.models.forecast(lease.model, order.params, order.sem) or work.forecast
+            work.run_began, work.forecast = None, book.models.forecast(lease.model, order.params, order.sem) or work.forecast
             try:
                 return await self._prover.prove(asked, lambda phase, ppm: self._progress(lease.id, phase, ppm))
             except Died as died:

@@ -38,7 +38,9 @@ class Work:
     """How long its input may take."""
     forecast: Forecast | None = None
     began: float | None = None
-    """When its run began, on the monotonic clock: after its model was read."""
+    """When work on it was first heard of, on the monotonic clock: that stands, whatever has to be done again."""
+    run_began: float | None = None
+    """When the run that is under way began: after its model was read."""
     phase: str = ""
     done_ppm: int = 0
     beat: int = 0
@@ -62,10 +64,12 @@ class Work:
         """The prover says how far it is."""
         if phase != self.phase:
             self.step("executing" if phase in BEFORE_PROVING else "proving", phase)
+        now = time.monotonic()
+        self.began = now if self.began is None else self.began
         if phase == READING:
-            self.began = None
-        elif self.began is None:
-            self.began = time.monotonic()
+            self.run_began = None
+        elif self.run_began is None:
+            self.run_began = now
         self.phase, self.done_ppm, self.beat = phase, done_ppm, self.beat + 1
 
     def step(self, kind: str, detail: str = "") -> None:

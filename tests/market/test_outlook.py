@@ -28,7 +28,7 @@ def lease(number: int) -> Digest:
 
 
 def under_way(phase: str, ppm: int, elapsed_s: float, forecast: Forecast | None = SEEN) -> Work:
-    return Work(0.0, "", forecast=forecast, began=NOW - elapsed_s, phase=phase, done_ppm=ppm, cancel=lambda: None)
+    return Work(0.0, "", forecast=forecast, run_began=NOW - elapsed_s, phase=phase, done_ppm=ppm, cancel=lambda: None)
 
 
 def waiting(accepted: float, forecast: Forecast | None = SEEN) -> Work:
@@ -75,10 +75,10 @@ def test_reading_a_model_is_not_held_against_the_run() -> None:
     work.progress(READING, 0)
     assert left_ms(work, time.monotonic()) is None
     work.progress("execute", 0)
-    began = work.began
+    began = work.run_began
     assert 8000 <= (left_ms(work, time.monotonic()) or 0) < 10_000
     work.progress("commit", 10)
-    assert (work.began, work.phase, work.done_ppm, work.beat) == (began, "commit", 10, 3)
+    assert (work.run_began, work.phase, work.done_ppm, work.beat) == (began, "commit", 10, 3)
     assert [(step.kind, step.detail) for step in work.steps] == [("executing", "load"), ("executing", "execute"), ("proving", "commit")]
 
 

@@ -1,6 +1,7 @@
 """Jobs between two nodes: proved, verified, paid, and settled in both books."""
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -160,6 +161,37 @@ async def test_the_fee_is_owed_once_the_requester_knows_that_work_has_begun(tmp_
         (lease,) = birch.worker.leases
         status = await alder.client.at(birch.key.id, "127.0.0.1", birch.server.port).poll(lease.id, 0, 0)
         assert (status.state, work.told, work.costs_fee) == ("executing", True, True)
+        birch.local.gate.set()
+
+
+async def test_what_has_to_be_read_or_done_again_does_not_set_the_fee_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A child that reads the model, dies in its run and is tried again has worked since it began to read."""
+    async with traders(tmp_path, "alder", "birch") as (alder, birch):
+        birch.local.gate.clear()
+        monkeypatch.setattr(Watching, "watch", never)
+        prove, tries = birch.local.prove, 0
+
+        async def dying(asked: Any, progress: Callable[[str, int], None]) -> Any:
+            nonlocal tries
+            tries += 1
+            progress("load", 0)
+            if tries == 1:
+                began.append(next(iter(birch.worker.book.work.values())).began)
+                progress("execute", 0)
+                raise Died("the child died", "it was killed", again=True)
+            await birch.local.gate.wait()
+            return await prove(asked, progress)
+
+        began: list[float | None] = []
+        monkeypatch.setattr(birch.local, "prove", dying)
+        await alder.requester.submit(order())
+        assert await birch.worker.leases.changed(lambda: tries == 2, 20)
+        work = await begun_at(birch)
+        assert work.phase == "load"
+        assert (work.began, work.run_began) == (began[0], None)
+        assert work.began is not None
+        monkeypatch.setattr("nexus_edge.market.work.UNASKED_S", 0.0)
+        assert work.costs_fee, "it is read again, and nobody asked"
         birch.local.gate.set()
 
 
