@@ -274,6 +274,20 @@ def test_a_job_without_a_verified_answer_is_a_failure(run: Callable[..., Outcome
     assert not (home / "y.npy").exists()
 
 
+@pytest.mark.parametrize("state", ["failed", "refused", "cancelled"])
+def test_a_job_that_failed_begins_with_that_and_says_why(socket: Path, home: Path, capsys: pytest.CaptureFixture[str], state: str) -> None:
+    ended = a_job(direction="by", state=state, phase="", fraction=None, reason="nobody has room", reasons=("barn: memory",))
+    with running(SmallAgent(steps=[ended]), socket):
+        status = main(["run", "ab" * 32, str(save(home / "x.npy"))])
+    told = capsys.readouterr()
+    lines = told.out.splitlines()
+    assert (status, lines[:2]) == (ExitStatus.JOB, ["✗ NOT VERIFIED", ""])
+    assert "not by     barn: memory" in lines
+    assert not any(line.startswith(("answer", "paid", "verified")) for line in lines)
+    assert "there is no verified answer" in told.err
+    assert f"{state}: nobody has room" in told.err
+
+
 @pytest.mark.parametrize(
     ("words", "status"),
     [
