@@ -5,7 +5,7 @@ import contextlib
 import importlib.metadata
 import signal
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
@@ -286,6 +286,10 @@ class Agent:
                 found.append(Reachable(peer.id, connection, round(peer.rtt_ms or 0), near))
         experience = self.requester.workers.experience
         return sorted(found, key=lambda one: (one.id not in experience and not self.fleet.trusts(one.id), not one.near, one.rtt_ms))
+
+    def elsewhere(self) -> Mapping[NodeId, str]:
+        """Peers that say they are of another mesh, with its name."""
+        return {peer.id: peer.elsewhere for peer in self.directory.snapshot() if peer.elsewhere is not None}
 
     def connection(self, peer: NodeId) -> PeerConnection | None:
         """A peer at the address where it answered last."""

@@ -56,6 +56,22 @@ async def test_one_who_dials_us_is_a_peer_of_ours(tmp_path: Path) -> None:
         assert [address.endpoint for address in seen.addresses] == [("127.0.0.1", alder.server.port)]
 
 
+async def test_a_peer_of_another_mesh_is_known_as_one(tmp_path: Path) -> None:
+    birch = Agent(BIRCH, Options(tmp_path / "birch", host="127.0.0.1", mdns=False, mesh="work"))
+    await birch.start()
+    alder = Agent(ALDER, Options(tmp_path / "alder", host="127.0.0.1", mdns=False, peers=(("127.0.0.1", birch.server.port, BIRCH.id),)))
+    try:
+        await alder.start()
+        async with asyncio.timeout(30):
+            while not alder.elsewhere():
+                await asyncio.sleep(0.05)
+        assert alder.elsewhere() == {BIRCH.id: "work"}
+        assert alder.up() == []
+    finally:
+        await alder.close()
+        await birch.close()
+
+
 async def test_the_ledger_that_is_shown_is_checked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nexus_edge.api.administration.CHECK_S", 0.1)
     async with agents(tmp_path) as (alder, birch):

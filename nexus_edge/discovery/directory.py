@@ -17,7 +17,7 @@ from nexus_edge.clock import now_ms
 from nexus_edge.discovery.hints import Unproven
 from nexus_edge.discovery.peers import Endpoint, Peer, Source, dialable
 from nexus_edge.discovery.reachability import UNTRIED, Answered, Event, Failed, Reachability, State, Stirred, apply
-from nexus_edge.discovery.records import check_record
+from nexus_edge.discovery.records import OtherMesh, check_record
 from nexus_edge.types import NodeId, UnixMs
 from nexus_edge.wire.addresses import prefix_of
 from nexus_edge.wire.limits import NODE_RECORDS, RECORD_LIFE_MS
@@ -152,13 +152,19 @@ class PeerDirectory:
         if node == self.me:
             return
         held = self._peers.get(node)
-        check_record(signed, self.mesh, self._now(), held.record if held else None)
+        try:
+            check_record(signed, self.mesh, self._now(), held.record if held else None)
+        except OtherMesh as other:
+            # Only its own word: a record that others pass on may be an old one.
+            if source is None and held is not None:
+                self._put(replace(held, elsewhere=other.mesh))
+            raise
         if source is not None:
             for endpoint in dialable(signed.object.addrs):
                 self.add_hint(source, endpoint.host, endpoint.port, node)
         peer = self._peers.get(node)
         if peer is not None:  # without an address there is nobody to ask
-            self._put(replace(peer, record=signed))
+            self._put(replace(peer, record=signed, elsewhere=peer.elsewhere if source is not None else None))
 
     def stir(self) -> None:
         """Our own networks changed: ask everyone again, soon."""

@@ -70,6 +70,8 @@ class Peer:
     reachability: Reachability = UNTRIED
     record: Signed[NodeRecord] | None = None
     """Its newest record, signed by its key."""
+    elsewhere: str | None = None
+    """The mesh that it said last it is in, if that is not ours: nothing else of such a record is kept."""
     last_answer: UnixMs | None = None
     rtt_ms: float | None = None
     skew_ms: int | None = None

@@ -12,12 +12,20 @@ class BadRecord(PeerError):
     """A node record that is not kept."""
 
 
+class OtherMesh(BadRecord):
+    """A node record of another mesh."""
+
+    def __init__(self, what: str, theirs: str, ours: str) -> None:
+        super().__init__(what, f"it is in the mesh {theirs!r}, this node in {ours!r}", "set mesh.name alike on both")
+        self.mesh = theirs
+
+
 def check_record(signed: Signed[NodeRecord], mesh: str, now: UnixMs, held: Signed[NodeRecord] | None = None) -> None:
     """Raise `BadRecord` unless the record is of this mesh, its times are possible, and `held` is not newer."""
     record = signed.object
     what = f"the record of {short_id(record.iss)} is not kept"
     if record.mesh != mesh:
-        raise BadRecord(what, f"it is in the mesh {record.mesh!r}, this node in {mesh!r}", "set mesh.name alike on both")
+        raise OtherMesh(what, record.mesh, mesh)
     if record.at > now + RECORD_AHEAD_MS:
         raise BadRecord(what, f"it was signed {(record.at - now) // 1000} s in the future", "its clock or ours is wrong")
     if not record.at < record.exp <= record.at + RECORD_LIFE_MS:

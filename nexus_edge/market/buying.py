@@ -3,8 +3,8 @@
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 import structlog
@@ -59,6 +59,9 @@ class Peers(Protocol):
 
     def up(self) -> Sequence[Reachable]:
         """Peers that answer, those with experience first."""
+
+    def elsewhere(self) -> Mapping[NodeId, str]:
+        """Peers that say they are of another mesh, with its name: nobody asks them for anything."""
 
     def connection(self, peer: NodeId) -> PeerConnection | None:
         """How to reach one; None if no address is known."""
@@ -123,8 +126,14 @@ class Buyer:
 
     async def choose(self, job: Job, known: Callable[[NodeId], Known], left_ms: int) -> Choice:
         """The best worker now. Sends the model to one worker if nobody who fits has it."""
+        elsewhere = {peer: mesh for peer, mesh in self._peers.elsewhere().items() if job.worker in (None, peer)}
+        asked = [peer for peer in self._peers.up() if job.worker in (None, peer.id) and peer.id not in elsewhere][:ASKED]
+        choice = await self._choose(asked, job, known, left_ms)
+        others = [Rejected(peer, Unfit.MESH, f"it is in the mesh {mesh!r}") for peer, mesh in elsewhere.items()]
+        return replace(choice, rejected=(*choice.rejected, *others[:ASKED]))
+
+    async def _choose(self, asked: Sequence[Reachable], job: Job, known: Callable[[NodeId], Known], left_ms: int) -> Choice:
         wanted = Wanted(job.id, job.max_price, left_ms, job.input_bytes, self._time_value)
-        asked = [peer for peer in self._peers.up() if job.worker in (None, peer.id)][:ASKED]
         rejected: list[Rejected] = []
         fresh: list[Reachable] = []
         for peer in asked:
@@ -236,10 +245,12 @@ class Buyer:
         except (PeerError, TimeoutError) as failed:
             log.debug("no quote", peer=short_id(peer.id), reason=str(failed))
             return Rejected(peer.id, Unfit.OFFLINE, f"no answer: {failed}")
-        asked = (request.rid, request.model, request.sem, request.params, request.mode)
+        asked = (request.rid, request.model, request.sem, request.params)
         said = quote.object
-        if (said.rid, said.model, said.sem, said.params, said.mode) != asked:
+        if (said.rid, said.model, said.sem, said.params) != asked:
             return Rejected(peer.id, Unfit.REFUSED, "its quote is for something else")
+        if said.mode != request.mode:
+            return Rejected(peer.id, Unfit.MODE, f"it offers mode {said.mode}, not {request.mode}")
         return quote
 
     @staticmethod

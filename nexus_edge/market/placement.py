@@ -27,6 +27,7 @@ class Unfit(StrEnum):
 
     OFFLINE = "offline"
     VERSION = "version"
+    MESH = "mesh"
     MODEL = "model"
     MODE = "mode"
     PRICE = "price"

@@ -272,6 +272,22 @@ def test_bad_records_are_not_kept(directory: PeerDirectory, clock: Clock, change
         directory.keep_record(record_of(PEER, clock.wall(), **changes), Source.EXCHANGE)
 
 
+def test_a_peer_is_of_another_mesh_by_its_own_word_only(directory: PeerDirectory, clock: Clock) -> None:
+    bring_up(directory, PEER.id, "10.0.0.9")
+    ours, theirs = record_of(PEER, clock.wall()), record_of(PEER, clock.wall(), mesh="work")
+    directory.keep_record(ours, None)
+    with pytest.raises(BadRecord, match="the mesh 'work'"):
+        directory.keep_record(theirs, Source.EXCHANGE)
+    assert row(directory).elsewhere is None
+    with pytest.raises(BadRecord, match="the mesh 'work'"):
+        directory.keep_record(theirs, None)
+    assert (row(directory).elsewhere, row(directory).state, row(directory).record) == ("work", State.UP, ours)
+    directory.keep_record(ours, Source.EXCHANGE)
+    assert row(directory).elsewhere == "work"
+    directory.keep_record(ours, None)
+    assert row(directory).elsewhere is None
+
+
 def test_an_expired_record_is_not_kept(directory: PeerDirectory, clock: Clock) -> None:
     signed = record_of(PEER, clock.wall())
     clock.seconds += 3 * 3600

@@ -129,6 +129,7 @@ async def test_another_mesh_is_named_as_the_reason() -> None:
         me.directory.add_hint(Source.STATIC, "127.0.0.1", peer.port, PEER.id)
         await me.until(lambda: bool(me.peer().problem))
         assert "'work'" in me.peer().problem
+        assert me.peer().elsewhere == "work"
         assert not me.is_up()
 
 

@@ -3,17 +3,23 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from nexus_edge.identity import NodeKey
+from nexus_edge.identity import NodeKey, short_id
 from nexus_edge.market import jobs
 from nexus_edge.market.buying import ENOUGH, Buyer, Choice, Known
 from nexus_edge.market.experience import Experience
-from nexus_edge.market.jobs import Job
+from nexus_edge.market.jobs import Job, Phase
+from nexus_edge.market.ordering import Order
 from nexus_edge.market.placement import Unfit
+from nexus_edge.transport import Caller
 from nexus_edge.types import NOTHING, Digest, JobId, MicroCredits, UnixMs
+from nexus_edge.wire.messages import QuoteRequest
+from nexus_edge.wire.objects import Mode, Quote
+from nexus_edge.wire.signing import Signed, sign
 from tests.support.trade import DATA, DIGEST, Trader, traders
 
 pytestmark = pytest.mark.asyncio
@@ -78,6 +84,35 @@ async def test_with_fewer_quotes_a_silent_peer_has_its_time(tmp_path: Path, monk
         assert choice.best.worker == birch.key.id
         assert [(one.worker, one.why) for one in choice.rejected] == [(SILENT, Unfit.OFFLINE)]
         assert still_asking() == []
+
+
+async def test_peers_of_another_mesh_or_mode_are_left_out_with_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with traders(tmp_path, "alder", "birch", "cedar", "dogwood") as (alder, birch, cedar, dogwood):
+        honest = cedar.worker.quote
+
+        async def sampled(caller: Caller, request: QuoteRequest) -> Signed[Quote]:
+            return sign(cedar.key, replace((await honest(caller, request)).object, mode=Mode.SAMPLED.value))
+
+        async def unasked(*_: object) -> Signed[Quote]:
+            raise AssertionError("a peer of another mesh is not asked")
+
+        monkeypatch.setattr(cedar.worker, "quote", sampled)
+        monkeypatch.setattr(dogwood.worker, "quote", unasked)
+        alder.away = {dogwood.key.id: "work"}
+        choice = await chosen(alder)
+        assert choice.best is not None
+        assert choice.best.worker == birch.key.id
+        assert {(one.worker, one.why, one.text) for one in choice.rejected} == {
+            (cedar.key.id, Unfit.MODE, "it offers mode 3, not 1"),
+            (dogwood.key.id, Unfit.MESH, "it is in the mesh 'work'"),
+        }
+        ordered = await alder.requester.submit(Order(DIGEST, "tflm", "zk-100", DATA, MicroCredits(10_000), 60_000))
+        done = await alder.requester.wait(ordered.id, 60)
+        assert (done.phase, done.attempt.worker) == (Phase.SETTLED, birch.key.id)
+        assert set(done.rejected) == {
+            f"{short_id(cedar.key.id)} mode: it offers mode 3, not 1",
+            f"{short_id(dogwood.key.id)} mesh: it is in the mesh 'work'",
+        }
 
 
 async def test_a_search_that_is_given_up_asks_nobody_any_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

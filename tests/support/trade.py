@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +151,8 @@ class Trader:
         self.policy = policy
         self.local = Local()
         self.known: dict[NodeId, tuple[str, int]] = {}
+        self.away: dict[NodeId, str] = {}
+        """Peers of other meshes."""
         self.available = 8 * GIB
         self.certificates: tuple[Path, ...] = ()
         self.waited_ms = 0
@@ -188,6 +190,9 @@ class Trader:
 
     def up(self) -> Sequence[Reachable]:
         return [Reachable(peer, self.client.at(peer, *place), 1, True) for peer, place in self.known.items()]
+
+    def elsewhere(self) -> Mapping[NodeId, str]:
+        return self.away
 
     def others_answer(self, besides: NodeId) -> bool:  # noqa: ARG002
         return True
