@@ -18,13 +18,20 @@ from nexus_edge.market.jobs import ATTEMPTS, OFFERS, Job, Outcome
 from nexus_edge.market.machines import nothing
 from nexus_edge.market.ordering import Checks
 from nexus_edge.market.placement import summary
-from nexus_edge.wire.messages import encode_message
+from nexus_edge.transport import PeerConnection
+from nexus_edge.types import Digest
+from nexus_edge.wire.messages import InputUpload, encode_message
 from nexus_edge.wire.objects import Lease, Quote
 from nexus_edge.wire.refusals import Code, Refusal
+from nexus_edge.wire.signing import Signed
 
 SENDS: Final = 3
 SENDS_S: Final = 15.0
 """A lease is sent three times in 15 seconds before the worker is asked whether it has it."""
+SEND_S: Final = 5.0
+"""How long one copy, or that question, is waited for: an answer takes a flush or two, and the next copy is due."""
+ROUNDS: Final = 2
+"""Who has the lease is sent it as often once more: its answer got lost. Who says so and never accepts is lost then, not at the deadline."""
 UNHEARD: Final = (Code.RATE, Code.TIMEOUT, Code.INTERNAL)
 """Refusals that say nothing about the lease: an earlier copy of it may have been accepted."""
 
@@ -92,7 +99,7 @@ class Offering:
         return await self._buyer.choose(job, lambda one: workers.known(one, owed.get(one, 0), job, trusted=one in trusted), left_ms)
 
     async def send(self, job: Job) -> None:
-        """Send the lease; the same bytes until it is answered."""
+        """Send the lease; the same bytes until it is answered, or the worker says that it does not have it."""
         attempt = job.attempt
         connection = self._attempts.peers.connection(attempt.worker)
         lease = (await self._attempts.kept(attempt.lease)).of(Lease)
@@ -101,37 +108,72 @@ class Offering:
         # whoever declines has it too, and it may be opened only so many times in all.
         goes_along = attempt.number == 0 and job.sends_along
         upload = await self._attempts.input(job) if goes_along else None
+        if connection is None:
+            await self._attempts.give_up(job, Outcome.LOST, "its address is not known any more")
+            return
+        for number in range(ROUNDS):
+            if await self._sends(job, connection, lease, quote, upload, unheard=number > 0):
+                return
+            is_held = await self._holds(connection, lease.id)
+            if not is_held:
+                why = "it did not answer the lease" if is_held is None else "it did not answer the lease, and does not have it"
+                await self._attempts.give_up(job, Outcome.LOST, why)
+                return
+            log.info("the worker has the lease, and its answer was lost", peer=short_id(attempt.worker))
+        await self._attempts.give_up(job, Outcome.LOST, "it has the lease, and does not accept it")
+
+    async def _sends(
+        self, job: Job, connection: PeerConnection, lease: Signed[Lease], quote: Signed[Quote], upload: InputUpload | None, *, unheard: bool
+    ) -> bool:  # fmt: skip
+        """Send the lease up to three times; whether the worker took it or declined. `unheard`: it may have an earlier copy.
+
+        While nobody else answers either it is our own line, and no worker's fault: it is sent until the deadline.
+        """
+        worker = job.attempt.worker
         overdue = self._attempts.live[job.id].began + job.deadline_ms / 1000
-        unheard = False
         send = 0
-        while connection is not None and send < SENDS:
+        while send < SENDS:
             send += 1
+            due = time.monotonic() + SENDS_S / SENDS
             try:
-                accept = await connection.lease(lease, quote, upload)
+                async with asyncio.timeout(SEND_S):
+                    accept = await connection.lease(lease, quote, upload)
             except Refusal as refusal:
                 # Who has no room for one more copy may have the lease; asked again he answers as before.
                 if refusal.code in UNHEARD or (unheard and refusal.code is Code.BUSY and send < SENDS):
                     unheard = True
-                    log.info("the lease is not heard", peer=short_id(attempt.worker), reason=refusal.text)
+                    log.info("the lease is not heard", peer=short_id(worker), reason=refusal.text)
                     await asyncio.sleep(min(PATIENCE_S, (refusal.retry_ms or 1000) / 1000))
                     continue
-                self._buyer.rest(attempt.worker, refusal)
+                self._buyer.rest(worker, refusal)
                 await self._attempts.declined(job, f"{refusal.code.value}: {refusal.text}")
                 if unheard:  # an earlier copy may be accepted all the same, and would hold a place there until its input is overdue
                     self._attempts.tell(connection.cancel(lease.id))
-                return
-            except PeerError as failed:
+                return True
+            except (PeerError, TimeoutError) as failed:
                 unheard = True
-                log.info("the lease is not answered", peer=short_id(attempt.worker), reason=str(failed))
-                if not self._attempts.peers.others_answer(attempt.worker) and time.monotonic() < overdue:
-                    send -= 1  # nobody answers: it is our own line, and no worker's fault
-                await asyncio.sleep(SENDS_S / SENDS)
+                log.info("the lease is not answered", peer=short_id(worker), reason=str(failed) or f"nothing in {SEND_S} s")
+                if not self._attempts.peers.others_answer(worker) and time.monotonic() < overdue:
+                    send -= 1
+                await asyncio.sleep(max(0.0, due - time.monotonic()))
                 continue
             if accept.object.lease != lease.id or accept.object.to != self._attempts.key.id:
                 await self._attempts.declined(job, "its answer accepts another lease")
-                return
+                return True
             await self._attempts.jobs.record(job.id, jobs.Accepted(now_ms()), partial(promises.keep, accept))
             live = self._attempts.live[job.id]
             live.accepted, live.given = time.monotonic(), upload is not None
-            return
-        await self._attempts.give_up(job, Outcome.LOST, "it did not answer the lease")
+            return True
+        return False
+
+    @staticmethod
+    async def _holds(connection: PeerConnection, lease: Digest) -> bool | None:
+        """Whether the worker says that it has the lease; None if it says nothing."""
+        try:
+            async with asyncio.timeout(SEND_S):
+                await connection.poll(lease, 0, 0)
+        except Refusal as refusal:
+            return False if refusal.code is Code.NOT_FOUND else None
+        except (PeerError, TimeoutError):
+            return None
+        return True
