@@ -19,12 +19,17 @@ def run(*words: str | Path) -> dict[str, Any]:
     return answer
 
 
-def repeated(model: Path, given: Path, runs: int, threads: int, mode: str, weights: str) -> dict[str, float]:
-    """Medians of proofs and verifications that one process makes one after the other, without the first."""
-    words = (model, given, runs, threads, mode, weights)
+def repeated(model: Path, given: Path, runs: int, threads: int, weights: str, modes: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Of proofs and verifications that one process makes in turn, by mode: medians, and under `least_...` the least."""
+    words = (model, given, runs, threads, weights, *modes)
     command = [sys.executable, "-m", "benches.again", *map(str, words)]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    return {name: median(times) for name, times in json.loads(done.stdout).items()}
+    found: dict[str, dict[str, float]] = {}
+    for mode, figures in json.loads(done.stdout).items():
+        found[mode] = {name: median(times) for name, times in figures.items()} | {
+            f"least_{name}": min(times) for name, times in figures.items()
+        }
+    return found
 
 
 def medians(results: Sequence[dict[str, Any]], names: Sequence[str]) -> dict[str, float]:
