@@ -1,40 +1,17 @@
 """Whole agents on real sockets: who is seen, and what owners settle between themselves."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from nexus_edge.agent import Agent, Options
 from nexus_edge.api.models import DeedKind, DeedRequest
-from nexus_edge.discovery.reachability import State
 from nexus_edge.identity import NodeKey, format_node_id
 from nexus_edge.types import MicroCredits
+from tests.support.couples import ALDER, BIRCH, couple
 
 pytestmark = pytest.mark.asyncio
-
-ALDER, BIRCH = NodeKey.from_seed(b"alder".ljust(32)), NodeKey.from_seed(b"birch".ljust(32))
-
-
-@asynccontextmanager
-async def agents(folder: Path) -> AsyncIterator[tuple[Agent, Agent]]:
-    """Birch is told nothing, and hears nobody; alder is told where birch is. Until both see each other."""
-    birch = Agent(BIRCH, Options(folder / "birch", host="127.0.0.1", mdns=False))
-    await birch.start()
-    alder = Agent(ALDER, Options(folder / "alder", host="127.0.0.1", mdns=False, peers=(("127.0.0.1", birch.server.port, None),)))
-    try:
-        await alder.start()
-        for agent in (alder, birch):
-            with agent.directory.watch() as changes:
-                async with asyncio.timeout(10):
-                    while [peer.state for peer in agent.directory.snapshot()] != [State.UP]:
-                        await anext(changes)
-        yield alder, birch
-    finally:
-        await alder.close()
-        await birch.close()
 
 
 async def deed(agent: Agent, what: DeedKind, peer: NodeKey) -> str | None:
@@ -50,7 +27,7 @@ async def owed(agent: Agent, peer: NodeKey, amount: int) -> None:
 
 
 async def test_one_who_dials_us_is_a_peer_of_ours(tmp_path: Path) -> None:
-    async with agents(tmp_path) as (alder, birch):
+    async with couple(tmp_path) as (alder, birch):
         (seen,) = birch.directory.snapshot()
         assert (seen.id, seen.found_by.value, seen.reach) == (ALDER.id, "caller", "both")
         assert [address.endpoint for address in seen.addresses] == [("127.0.0.1", alder.server.port)]
@@ -74,7 +51,7 @@ async def test_a_peer_of_another_mesh_is_known_as_one(tmp_path: Path) -> None:
 
 async def test_the_ledger_that_is_shown_is_checked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nexus_edge.api.administration.CHECK_S", 0.1)
-    async with agents(tmp_path) as (alder, birch):
+    async with couple(tmp_path) as (alder, birch):
         before = (await birch.administration.snapshot()).ledger
         await deed(birch, "expect", ALDER)
         await deed(alder, "prepay", BIRCH)
@@ -88,7 +65,7 @@ async def test_the_ledger_that_is_shown_is_checked_again(tmp_path: Path, monkeyp
 
 
 async def test_a_prepayment_travels_by_itself(tmp_path: Path) -> None:
-    async with agents(tmp_path) as (alder, birch):
+    async with couple(tmp_path) as (alder, birch):
         assert await deed(alder, "expect", BIRCH) is None
         entry = await deed(birch, "prepay", ALDER)
         assert entry is not None
@@ -101,7 +78,7 @@ async def test_a_prepayment_travels_by_itself(tmp_path: Path) -> None:
 
 
 async def test_one_who_cannot_be_dialled_fetches_what_it_is_given(tmp_path: Path) -> None:
-    async with agents(tmp_path) as (alder, birch):
+    async with couple(tmp_path) as (alder, birch):
         await alder.server.close()
         await deed(alder, "expect", BIRCH)
         await deed(birch, "prepay", ALDER)

@@ -13,7 +13,7 @@ from nexus_edge.api.models import JobView
 from nexus_edge.commands.views import _job, status_lines
 from nexus_edge.market.jobs import Phase
 from nexus_edge.market.running import Answer, Order
-from tests.support.agents import alder_and_birch, ordered
+from tests.support.couples import couple, submitted
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.timeout(180)]
 
@@ -44,14 +44,14 @@ async def the_job(agent: Agent, holds: Callable[[JobView], Any]) -> JobView:
 
 
 async def test_both_sides_see_how_long_a_job_still_takes(tmp_path: Path) -> None:
-    async with alder_and_birch(tmp_path, children=1) as (alder, birch):
+    async with couple(tmp_path, children=1) as (alder, birch):
         idle = (await birch.administration.snapshot()).work
         assert idle.next_free_ms == 0
-        first = await ordered(alder, tmp_path)
+        first = await submitted(alder)
         assert (await alder.requester.wait(first.id, 60)).phase is Phase.SETTLED
         assert (await the_job(alder, lambda job: job.state == "verified")).eta_ms is None
         held = Held(birch)
-        await ordered(alder, tmp_path)
+        await submitted(alder)
         theirs = await the_job(birch, lambda job: job.phase == "commit" and job.eta_ms)
         ours = await the_job(alder, lambda job: job.phase == "commit" and job.eta_ms)
         for job in (ours, theirs):
@@ -67,7 +67,7 @@ async def test_both_sides_see_how_long_a_job_still_takes(tmp_path: Path) -> None
 
 
 async def test_how_busy_a_device_is_is_sampled(tmp_path: Path) -> None:
-    async with alder_and_birch(tmp_path) as (_, birch):
+    async with couple(tmp_path) as (_, birch):
         assert all(0 <= one <= 1 for one in birch.load.samples)
         async with asyncio.timeout(60):
             while len(birch.load.samples) < 2:

@@ -21,16 +21,18 @@ ALDER, BIRCH = NodeKey.from_seed(b"alder".ljust(32)), NodeKey.from_seed(b"birch"
 
 @asynccontextmanager
 async def couple(folder: Path, **worker: Any) -> AsyncIterator[tuple[Agent, Agent]]:
-    """Alder knows where birch is, and finds it up; birch has these options."""
-    birch = Agent(BIRCH, Options(folder / "birch", host="127.0.0.1", mdns=False, name="birch", **worker))
+    """Until both see each other: birch, which has these options, is told nothing and hears nobody; alder is told where birch is."""
+    birch = Agent(BIRCH, Options(folder / "birch", **{"name": "birch", "host": "127.0.0.1", "mdns": False, **worker}))
     await birch.start()
-    alder = Agent(ALDER, Options(folder / "alder", host="127.0.0.1", mdns=False, peers=(("127.0.0.1", birch.server.port, None),)))
+    peers = (("127.0.0.1", birch.server.port, None),)
+    alder = Agent(ALDER, Options(folder / "alder", name="alder", host="127.0.0.1", mdns=False, peers=peers))
     try:
         await alder.start()
-        with alder.directory.watch() as changes:
-            async with asyncio.timeout(30):
-                while [(peer.state, peer.mutual) for peer in alder.directory.snapshot()] != [(State.UP, True)]:
-                    await anext(changes)
+        for agent, mutual in ((alder, {True}), (birch, {True, None})):
+            with agent.directory.watch() as changes:
+                async with asyncio.timeout(30):
+                    while not any(peer.state is State.UP and peer.mutual in mutual for peer in agent.directory.snapshot()):
+                        await anext(changes)
         yield alder, birch
     finally:
         await alder.close()
