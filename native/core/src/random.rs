@@ -1,7 +1,7 @@
 //! Secret randomness: a seed of the operating system for every attempt, expanded by BLAKE3.
 //!
 //! Nothing here is a function of the witness, and no generator lives on between two attempts or two processes: a fork cannot make two
-//! proofs draw the same numbers. Seeds are overwritten when they are dropped.
+//! proofs draw the same numbers. Seeds, and streams that hold them, are overwritten when they are dropped.
 
 use std::fmt;
 use std::io;
@@ -60,9 +60,9 @@ pub struct Seed {
 impl Seed {
     /// From the operating system.
     pub fn fresh() -> io::Result<Seed> {
-        let mut bytes = [0; 32];
-        getrandom::fill(&mut bytes).map_err(io::Error::other)?;
-        Ok(Seed::from_bytes(bytes))
+        let mut seed = Seed::from_bytes([0; 32]);
+        getrandom::fill(&mut seed.bytes).map_err(io::Error::other)?;
+        Ok(seed)
     }
 
     /// A seed that was kept.
@@ -105,13 +105,13 @@ impl Seed {
         seed
     }
 
-    fn stream(&self, context: &str, numbers: &[u64]) -> blake3::OutputReader {
+    fn stream(&self, context: &str, numbers: &[u64]) -> Stream {
         let mut h = blake3::Hasher::new_derive_key(context);
         h.update(&self.bytes);
         numbers.iter().for_each(|n| {
             h.update(&n.to_le_bytes());
         });
-        let out = h.finalize_xof();
+        let out = Stream(h.finalize_xof());
         h.zeroize();
         out
     }
@@ -122,12 +122,12 @@ impl Seed {
         out.par_chunks_mut(CHUNK).enumerate().for_each(|(chunk, out)| {
             let mut stream = self.stream(STREAM, &[number, chunk as u64]);
             let mut bytes = vec![0; 8 * out.len()];
-            stream.fill(&mut bytes);
+            stream.0.fill(&mut bytes);
             for (x, word) in out.iter_mut().zip(bytes.as_chunks::<8>().0) {
                 let mut word = *word;
                 // One word in 2^32 is not canonical.
                 while u64::from_le_bytes(word) >= P {
-                    stream.fill(&mut word);
+                    stream.0.fill(&mut word);
                 }
                 *x = F::from_u64(u64::from_le_bytes(word));
             }
@@ -146,10 +146,20 @@ impl Seed {
     }
 }
 
+/// What a seed is expanded to. The reader holds the seed itself, as the block that it hashes anew for each piece of output.
+#[derive(Clone)]
+struct Stream(blake3::OutputReader);
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
 /// The salts of a tree's leaves, one after another.
 #[derive(Clone)]
 pub(crate) struct Salts {
-    stream: blake3::OutputReader,
+    stream: Stream,
     #[cfg(feature = "attacks")]
     salting: Salting,
 }
@@ -159,20 +169,14 @@ impl Salts {
     pub(crate) fn read(&mut self, first: usize, out: &mut [[u8; SALT]]) {
         #[cfg(feature = "attacks")]
         let first = if self.salting == Salting::One { 0 } else { first };
-        self.stream.set_position((first * SALT) as u64);
-        self.stream.fill(out.as_flattened_mut());
+        self.stream.0.set_position((first * SALT) as u64);
+        self.stream.0.fill(out.as_flattened_mut());
         #[cfg(feature = "attacks")]
         match self.salting {
             Salting::Each => {}
             Salting::One => out.fill(out[0]),
             Salting::None => out.fill([0; SALT]),
         }
-    }
-}
-
-impl Drop for Salts {
-    fn drop(&mut self) {
-        self.stream.zeroize();
     }
 }
 
@@ -233,9 +237,9 @@ impl Randomness {
     /// A seed of its own.
     pub(crate) fn seed(&mut self) -> Seed {
         self.used += 1;
-        let mut bytes = [0; 32];
-        self.seed.stream(STREAM, &[self.used]).fill(&mut bytes);
-        Seed::from_bytes(bytes)
+        let mut seed = Seed::from_bytes([0; 32]);
+        self.seed.stream(STREAM, &[self.used]).0.fill(&mut seed.bytes);
+        seed
     }
 }
 

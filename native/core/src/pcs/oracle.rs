@@ -55,7 +55,8 @@ impl Role {
 pub enum Hiding {
     /// Data: for plain proofs, and for weights that are public.
     None,
-    /// Nothing, for one proof. The oracle has as many rows as the longest of the proof, whose combination its mask covers.
+    /// Nothing, for one proof. The oracle has as many rows as the longest of the proof that hides: what is secret of their combination its mask
+    /// covers.
     Fresh {
         /// Random coefficients of each column beyond the message.
         pads: usize,
