@@ -50,7 +50,9 @@ impl<const D: usize> Case<D> {
         let layout = |(i, (role, s)): (usize, &(Role, Vec<(usize, usize)>)), log_rows: usize| {
             OracleLayout::with_rows(&params, *role, i as u32, s.clone(), hiding(i, *role), log_rows)
         };
-        let longest = shapes.iter().enumerate().map(|x| layout(x, 0).log_rows).max().unwrap_or(0);
+        // Public weights may be longer than the mask.
+        let longest = shapes.iter().enumerate().map(|x| layout(x, 0)).filter(|o| o.hiding != Hiding::None).map(|o| o.log_rows).max();
+        let longest = longest.unwrap_or(0);
         let layouts =
             shapes.iter().enumerate().map(|x| Arc::new(layout(x, if x.0 == 0 && params.mode() == Mode::Zk { longest } else { 0 })));
         let stack = Stack::new(layouts.collect());
@@ -204,7 +206,7 @@ proptest! {
     }
 }
 
-/// Oracles of three lengths and widths. `clear` decides whether `g` (2^7 coefficients) is sent or committed.
+/// Oracles of three lengths and widths that hide nothing. `clear` decides whether `g` (2^7 coefficients) is sent or committed.
 fn fixed<const D: usize>(clear: usize) -> Case<D> {
     let shapes =
         [(Role::Witness, vec![(40, 24), (7, 3), (1, 5)]), (Role::Tensor, vec![(9, 2)]), (Role::Model, vec![(17, 9), (1, 9), (30, 2)])];
@@ -214,15 +216,35 @@ fn fixed<const D: usize>(clear: usize) -> Case<D> {
     case
 }
 
-/// The same with a committed and with a clear combination, in both degrees.
+/// A tensor under a witness that is longer and under public weights that are longer still: the mask's coefficients are a stride apart.
+fn strided<const D: usize>(clear: usize) -> Case<D> {
+    let shapes =
+        [(Role::Witness, vec![(40, 24), (7, 3), (1, 5)]), (Role::Tensor, vec![(9, 2)]), (Role::Model, vec![(90, 17), (1, 9), (30, 2)])];
+    let mut case = Case::new(Parameters::tiny_in(Mode::Zk, D, 8, 6, clear, 2), &shapes, 5, 3);
+    assert_eq!([0, 1, 2].map(|o| case.stack.layouts[o].log_rows), [7, 6, 8]);
+    assert_eq!(case.stack.log_mask_stride(), 1);
+    // What is claimed of each oracle, and not only of those that chance chose.
+    for oracle in 0..3 {
+        let (positions, channels) = case.stack.layouts[oracle].shapes[0];
+        let [u, v] = [positions, channels].map(|n| (0..n as u64).map(element).collect::<Vec<K<D>>>().into());
+        let functionals = vec![Functional { oracle, storage: 0, u, v }];
+        let value = value(&case.stack, &case.values, &functionals[0]);
+        case.claims.push(Claim { functionals, value });
+    }
+    case
+}
+
+/// Plain and under a mask with a stride, with a committed and with a clear combination, in both degrees.
 macro_rules! in_all_modes {
     ($($name:ident: $check:ident;)*) => {
         $(#[test]
         fn $name() {
-            $check(&fixed::<2>(12));
-            $check(&fixed::<2>(4));
-            $check(&fixed::<3>(12));
-            $check(&fixed::<3>(4));
+            for clear in [12, 4] {
+                $check(&fixed::<2>(clear));
+                $check(&fixed::<3>(clear));
+                $check(&strided::<2>(clear));
+                $check(&strided::<3>(clear));
+            }
         })*
     };
 }
