@@ -26,7 +26,7 @@ pub use verify::{Lapse, verify};
 #[cfg(feature = "attacks")]
 pub use verify::{verify_compiled, verify_lapsed};
 #[cfg(test)]
-pub(crate) use {registration::conversation as weight_conversation, registration::prove_taped, verify::conversation};
+pub(crate) use {registration::conversation as weight_conversation, registration::judge, registration::prove_taped, verify::conversation};
 
 /// Protocol version, absorbed first.
 pub const VERSION: &[u8] = b"nexus-edge proof v4";

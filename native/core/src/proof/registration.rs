@@ -268,10 +268,15 @@ pub fn verify_link(registered: &VerifyingKey, fresh: &[&VerifyingKey], proof: &[
 }
 
 fn verify(subject: Subject<'_>, proof: &[u8]) -> Verdict<()> {
+    judge(subject, proof, Lapse::default())
+}
+
+/// A verifier of registrations and links, with a lapse in tests.
+pub(crate) fn judge(subject: Subject<'_>, proof: &[u8], lapse: Lapse) -> Verdict<()> {
     rayon::scope(|_| {
         let models = subject.roots().map_err(|e| Reject::Statement(e.to_string()))?;
         let compiled = subject.compile().map_err(|e| Reject::Statement(e.to_string()))?;
-        check(subject, &compiled, &models, proof)
+        check(subject, &compiled, &models, proof, lapse)
     })
 }
 
@@ -299,7 +304,7 @@ pub(crate) fn prove_taped(keys: &[&ProvingKey], random: Randomness, lapse: Lapse
 /// The verifier of another public structure: what a proof would show if a constraint were missing on both sides.
 #[cfg(feature = "attacks")]
 pub fn verify_cells(subject: Subject<'_>, compiled: &Compiled, proof: &[u8]) -> Verdict<()> {
-    check(subject, compiled, &subject.roots().map_err(|e| Reject::Statement(e.to_string()))?, proof)
+    check(subject, compiled, &subject.roots().map_err(|e| Reject::Statement(e.to_string()))?, proof, Lapse::default())
 }
 
 fn report(progress: &mut (dyn FnMut(&'static str, f64) -> bool + Send), phase: &'static str, fraction: f64) -> Result<(), ProveError> {
@@ -419,11 +424,11 @@ impl<'a> Attempt<'a> {
     }
 }
 
-fn check(subject: Subject<'_>, compiled: &Compiled, models: &[[u8; 32]], proof: &[u8]) -> Verdict<()> {
+fn check(subject: Subject<'_>, compiled: &Compiled, models: &[[u8; 32]], proof: &[u8], lapse: Lapse) -> Verdict<()> {
     let (root, rest) = proof.split_first_chunk::<32>().ok_or(Reject::Truncated { at: "root" })?;
     let roots = [&[*root], models].concat();
     let about = AboutWeights { parameters: subject.key().parameters(), compiled, roots: &roots };
-    about.check(subject.begin(compiled, &roots), rest, Lapse::default())
+    about.check(lapse.transcript(subject.begin(compiled, &roots)), rest, lapse)
 }
 
 /// A registration or a link.

@@ -1,14 +1,14 @@
 //! Proofs of the simulator: accepted under the challenges that it programmed, refused under real ones.
 
-use super::simulator::{Simulated, simulate};
+use super::simulator::{Simulated, simulate, simulate_about_weights};
 use super::support::{Net, Random, dense, dense_with, nets};
 use super::{Subject, small_key, taped};
 use crate::masking::EQUATIONS;
 use crate::pcs::OracleLayout;
 use crate::program::check::CheckedProgram;
 use crate::program::{Edge, Piece, Weights};
-use crate::proof::{KeyWeights, Lapse, ProvingKey, VerifyingKey, verify_lapsed};
-use crate::random::{Randomness, Weakness};
+use crate::proof::{KeyWeights, Lapse, ProvingKey, Subject as About, VerifyingKey, judge, prove_taped, verify_lapsed};
+use crate::random::{Randomness, Seed, Weakness};
 use crate::reject::Reject;
 
 /// Everything that a simulator must not be able to speak of.
@@ -106,4 +106,38 @@ fn simulated_proofs_of_a_private_model() {
     let key = small_key(nets::private_layer(false, 1), false, 12);
     let sizes = [key.verifying.program().inputs[0].tensor, key.verifying.program().outputs[0].tensor];
     check(&key, &FORMS[1..2], sizes.map(|id| key.verifying.program().tensors[id as usize].size()));
+}
+
+/// A registration and links, whose commitments are simulated with them: the simulator knows program and parameter set, and no weight.
+#[test]
+fn simulated_registrations_and_links() {
+    let about = |others: u8, depthwise: bool, clear_log: usize| {
+        let own = small_key(nets::private_layer(depthwise, 1), false, clear_log);
+        let again = |k: u8| own.committed_again(Seed::from_bytes([3 + k; 32])).expect("private");
+        let again: Vec<ProvingKey> = (0..others).map(again).collect();
+        let keys: Vec<&ProvingKey> = std::iter::once(&own).chain(&again).collect();
+        let (tape, what) = ([others; 32], format!("{others} links, clear below 2^{clear_log}"));
+        let (compiled, real) = prove_taped(&keys, Randomness::chosen([8; 32]), taped(tape));
+        let (params, program) = (own.verifying.parameters(), own.verifying.program());
+        let (roots, proof) = simulate_about_weights(params, &compiled, tape, &mut Randomness::chosen([9; 32]));
+        assert_eq!(roots.len(), keys.len());
+        let key = |weights| VerifyingKey::new(params.clone(), program.clone(), weights).expect("a key");
+        let registered = key(KeyWeights::Committed(roots[0]));
+        let fresh: Vec<_> = roots[1..].iter().map(|&root| key(KeyWeights::Linked { registered: roots[0], root })).collect();
+        let fresh: Vec<_> = fresh.iter().collect();
+        let subject = if fresh.is_empty() { About::Registration(&registered) } else { About::Link(&registered, &fresh) };
+        assert_eq!(judge(subject, &proof, taped(tape)), Ok(()), "{what}");
+        assert!(judge(subject, &proof, taped([77; 32])).is_err(), "{what}");
+        let refused = judge(subject, &proof, Lapse::default());
+        assert!(matches!(refused, Err(Reject::Equation(EQUATIONS | "value of the combined polynomial"))), "{what}: {refused:?}");
+        // Of the owner's real commitments it says nothing, and it is as long as what the owner proves.
+        let owned: Vec<_> = again.iter().map(|key| &*key.verifying).collect();
+        let owner = if owned.is_empty() { About::Registration(&own.verifying) } else { About::Link(&own.verifying, &owned) };
+        assert_eq!(judge(owner, &real, taped(tape)), Ok(()), "{what}");
+        assert!(judge(owner, &proof, taped(tape)).is_err(), "{what}");
+        assert_eq!(real.len(), proof.len(), "{what}");
+    };
+    for (others, depthwise, clear_log) in [(0, false, 14), (0, true, 4), (1, false, 14), (1, true, 4), (3, false, 12)] {
+        about(others, depthwise, clear_log);
+    }
 }

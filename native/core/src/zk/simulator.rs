@@ -15,8 +15,8 @@ use crate::masking::{MaskedReader, evaluate};
 use crate::merkle::Tree;
 use crate::ntt;
 use crate::parameters::Parameters;
-use crate::pcs::{Committed, Hiding, Word, distinct, monomials, over_columns, prove_folding, reduced};
-use crate::proof::{Compiled, Content, Statement, StatementTensor, VerifyingKey, conversation, tensor_commitment};
+use crate::pcs::{Combined, Committed, Hiding, Word, distinct, monomials, over_columns, prove_folding, reduced};
+use crate::proof::{Compiled, Content, Statement, StatementTensor, VerifyingKey, conversation, tensor_commitment, weight_conversation};
 use crate::random::Randomness;
 use crate::reject::{Reject, Verdict};
 
@@ -108,32 +108,31 @@ fn opened(compiled: &Compiled, oracle: usize, rows: &BTreeMap<usize, Vec<F>>, co
     (tree.root(), data)
 }
 
-/// What a simulator makes.
-pub struct Simulated {
-    pub statement: Statement,
-    pub proof: Vec<u8>,
-    /// The root of hidden weights.
-    pub model: Option<Digest>,
+/// What is proved, as far as everybody knows it.
+#[derive(Clone, Copy)]
+struct Known<'a> {
+    params: &'a Parameters,
+    compiled: &'a Compiled,
+    /// The oracle of weights that everybody knows, where there is one.
+    public: Option<&'a Committed>,
+    tape: [u8; 32],
 }
 
-/// Makes a statement and an accepted proof of it, where `clear` has the bytes of each clear tensor. `public` is the oracle of weights that
-/// everybody knows, where there is one.
-pub fn simulate(
-    key: &VerifyingKey,
-    compiled: &Compiled,
-    clear: &[Option<Vec<u8>>],
-    public: Option<&Committed>,
-    tape: [u8; 32],
-    coins: &mut Randomness,
-) -> Simulated {
-    let (params, stack): (&Parameters, _) = (key.parameters(), &compiled.stack);
-    let tensors = compiled.layout.ports.iter().zip(clear).map(|(&id, clear)| {
-        let content = clear.clone().map_or(Content::Committed([0; 32]), Content::Clear);
-        StatementTensor::new(&key.program().tensors[id as usize], content)
-    });
-    let tensors = tensors.collect();
-    let mut statement = Statement { digest: key.digest(), context: [0; 32], inputs: key.program().inputs.len(), tensors };
+/// What a simulator invents beside a statement.
+struct Parts {
+    /// Of all oracles, those of public weights zeros.
+    roots: Vec<Digest>,
+    /// Messages, rows and whatever follows them.
+    rest: Vec<u8>,
+}
 
+/// Everything that `read`, the verifier of a kind of proof, reads of an accepted one.
+fn invent(
+    Known { params, compiled, public, tape }: Known<'_>,
+    coins: &mut Randomness,
+    read: impl FnOnce(&mut MaskedReader<Invented<'_>, D>, &[Digest]) -> Verdict<Combined<D>>,
+) -> Parts {
+    let stack = &compiled.stack;
     let mut own = Randomness::chosen(*coins.seed().expose());
     let transcript = Transcript::new().taped(Some(tape));
     let at = compiled.oracles.iter().position(|o| o.hiding == Hiding::None);
@@ -142,8 +141,7 @@ pub fn simulate(
     let source =
         Invented { transcript, coins: &mut own, sent: Vec::new(), log_rows: stack.log_rows, log_stride, public: public_at, g: Vec::new() };
     let mut reader = MaskedReader::<_, D>::new(source);
-    let roots = vec![[0; 32]; compiled.oracles.len()];
-    let combined = conversation(&mut reader, key, compiled, &statement, &roots).expect("anything is a conversation");
+    let combined = read(&mut reader, &vec![[0; 32]; compiled.oracles.len()]).expect("anything is a conversation");
 
     let (line, count) = (uniform(coins, reader.counts().0 + 1 + params.pads()), reader.counts().0);
     let mut challenges = reader.transcript();
@@ -186,25 +184,17 @@ pub fn simulate(
         row[columns + 2 * D..].copy_from_slice(&(v - e * r).0);
     }
 
-    let (mut heads, mut openings, mut model) = (Vec::new(), Vec::new(), None);
-    for (o, port) in compiled.ports.iter().enumerate() {
-        if compiled.oracles[o].hiding == Hiding::None {
-            let mut prover = Prover::default();
-            prover.append(&public.expect("weights that everybody knows").code.open(&reduced(&indices, compiled.oracles[o].log_domain())));
-            openings.extend(prover.finish());
-            continue;
-        }
-        let (root, data) = opened(compiled, o, &rows[o], coins);
-        openings.extend(data);
-        if o > 0 && port.is_none() {
-            model = Some(root);
-            continue;
-        }
-        heads.extend(root);
-        if let Some(port) = *port {
-            let tensor = &key.program().tensors[compiled.layout.ports[port] as usize];
-            statement.tensors[port].content = Content::Committed(tensor_commitment(&root, tensor, params));
-        }
+    let (mut roots, mut openings) = (Vec::new(), Vec::new());
+    for (o, layout) in compiled.oracles.iter().enumerate() {
+        let (root, opening) = match layout.hiding {
+            Hiding::None => {
+                let weights = public.expect("weights that everybody knows");
+                ([0; 32], weights.code.open(&reduced(&indices, layout.log_domain())))
+            }
+            _ => opened(compiled, o, &rows[o], coins),
+        };
+        roots.push(root);
+        openings.extend(opening);
     }
     let folding = if params.is_clear(stack.log_rows) {
         Vec::new()
@@ -213,5 +203,55 @@ pub fn simulate(
         prove_folding(params, &mut prover, &source.g, Word::new(&source.g), &combined.z, indices);
         prover.finish()
     };
-    Simulated { statement, proof: [heads, source.sent, openings, folding].concat(), model }
+    Parts { roots, rest: [source.sent, openings, folding].concat() }
+}
+
+/// What a simulator makes.
+pub struct Simulated {
+    pub statement: Statement,
+    pub proof: Vec<u8>,
+    /// The root of hidden weights.
+    pub model: Option<Digest>,
+}
+
+/// Makes a statement and an accepted proof of it, where `clear` has the bytes of each clear tensor. `public` is the oracle of weights that
+/// everybody knows, where there is one.
+pub fn simulate(
+    key: &VerifyingKey,
+    compiled: &Compiled,
+    clear: &[Option<Vec<u8>>],
+    public: Option<&Committed>,
+    tape: [u8; 32],
+    coins: &mut Randomness,
+) -> Simulated {
+    let tensors = compiled.layout.ports.iter().zip(clear).map(|(&id, clear)| {
+        let content = clear.clone().map_or(Content::Committed([0; 32]), Content::Clear);
+        StatementTensor::new(&key.program().tensors[id as usize], content)
+    });
+    let tensors = tensors.collect();
+    let mut statement = Statement { digest: key.digest(), context: [0; 32], inputs: key.program().inputs.len(), tensors };
+    let known = Known { params: key.parameters(), compiled, public, tape };
+    let parts = invent(known, coins, |reader, roots| conversation(reader, key, compiled, &statement, roots));
+    let (mut proof, mut model) = (Vec::new(), None);
+    for (o, (root, port)) in parts.roots.iter().zip(&compiled.ports).enumerate() {
+        if o > 0 && port.is_none() {
+            model = (compiled.oracles[o].hiding == Hiding::Kept).then_some(*root);
+            continue;
+        }
+        proof.extend(root);
+        if let Some(port) = *port {
+            let tensor = &key.program().tensors[compiled.layout.ports[port] as usize];
+            statement.tensors[port].content = Content::Committed(tensor_commitment(root, tensor, key.parameters()));
+        }
+    }
+    proof.extend(parts.rest);
+    Simulated { statement, proof, model }
+}
+
+/// Commitments of hidden weights, the registered one first, and an accepted registration or link of them, whichever `compiled` is of.
+pub fn simulate_about_weights(params: &Parameters, compiled: &Compiled, tape: [u8; 32], coins: &mut Randomness) -> (Vec<Digest>, Vec<u8>) {
+    let known = Known { params, compiled, public: None, tape };
+    let parts = invent(known, coins, |reader, roots| weight_conversation(reader, params, compiled, roots));
+    let (own, models) = parts.roots.split_first().expect("a witness");
+    (models.to_vec(), [&own[..], &parts.rest].concat())
 }
