@@ -22,7 +22,7 @@ use crate::hash::SALT;
 use crate::masking::MaskedReader;
 use crate::merkle::sibling_count;
 use crate::parameters::{Mode, Parameters};
-use crate::pcs::{distinct, reduced};
+use crate::pcs::{Hiding, distinct, reduced};
 use crate::program::check::CheckedProgram;
 use crate::program::{Program, Weights};
 use crate::proof::{Cheat, Compiled, Lapse, ProvingKey, Secrets, Shown, conversation, prove_forged, verify_lapsed};
@@ -84,7 +84,8 @@ impl<'a> Subject<'a> {
     }
 }
 
-/// [`Subject::coordinates`] of any kind of proof, where `read` reads as far as the combination of the columns.
+/// [`Subject::coordinates`] of any kind of proof, where `read` reads as far as the combination of the columns. What public weights alone decide is
+/// left out: their rows, and coefficients of the combination that the mask does not have.
 fn coordinates(
     tape: [u8; 32],
     parameters: &Parameters,
@@ -104,11 +105,22 @@ fn coordinates(
     let openings: usize = (0..c.oracles.len()).map(|o| size(o) + siblings(o)).sum();
     assert!(parameters.is_clear(c.stack.log_rows), "nothing follows the rows");
     let (messages, mut opened) = rest.split_at(rest.len() - openings);
+    // Behind the combination: the line's constants and its point.
+    let element = 8 * parameters.degree();
+    let end = messages.len() - element * (2 + reader.counts().0 + 1 + parameters.pads());
+    let (before, after) = messages.split_at(end);
+    let (before, combination) = before.split_at(end - (element << c.stack.log_rows));
+    let masked = combination.chunks_exact(element).step_by(1 << c.stack.log_mask_stride()).flatten().copied();
+    let messages: Vec<u8> = before.iter().copied().chain(masked).chain(after.iter().copied()).collect();
     let words = |bytes: &[u8], below: f64| -> Vec<f64> {
         bytes.as_chunks::<8>().0.iter().map(|&word| u64::from_le_bytes(word) as f64 / below).collect()
     };
-    let mut out = words(messages, P as f64);
+    let mut out = words(&messages, P as f64);
     for o in 0..c.oracles.len() {
+        if c.oracles[o].hiding == Hiding::None {
+            opened = &opened[size(o) + siblings(o)..];
+            continue;
+        }
         for row in opened[..size(o)].chunks_exact(c.oracles[o].leaf().opened()) {
             let (cells, salt) = row.split_at(row.len() - SALT);
             out.extend(words(cells, P as f64));

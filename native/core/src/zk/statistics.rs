@@ -3,7 +3,7 @@
 //! All seeds are fixed, so that the outcome is too. The controls are provers that fail to draw something anew.
 
 use super::support::private::private_form;
-use super::support::{Random, dense, nets};
+use super::support::{Random, dense, dense_with, nets};
 use super::{Subject, coordinates, small_key, taped};
 use crate::parameters::{Mode, Parameters};
 use crate::program::Program;
@@ -129,6 +129,30 @@ fn two_proofs_of_one_witness_differ_in_every_coordinate() {
     assert_eq!(equal(Weakness::None), 0);
     for weakness in CONTROLS {
         assert!(equal(weakness) > 0, "{weakness:?}");
+    }
+}
+
+/// Public weights in a longer oracle than the witness and its mask: what they do not decide is uniform, and shows neither input nor output.
+#[test]
+fn two_inputs_cannot_be_told_apart_under_longer_public_weights() {
+    let key = small_key(dense_with(1, 300, 300, 9), false, 13);
+    let compiled = key.verifying.compiled(&[true, true]).expect("a layout");
+    assert!(compiled.stack.log_mask_stride() > 0);
+    let [first, second] = [1, 2].map(|seed| Subject::new(&key, &[true, true], &Random(seed).int8(300)));
+    assert_ne!(first.output(), second.output());
+    let samples = |proofs, weakness| [sample(&first, proofs, 1, weakness), sample(&second, proofs, 2, weakness)];
+    let proofs = 80;
+    let [a, b] = samples(proofs, Weakness::None);
+    let uniform = uniformity(&a);
+    assert!(uniform > 1e-3, "{uniform:e}");
+    for kept in [usize::MAX, 1, 16] {
+        let honest = classified([&a, &b], kept);
+        assert!((honest - 0.5).abs() < 4.0 * (0.25 / proofs as f64).sqrt(), "{honest} of all by {kept} coordinates");
+    }
+    for weakness in CONTROLS {
+        let [a, b] = samples(40, weakness);
+        let (share, uniform) = (classified([&a, &b], 1), uniformity(&a));
+        assert!(share > 0.9 && uniform < 1e-9, "{weakness:?}: {share}, {uniform:e}");
     }
 }
 
