@@ -152,8 +152,8 @@ pub fn encode_rows(coefficients: &[F], columns: usize, log_rows: usize, log_doma
 
 /// Rows that are loaded together.
 const STRIP: usize = 16;
-/// Nodes of so many rows are handed to another thread.
-const TASK: usize = 1 << 12;
+/// So many rows are worth handing to another thread.
+const TASK: usize = 1 << 9;
 
 /// Adds to `rows`, which start at `row`, what the remainder at `node` of depth `log_blowup` has from the coefficients beyond: there `X^rows` is `c`
 /// or `-c`.
@@ -223,11 +223,7 @@ fn encode_panel(panel: &mut [F], log_rows: usize, log_blowup: usize, load: impl 
             gauge.did(1 << log_rows);
         }
     };
-    if 1 << log_rows >= TASK {
-        panel.par_chunks_exact_mut(leg).enumerate().for_each(below);
-    } else {
-        panel.chunks_exact_mut(leg).enumerate().for_each(below);
-    }
+    panel.par_chunks_exact_mut(leg).with_min_len(TASK >> log_rows).enumerate().for_each(below);
 }
 
 /// The eighths of a node.
