@@ -145,12 +145,12 @@ impl Code {
 
     /// Appends a row's elements and its salt.
     fn write_row(&self, i: usize, salts: Option<&mut Salts>, bytes: &mut Vec<u8>) {
-        for x in self.words.row(i) {
-            bytes.extend_from_slice(&canonical(x).to_le_bytes());
-        }
+        let (at, end) = (reverse(i, self.words.log_domain()), bytes.len() + 8 * self.leaf.columns);
+        self.words.panels().for_each(|rows| bytes.extend_from_slice(&row_bytes(&rows[at])));
+        bytes.truncate(end);
         if let Some(salts) = salts {
             let mut salt = [[0; SALT]];
-            salts.read(reverse(i, self.words.log_domain()), &mut salt);
+            salts.read(at, &mut salt);
             bytes.extend_from_slice(&salt[0]);
         }
     }
