@@ -48,6 +48,8 @@ from nexus_edge.wire.objects import DeviceClaim, ExecutorClaim, Mode, ModelClaim
 MODELS_LIMIT: Final = Bytes(8 << 30)
 NO_LIMIT: Final = Bytes(0)
 KEYS_LIMIT: Final = Bytes(256 << 20)
+AGAIN_S: Final = 5.0
+"""Before a part of the agent that failed starts again."""
 UPKEEP_S: Final = 5.0
 SWEEP_S: Final = 3600.0
 MEMORY_S: Final = 0.1
@@ -179,7 +181,7 @@ class Agent:
             )
         )
         self.load = Load()
-        self._run(stack, "load", self.load.run())
+        self._run(stack, "load", self.load.run)
         self.slots = min(self.options.slots or self.pool.slots, self.pool.slots)
         store = await asyncio.to_thread(ModelStore, state / "models", self.options.models_limit)
         self.library = ModelLibrary(state / "library", store, self.pool, keys_limit=self.options.keys_limit)
@@ -198,7 +200,7 @@ class Agent:
         buyer = Buyer(self, self.workshop, self.options.time_value)
         self.requester = Requester(self.key, self.ledger, self.blobs, self.workshop, self, buyer, till)
         await self.worker.book.load()
-        self._run(stack, "runner", Runner(self.worker.book, self.workshop).run())
+        self._run(stack, "runner", Runner(self.worker.book, self.workshop).run)
         self.presence = Presence(self.key, self.directory, self.describe)
         self.fleet = Fleet(self.ledger, Membership(self.key.id, self.options.certificates), self)
         await self.fleet.load()
@@ -207,14 +209,14 @@ class Agent:
         await self.server.start(self.options.host, self.options.port)
         stack.push_async_callback(self.server.close)
 
-        self._run(stack, "prober", Prober(self.directory, self.probing, self.server.port).run())
+        self._run(stack, "prober", Prober(self.directory, self.probing, self.server.port).run)
         self.mdns: Mdns | None = None
         if self.options.mdns:
             self.mdns = Mdns(self.directory, self.server.port, host=self.options.host)
-            self._run(stack, "mdns", self.mdns.run())
-        self._run(stack, "fleet", self.fleet.run(self.directory.watch()))
-        self._run(stack, "payments", self._wake_payments())
-        self._run(stack, "upkeep", self._upkeep())
+            self._run(stack, "mdns", self.mdns.run)
+        self._run(stack, "fleet", lambda: self.fleet.run(self.directory.watch()))
+        self._run(stack, "payments", self._wake_payments)
+        self._run(stack, "upkeep", self._upkeep)
         await self.requester.load()
         stack.push_async_callback(self.requester.close)
         self.administration = Administration(
@@ -228,10 +230,9 @@ class Agent:
         if self.options.socket is not None:
             await stack.enter_async_context(AdminServer(self.administration, self.options.socket, self.options.socket_group))
 
-    def _run(self, stack: contextlib.AsyncExitStack, name: str, work: Awaitable[None]) -> None:
-        """A task that lives as long as the agent. One that fails is a bug: it is logged, and started by the next start."""
-        task = asyncio.ensure_future(work)
-        task.add_done_callback(lambda ended: _report(name, ended))
+    def _run(self, stack: contextlib.AsyncExitStack, name: str, work: Callable[[], Awaitable[None]]) -> None:
+        """A task that lives as long as the agent."""
+        task = asyncio.create_task(_kept_up(name, work), name=name)
 
         async def stop() -> None:
             task.cancel()
@@ -264,7 +265,7 @@ class Agent:
                 asleep = now_asleep
                 for peer, amount in (await self.ledger.transact("write-off", lambda transaction: transaction.write_off_overflow())).items():
                     log.warning("written off: the owner's gift", peer=short_id(peer), amount=amount)
-            except LedgerError as failed:  # a full disk is no reason never to look again
+            except (LedgerError, OSError) as failed:  # a full disk is no reason never to look again
                 log.error("upkeep is put off", reason=str(failed))
                 await asyncio.sleep(UPKEEP_S)
 
@@ -397,9 +398,14 @@ def shared(found: Sequence[Device], children: int) -> list[Device]:
     ]  # fmt: skip
 
 
-def _report(name: str, ended: "asyncio.Future[None]") -> None:
-    if not ended.cancelled() and ended.exception() is not None:
-        log.critical("a part of the agent has stopped", part=name, exc_info=ended.exception())
+async def _kept_up(name: str, work: Callable[[], Awaitable[None]]) -> None:
+    """A part of the agent that fails is a bug: it is logged, and the part starts again, as the agent does more than that."""
+    while True:
+        try:
+            await work()
+        except Exception:
+            log.critical("a part of the agent has failed and starts again", part=name, again_s=AGAIN_S, exc_info=True)
+        await asyncio.sleep(AGAIN_S)
 
 
 def _ms(us: int) -> int:

@@ -144,10 +144,10 @@ class ModelLibrary:
         """How much memory jobs took over what was expected of each, as an average; at least 1000."""
         return max(1000, self._learned)
 
-    async def verifying_key(self, model: ModelDigest) -> bytes:
-        """The verifying key, made anew if the one on the disk is gone or damaged. Raises `ModelMissing` and what `import_file` raises."""
+    async def verifying_key(self, model: ModelDigest, *, anew: bool = False) -> bytes:
+        """The verifying key, made anew if the one on the disk is gone or damaged, or if asked. Raises `ModelMissing` and what `import_file` raises."""
         async with self._lock(model):
-            kept = await asyncio.to_thread(self._keys.get, model)
+            kept = None if anew else await asyncio.to_thread(self._keys.get, model)
             if kept is not None:
                 return kept
             record = self._record(model)
@@ -236,9 +236,17 @@ class ModelLibrary:
         self._invited[(peer, model)] = _Invitation(params, time.monotonic() + UPLOAD_KEPT_S)
 
     async def upload(
-        self, peer: bytes, model: ModelDigest, upload: Upload, turn: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
+        self,
+        peer: bytes,
+        model: ModelDigest,
+        upload: Upload,
+        turn: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
+        *,
+        prefix: str = "",
     ) -> UploadAnswer:
         """A manifest or a chunk of a model that the peer was invited to bring; the last chunk makes it a model, if it is the one that was named.
+
+        `prefix` is where the peer is: uploads are few at a time, and who has most of them makes place.
 
         `turn` is entered while a child works on it, and may raise to put that off: all of it is here then, and any part may be sent again.
         Cancelling stops the child's work. Raises `BadUpload`, `StoreFull`, `ModelMissing` where there is no invitation, and `ChildFailed`.
@@ -254,7 +262,7 @@ class ModelLibrary:
                 why = f"preparing it may take {needed // MIB} MiB of memory, {available // MIB} MiB are available"
                 raise StoreFull("the upload is refused", why, "import it here, or wait until jobs have ended")
             self._check_refused(model, manifest_digest(upload.manifest), invitation.params)
-            invitation.program = await asyncio.to_thread(self.store.begin, upload.manifest)
+            invitation.program = await asyncio.to_thread(self.store.begin, upload.manifest, (prefix, peer))
         if invitation.program is None:
             raise BadUpload("the upload is refused", "chunks come after their manifest")
         if upload.chunk is not None:

@@ -231,12 +231,15 @@ class _Life:
     @classmethod
     async def begin(cls, name: str, command: Sequence[str], environment: Mapping[str, str]) -> "_Life":
         with contextlib.ExitStack() as theirs, contextlib.ExitStack() as ours:
-            sockets, words = socket.socketpair(), socket.socketpair()
-            for mine, its in (sockets, words):
-                mine.setblocking(False)
-                ours.enter_context(mine)
-                theirs.enter_context(its)
+            pairs = []
             try:
+                for _ in range(2):
+                    mine, its = socket.socketpair()
+                    ours.enter_context(mine)
+                    theirs.enter_context(its)
+                    mine.setblocking(False)
+                    pairs.append((mine, its))
+                sockets, words = pairs
                 process = _Process(command, sockets[1], words[1], environment)
             except OSError as failed:
                 raise ChildFailed(Failure.CRASH, f"child {name} cannot be started: {failed}") from failed

@@ -18,7 +18,7 @@ import shutil
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,7 +32,11 @@ from nexus_edge.wire.limits import CHUNK, CHUNKS, MIB, MODEL, UPLOAD_KEPT_S
 from nexus_edge.wire.messages import Manifest, decode_message, encode_message
 
 INCOMING: Final = 16
-"""Uploads at once; the one that was silent longest makes place."""
+"""Uploads at once. Another one makes place: of those from where most are, and there of who brings most, the one that was silent longest."""
+
+Origin = tuple[str, bytes]
+"""Where an upload comes from: a network, and a peer there."""
+_HERE: Final[Origin] = ("", b"")
 ASKED: Final = 256
 """Missing chunks named in one answer."""
 _MANIFEST_LIMIT: Final = 64 * CHUNKS  # 34 bytes a digest, and a little
@@ -50,6 +54,7 @@ class _Incoming:
     folder: Path
     manifest: Manifest
     missing: set[int]
+    origin: Origin = _HERE
     touched: float = field(default_factory=time.monotonic)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -177,7 +182,7 @@ class ModelStore:
                 self.put_chunk(digest, index, file.read(CHUNK))
         return digest
 
-    def begin(self, manifest: Manifest) -> Digest:
+    def begin(self, manifest: Manifest, origin: Origin = _HERE) -> Digest:
         """Announce an object, or go on with one that was begun. Raises `StoreFull` if it can never fit, and `StoreError`."""
         digest = manifest_digest(manifest)
         with self._lock:
@@ -195,7 +200,7 @@ class ModelStore:
                 folder.mkdir(mode=0o700)
                 _write(folder / "manifest", encode_message(manifest))
                 (folder / "content").touch(mode=0o600)
-            self._uploads[digest] = _Incoming(folder, manifest, set(range(len(manifest.chunks))))
+            self._uploads[digest] = _Incoming(folder, manifest, set(range(len(manifest.chunks))), origin)
         return digest
 
     def missing(self, digest: Digest, most: int = ASKED) -> tuple[int, ...]:
@@ -267,7 +272,7 @@ class ModelStore:
                         hidden = self._hide(loose[0], unless_pinned=True)
                         gone += [] if hidden is None else [hidden]
                     elif silent:
-                        self._abandon(min(silent, key=lambda one: self._uploads[one].touched))
+                        self._abandon(self._crowding(silent))
                     else:
                         raise StoreFull("the chunk cannot be kept", f"{_mib(self.limit)} MiB are in use", "raise `compute.store_limit`")
         finally:
@@ -293,7 +298,18 @@ class ModelStore:
     def _thin_out(self) -> None:
         self.expire()
         while len(self._uploads) >= INCOMING:
-            self._abandon(min(self._uploads, key=lambda one: self._uploads[one].touched))
+            self._abandon(self._crowding(list(self._uploads)))
+
+    def _crowding(self, among: Sequence[Digest]) -> Digest:
+        """The upload that makes place for others. Names cost nothing, so that networks are counted first."""
+        networks = Counter(self._uploads[one].origin[0] for one in among)
+        origins = Counter(self._uploads[one].origin for one in among)
+
+        def rank(one: Digest) -> tuple[int, int, float]:
+            upload = self._uploads[one]
+            return networks[upload.origin[0]], origins[upload.origin], -upload.touched
+
+        return max(among, key=rank)
 
     def _abandon(self, digest: Digest) -> None:
         shutil.rmtree(self._uploads.pop(digest).folder, ignore_errors=True)

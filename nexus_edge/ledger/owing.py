@@ -5,7 +5,7 @@ import secrets
 from nexus_edge.errors import LedgerError
 from nexus_edge.identity import short_id
 from nexus_edge.ledger.errors import SpendLimit
-from nexus_edge.ledger.projection import ALL, ASKED_AGAIN
+from nexus_edge.ledger.projection import ALL, ASKED_AGAIN, BY_LINES
 from nexus_edge.ledger.recording import NO_DIGEST, Recorder
 from nexus_edge.types import NOTHING, Digest, MicroCredits, NodeId
 from nexus_edge.wire.limits import INTEGER
@@ -18,7 +18,7 @@ FINAL = (Code.PAID, Code.BAD_OBJECT, Code.CONFLICT)
 
 
 PATIENCE = 32
-"""Chains that a creditor may refuse one after the other: honest ones refuse a few, after restores on both sides."""
+"""Times that books are compared before the creditor acknowledges another payment: honest ones differ a few times, after restores on both sides."""
 PATIENCE_MS = 3_600_000
 
 
@@ -87,13 +87,15 @@ class Debtor(Recorder):
     def acknowledged(self, ack: Signed[Ack]) -> Digest | None:
         """The creditor has an entry of ours: its reservation ends. Returns the reference that is paid; None for one of no entry of ours."""
         row = self._one(
-            "SELECT ref, ack FROM entries WHERE id = ? AND debtor = ? AND creditor = ?", ack.object.entry, self._own, ack.issuer
+            "SELECT ref, ack, kind FROM entries WHERE id = ? AND debtor = ? AND creditor = ?", ack.object.entry, self._own, ack.issuer
         )  # fmt: skip
         if row is None or ack.object.to != self._own:
             return None
         if row[1] is None or self._one("SELECT 1 FROM entries WHERE id = ? AND held <> 1", ack.object.entry):
             self.keep(ack)
-            self._money(ack.issuer, "acked", entry=ack.object.entry, ack=ack.id)
+            # A payment that is acknowledged for the first time ends a quarrel, and nothing that a creditor can repeat.
+            settles = row[1] is None and row[2] != "opening"
+            self._money(ack.issuer, "acked", entry=ack.object.entry, ack=ack.id, settles=settles, form=BY_LINES)
         return Digest(row[0])
 
     def refused(self, creditor: NodeId, entry: Signed[Entry], code: Code, last: Signed[Entry] | None) -> Digest | None:
@@ -107,12 +109,12 @@ class Debtor(Recorder):
         found = self._one("SELECT held FROM entries WHERE id = ? AND held <> 1 AND abandoned = 0", entry.id)
         if found is None:
             return None  # a late answer: it has been settled since
+        self._check_patience(creditor)
         if code not in FINAL:
             behind = self._behind(creditor, entry, last)
             if behind is not None:
                 self._rebase(creditor, last, unheld_after=behind, moves=False)
                 return None
-        self._check_patience(creditor)
         lost = self.unacknowledged(creditor, limit=INTEGER)
         # Asked for an entry again that it held, the creditor lost it, and perhaps more.
         self._rebase(creditor, last, abandon=True, unheld_after=ALL if found[0] == ASKED_AGAIN else self._lost_after(creditor, last))
@@ -128,11 +130,12 @@ class Debtor(Recorder):
     def informed(self, creditor: NodeId, last: Signed[Entry] | None) -> None:
         """Compare with the creditor's `last`, which comes with every answer: it may hold more of ours than we know, or less.
 
+        One with whom books are compared all the time is not asked any more for what it has acknowledged.
         Raises `LedgerError` if `last` is not ours to it.
         """
         self._check_ours(creditor, last)
         head = self.last_entry(self._own, creditor)
-        if (last and last.id) == (head and head.id):
+        if (last and last.id) == (head and head.id) or self._is_tired(creditor):
             return
         row = self._row(last)
         if row is None or row[1]:
@@ -150,9 +153,12 @@ class Debtor(Recorder):
 
     # Steps
 
-    def _check_patience(self, creditor: NodeId) -> None:
+    def _is_tired(self, creditor: NodeId) -> bool:
         row = self._one("SELECT quarrels, quarrelled_at FROM accounts WHERE peer = ?", creditor)
-        if row is not None and row[0] >= PATIENCE and self._age - row[1] < PATIENCE_MS:
+        return row is not None and row[0] >= PATIENCE and self._age - row[1] < PATIENCE_MS
+
+    def _check_patience(self, creditor: NodeId) -> None:
+        if self._is_tired(creditor):
             raise LedgerError(
                 "the books do not come together", f"{short_id(creditor)} refuses whatever is signed for it", "it is tried again in an hour"
             )
@@ -220,6 +226,7 @@ class Debtor(Recorder):
             abandon=abandon,
             unheld_after=unheld_after,
             moves=moves,
+            form=BY_LINES,
         )
 
     def _sign_again(self, creditor: NodeId, what: Entry) -> None:
@@ -228,12 +235,19 @@ class Debtor(Recorder):
             self._issue(creditor, what.what, what.amt, what.ref)
 
     def _live(self, creditor: NodeId, ref: Digest) -> Signed[Entry] | None:
-        row = self._one(
-            "SELECT id FROM entries WHERE debtor = ? AND creditor = ? AND ref = ? AND abandoned = 0 AND kind != 'opening'",
-            self._own,
-            creditor,
-            ref,
-        )
+        """Our entry that counts for a reference: one that is not given up, or that is in the total of our head all the same.
+
+        Nothing is signed twice within one total, whatever the creditor showed and refused before.
+        """
+        mine = "debtor = ? AND creditor = ? AND ref = ? AND kind != 'opening'"
+        row = self._one(f"SELECT id, abandoned FROM entries WHERE {mine} ORDER BY abandoned LIMIT 1", self._own, creditor, ref)
+        if row is not None and row[1]:
+            row = self._one(
+                "WITH RECURSIVE line (id, prev) AS (SELECT id, prev FROM entries WHERE id = (SELECT head FROM accounts WHERE peer = ?) "
+                "UNION ALL SELECT e.id, e.prev FROM line JOIN entries e ON e.id = line.prev) "
+                f"SELECT id FROM line WHERE id IN (SELECT id FROM entries WHERE {mine}) LIMIT 1",
+                creditor, self._own, creditor, ref,
+            )  # fmt: skip
         return None if row is None else self.object(Digest(row[0])).of(Entry)
 
     def _issue(self, creditor: NodeId, kind: str, amount: MicroCredits, ref: Digest, lease: Digest | None = None) -> Signed[Entry]:

@@ -30,6 +30,9 @@ ASKED_AGAIN: Final = 2
 ALL: Final = -1
 """For `unheld_after`: entry numbers begin at 1."""
 
+BY_LINES: Final = 2
+"""`form` of events since an entry that the creditor shows counts with all before it, and every comparison of books is counted."""
+
 
 class Projection:
     """Writes rows for events."""
@@ -72,7 +75,10 @@ class Projection:
                         body["lease"],
                     )
             case "acked":
-                self._run("UPDATE accounts SET quarrels = 0 WHERE peer = ?", peer)
+                if body.get("settles", True):
+                    self._run("UPDATE accounts SET quarrels = 0 WHERE peer = ?", peer)
+                if body.get("form") == BY_LINES:
+                    self._take_up(body["entry"])
                 self._run("UPDATE entries SET held = 1, abandoned = 0, ack = ? WHERE id = ?", body["ack"], body["entry"])
                 self._pay_own(peer, self._entry(body["entry"]).object.ref, "paid")
             case "rebased":
@@ -136,9 +142,11 @@ class Projection:
         if body["adopted"] and head is not None:
             self._insert(head, at, held=1)
             self._run("UPDATE accounts SET trusted_until = ? WHERE peer = ?", age + TRUST_MS, peer)
-        if body["abandon"]:
+        by_lines = body.get("form") == BY_LINES
+        if body["abandon"] or by_lines:
             self._shift(peer, quarrels=1)
             self._run("UPDATE accounts SET quarrelled_at = ? WHERE peer = ?", age, peer)
+        if body["abandon"]:
             self._run("UPDATE entries SET abandoned = 1 WHERE debtor = ? AND creditor = ? AND held <> 1", self._own, peer)
         if body["unheld_after"] is not None:
             self._run(
@@ -150,10 +158,21 @@ class Projection:
                 body["head"],
             )
         if head is not None:
+            if by_lines:
+                self._take_up(head.id)
             self._run("UPDATE entries SET held = 1, abandoned = 0 WHERE id = ?", head.id)
             self._pay_own(peer, head.object.ref, "paid")
         if body["moves"]:
             self._head(peer, head)
+
+    def _take_up(self, entry: bytes) -> None:
+        """What leads to an entry that the creditor holds was given up by mistake: it is in that entry's total.
+
+        What the creditor has not acknowledged of it is asked for again, so that the jobs hear of it for which it pays.
+        """
+        row = self._one("SELECT prev FROM entries WHERE id = ?", entry)
+        while row is not None and (row := self._one("SELECT prev, id FROM entries WHERE id = ? AND abandoned = 1", row[0])) is not None:
+            self._run("UPDATE entries SET abandoned = 0, held = CASE WHEN ack IS NULL THEN ? ELSE 1 END WHERE id = ?", ASKED_AGAIN, row[1])
 
     def _take(self, peer: bytes, body: Mapping[str, Any], at: int, age: int) -> None:
         entry = self._entry(body["entry"])

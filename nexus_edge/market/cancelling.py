@@ -40,7 +40,7 @@ class Cancelling:
                 raise PeerError("its address is not known")
             has_begun = await self._has_begun(job, connection)
             status = await connection.cancel(attempt.lease)
-            if status.state in ("unpaid", "settled") and attempt.accepted:
+            if status.state in ("unpaid", "settled"):
                 await self._attempts.jobs.record(job.id, jobs.CancelTooLate(now_ms()), nothing)
                 return
             owed = status.owed if has_begun else 0

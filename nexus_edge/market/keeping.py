@@ -1,6 +1,7 @@
 """How long answers are kept: inputs and outputs a day after their job has ended or waits for its payment, proofs a month.
 
-A day of the node's age (`nexus_edge.ledger.age`): time in which it was up, and what was promised could have been fetched.
+A worker needs an input no longer than it works. A day of the node's age (`nexus_edge.ledger.age`): time in which it was up, and what was
+promised could have been fetched.
 """
 
 from collections.abc import Iterable, Iterator
@@ -35,7 +36,7 @@ def contents(state: Job | LeaseState) -> Iterator[tuple[Digest, int]]:
     A result that is not fetched, or fetched and never paid, is not kept longer than one that is paid.
     """
     parts: tuple[Attempt | LeaseState, ...] = state.attempts if isinstance(state, Job) else (state,)
-    found = [(state.input, RESULT_KEPT_MS)]
+    found = [(state.input, RESULT_KEPT_MS if isinstance(state, Job) else 0)]
     found += [(one, RESULT_KEPT_MS) for one in (state.former_inputs if isinstance(state, Job) else ())]
     found += [(part.output, RESULT_KEPT_MS) for part in parts] + [(part.proof, PROOF_KEPT_MS) for part in parts]
     for digest, kept_ms in found:

@@ -96,6 +96,8 @@ class LeaseBook:
         self._made: OrderedDict[Digest, Made] = OrderedDict()
         self._by_proof: dict[Digest, Digest] = {}
         self._ended: deque[tuple[float, Digest]] = deque()
+        self._inputs: deque[tuple[float, Digest]] = deque()
+        """Of leases that are over, until they are deleted."""
 
     async def load(self) -> None:
         """Take up every lease where it was: with its input it is run again, without it ends, and so it does if its deadline has passed."""
@@ -146,6 +148,7 @@ class LeaseBook:
             self._note_ended(state)
             work = self.work.get(lease.id)
             if work is not None:
+                work.upload = None
                 if owed:
                     self.free.give(work.account, 1)
                 work.step(state.state.value, state.reason)
@@ -173,10 +176,12 @@ class LeaseBook:
                 why = "no input came" if lease.state is State.LEASED else "the deadline passed"
                 await self.end(lease, leases.Expired(now_ms(), why))
         await self._forget_many()
+        await self._drop_inputs()
 
     def delivered(self, lease: Digest, proof: Digest) -> None:
         """Its proof can be fetched."""
         self._by_proof[proof] = lease
+        self._note_ended(self.leases[lease])
         self.free.give(self.work[lease].account, 1)
 
     def hold(self, lease: Digest, made: Made) -> None:
@@ -215,8 +220,16 @@ class LeaseBook:
             if lease is not None:
                 gone.append(lease)
         await self._forget(gone)
-        named = {digest for state in (*self.leases, *self._jobs()) for digest, _ in contents(state)}
-        for digest in {lease.input for lease in gone if lease.input is not None} - named:
+
+    async def _drop_inputs(self) -> None:
+        """Nobody needs the input of a lease that is over: one that came to nothing costs a disk no more than the moments that it was open."""
+        over = set()
+        while self._inputs and time.monotonic() - self._inputs[0][0] > ENDED_KEPT_S:
+            over.add(self._inputs.popleft()[1])
+        if over:
+            over -= {lease.input for lease in self.leases if lease.input is not None and lease.state.is_open}
+            over -= {digest for job in self._jobs() for digest, _ in contents(job)}
+        for digest in over:
             await self.blobs.drop(digest, unused_s=ENDED_KEPT_S)  # or somebody has just kept it, and has not written down what for
 
     async def _forget(self, gone: Sequence[LeaseState]) -> None:
@@ -228,9 +241,11 @@ class LeaseBook:
                 self._by_proof.pop(lease.proof, None)
 
     def _note_ended(self, lease: LeaseState) -> None:
-        """A lease ended: its quote is out of date before it is forgotten."""
+        """A lease is over: its quote is out of date before it is forgotten."""
         if lease.result is None:
             self._ended.append((time.monotonic(), lease.id))
+        if lease.input is not None:
+            self._inputs.append((time.monotonic(), lease.input))
 
     def enqueue(self, lease: Digest) -> None:
         """Its input is here: it waits for its turn."""

@@ -100,6 +100,8 @@ class Runner:
                 await self._book.expire()
             except LedgerError as failed:
                 log.error("leases cannot be ended", reason=str(failed))
+            except Exception:  # a fault of this program: the others are still to be ended in their time
+                log.exception("leases cannot be ended")
 
     async def _announce(self) -> None:
         """Wake those who poll when work has moved, at most ten times a second."""
@@ -117,9 +119,13 @@ class Runner:
                     await self._serve(lease)
                 except LedgerError as failed:  # a full disk: it is run again, and gives the same answer
                     log.error("a lease cannot go on", reason=str(failed))
-                    await asyncio.sleep(STUCK_S)
-                    if self._book.is_runnable(lease.id):
-                        self._book.enqueue(lease.id)
+                except Exception:  # a fault of this program, met by one lease: the slot is there for all others
+                    log.exception("a lease cannot go on")
+                else:
+                    continue
+                await asyncio.sleep(STUCK_S)
+                if self._book.is_runnable(lease.id):
+                    self._book.enqueue(lease.id)
 
     async def _serve(self, lease: LeaseState) -> None:
         """One lease to its end. Whatever happens to it, the slot goes on."""
@@ -139,6 +145,10 @@ class Runner:
         except NexusEdgeError as failed:
             log.warning("job failed", reason=str(failed))
             await self._fail(lease, str(failed))
+            return
+        except Exception:  # a fault of this program: running it once more would meet it again
+            log.exception("job failed")
+            await self._fail(lease, "a fault of the worker's program")
             return
         finally:
             work.cancel = None

@@ -127,7 +127,9 @@ class Payer:
                 try:
                     if await self._is_square(creditor):
                         await self._look(creditor)
-                        return
+                        if not woken.is_set():
+                            return
+                        continue
                     if await self._post(creditor):
                         wait = FIRST_WAIT_S
                         continue
@@ -206,10 +208,10 @@ class Payer:
                 break
 
     async def _acknowledged(self, creditor: NodeId, ack: Signed[Ack], posted: list[Signed[Entry]], last: Signed[Entry] | None) -> None:
-        ref = next((entry.object.ref for entry in posted if entry.id == ack.object.entry), None)
-        if ref is None or ack.issuer != creditor:
+        entry = next((entry for entry in posted if entry.id == ack.object.entry), None)
+        if entry is None or (ack.issuer, ack.object.to) != (creditor, entry.issuer):
             raise BadObject("the peer acknowledges what we did not post")
-        await self._settle(ref, partial(_acknowledge, creditor, ack, last))
+        await self._settle(entry.object.ref, partial(_acknowledge, creditor, ack, last))
 
     async def _refused(self, creditor: NodeId, posted: list[Signed[Entry]], refusal: Refusal) -> bool:
         if refusal.code not in QUARRELS or not posted:

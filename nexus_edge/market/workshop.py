@@ -9,7 +9,7 @@ from typing import Final
 from nexus_edge.compute import ChildFailed, Failure, ModelLibrary, ModelRecord, StoreError, StoreFull
 from nexus_edge.compute.errors import BadUpload, ModelMissing
 from nexus_edge.compute.library import Job
-from nexus_edge.errors import BadInput, MalformedModel
+from nexus_edge.errors import BadInput, MalformedModel, ProofRejected
 from nexus_edge.market.admission import Demand
 from nexus_edge.market.preparing import Rations
 from nexus_edge.market.quoting import Forecast
@@ -46,8 +46,13 @@ class Workshop:
         if model in self._keys:
             self._keys.move_to_end(model)
             return self._keys[model]
-        content = await self._library.verifying_key(model)
-        key = await asyncio.to_thread(VerifyingKey.from_bytes, content)
+        try:
+            key = await asyncio.to_thread(VerifyingKey.from_bytes, await self._library.verifying_key(model))
+        except ProofRejected:  # a former version wrote it: nobody's fault, and none of its bytes are needed
+            try:
+                key = await asyncio.to_thread(VerifyingKey.from_bytes, await self._library.verifying_key(model, anew=True))
+            except ProofRejected as broken:
+                raise StoreError("the model has no key here", str(broken)) from broken
         self._keys[model] = key
         if len(self._keys) > KEYS:
             self._keys.popitem(last=False)
@@ -111,7 +116,8 @@ class Workshop:
     async def put(self, caller: Caller, line: int, digest: Digest, upload: Upload) -> UploadAnswer:
         """Take a part of a model from a caller with such a line; the last part prepares it, when it is the caller's turn. Raises a refusal."""
         try:
-            return await self._library.upload(caller.peer, ModelDigest(digest), upload, partial(self._rations.turn, caller, line))
+            turn = partial(self._rations.turn, caller, line)
+            return await self._library.upload(caller.peer, ModelDigest(digest), upload, turn, prefix=caller.prefix)
         except ModelMissing as uninvited:
             raise Refusal(Code.NOT_YOURS, uninvited.why) from None
         except StoreFull as full:

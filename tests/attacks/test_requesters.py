@@ -175,6 +175,24 @@ async def test_an_input_that_others_name_outlives_a_lease_that_was_free(tmp_path
         assert not await birch.blobs.has(shared)
 
 
+async def test_inputs_of_leases_that_came_to_nothing_fill_no_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leased, given, cancelled before it began, again and again: nothing is owed, and nothing stays."""
+    monkeypatch.setattr(leasebook, "ENDED_KEPT_S", 0.0)
+    async with traders(tmp_path, "birch") as (birch,):
+        birch.local.gate.clear()
+        asker, who = caller("spammer", "192.168.1.7")
+        for _ in range(20):
+            inc, upload = await asker.local.commit(DIGEST, DATA)
+            lease = await take(birch, asker, who, inc)
+            await birch.worker.put_input(who, lease, upload)
+            assert birch.blobs.held > 0
+            await birch.worker.cancel(who, lease)
+            await birch.worker.book.expire()
+            assert birch.blobs.held == 0
+        assert all(work.upload is None for work in birch.worker.book.work.values())
+        assert len(list(birch.worker.leases)) == 20
+
+
 async def test_what_is_settled_leaves_memory_and_stays_settled(tmp_path: Path) -> None:
     async with traders(tmp_path, "alder", "birch") as (alder, birch):
         job = await ended(alder, await alder.requester.submit(order()))

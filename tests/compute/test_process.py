@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import resource
 import signal
 import struct
 import subprocess
@@ -276,6 +277,29 @@ async def test_a_command_that_is_no_child_is_an_error() -> None:
         with pytest.raises(ChildFailed):
             await child.run(task("echo"))
         await child.stop()
+
+
+@pytest.mark.asyncio
+async def test_a_child_for_which_there_is_no_descriptor_is_a_failed_child() -> None:
+    child = made()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for spare in range(8):  # wherever on the way they run out
+        taken = [os.open(os.devnull, os.O_RDONLY)]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (taken[0] + 64, hard))
+        try:
+            with contextlib.suppress(OSError):
+                while True:
+                    taken.append(os.open(os.devnull, os.O_RDONLY))
+            for _ in range(spare):
+                os.close(taken.pop())
+            with contextlib.suppress(ChildFailed):
+                await child.start()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            for one in taken:
+                os.close(one)
+    assert (await child.run(task("echo", word="again"))).result
+    await child.stop()
 
 
 AGENT = """

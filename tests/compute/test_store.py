@@ -187,6 +187,18 @@ def test_uploads_drop_nothing_before_their_bytes_come(tmp_path: Path) -> None:
         store.begin(Manifest(5 * CHUNK, (Digest(bytes(32)),) * 5))
 
 
+def test_who_brings_most_makes_place(tmp_path: Path) -> None:
+    """By network first: names at one cost nothing."""
+    store = opened(tmp_path, chunks=64)
+    honest = [store.begin(manifest_of(content(CHUNK, seed)), (network, b"honest")) for seed, network in enumerate(("near", "far"))]
+    for seed in range(2 * INCOMING):
+        store.begin(manifest_of(content(CHUNK, 100 + seed)), ("far", b"liar"))
+    for seed in range(2 * INCOMING):
+        store.begin(manifest_of(content(CHUNK, 200 + seed)), ("crowd", str(seed).encode()))
+    assert [store.missing(one) for one in honest] == [(0,), (0,)]
+    assert len(list((tmp_path / "incoming").iterdir())) == INCOMING
+
+
 def test_uploads_are_few_and_the_silent_ones_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = opened(tmp_path, chunks=64)
     digests = [store.begin(manifest_of(content(CHUNK, seed))) for seed in range(INCOMING + 3)]

@@ -21,6 +21,7 @@ from nexus_edge.market.running import Died
 from nexus_edge.market.running import Order as ChildOrder
 from nexus_edge.market.watching import Watching
 from nexus_edge.market.work import Work
+from nexus_edge.transport import PeerConnection
 from nexus_edge.transport.channel import Channel
 from nexus_edge.types import Digest, MicroCredits
 from nexus_edge.wire.limits import SMALL_ANSWER
@@ -209,6 +210,41 @@ async def test_a_cancel_that_was_heard_before_a_restart_is_paid_for(tmp_path: Pa
         done = await ended(alder, await alder.requester.cancel(job.id))
         assert (done.phase, done.paid) == (Phase.CANCELLED, lease.start_fee)
         birch.local.gate.set()
+
+
+async def test_what_was_delivered_is_paid_though_the_accept_never_came(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = PeerConnection.lease
+
+    async def slow(*given: Any) -> None:
+        await real(*given)
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(PeerConnection, "lease", slow)
+    async with traders(tmp_path, "alder", "birch") as (alder, birch):
+        job = await alder.requester.submit(order())
+        assert await birch.worker.leases.changed(lambda: [lease.state for lease in birch.worker.leases] == [State.UNPAID], 10)
+        assert alder.requester.jobs[job.id].phase is Phase.OFFERED
+        done = await ended(alder, await alder.requester.cancel(job.id))
+        assert (done.phase, done.paid) == (Phase.SETTLED, done.attempt.price)
+        assert await birch.worker.leases.changed(lambda: [lease.state for lease in birch.worker.leases] == [State.SETTLED], 5)
+
+
+async def test_a_fault_of_the_program_costs_one_lease_and_no_slot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with traders(tmp_path, "alder", "birch") as (alder, birch):
+        real, asked = birch.local.prove, 0
+
+        async def prove(asked_for: ChildOrder, progress: Callable[[str, int], None]) -> Any:
+            nonlocal asked
+            asked += 1
+            if asked == 1:
+                raise OSError("what nobody thought of")
+            return await real(asked_for, progress)
+
+        monkeypatch.setattr(birch.local, "prove", prove)
+        first = await ended(alder, await alder.requester.submit(order()))
+        assert (first.phase, first.attempts[0].outcome, len(first.attempts)) == (Phase.SETTLED, Outcome.FAILED, 2)
+        assert "a fault of the worker's program" in [lease.reason for lease in birch.worker.leases]
+        assert not birch.running.done()
 
 
 async def test_cancelled_before_it_began_costs_nothing(tmp_path: Path) -> None:
