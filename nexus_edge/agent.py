@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import importlib.metadata
 import signal
 import time
@@ -19,7 +20,7 @@ from nexus_edge.compute import Child, Device, Load, ModelLibrary, ModelStore, Po
 from nexus_edge.config import Settings
 from nexus_edge.discovery import Mdns, PeerDirectory, Prober, Source, State
 from nexus_edge.discovery.interfaces import interfaces
-from nexus_edge.errors import LedgerError
+from nexus_edge.errors import ConfigError, LedgerError
 from nexus_edge.identity import NodeKey, load_node_key, parse_node_id, short_id
 from nexus_edge.ledger import BlobStore, CreditPolicy, Ledger
 from nexus_edge.ledger.database import CommitHook
@@ -206,7 +207,14 @@ class Agent:
         await self.fleet.load()
         serving = Serving(self.worker, till, self.fleet, self.presence, self.workshop, self._is_excluded)
         self.server = PeerServer(self.key, Answering(serving, self.probing, self._reached))
-        await self.server.start(self.options.host, self.options.port)
+        try:
+            await self.server.start(self.options.host, self.options.port)
+        except OSError as failed:
+            place = join_address(self.options.host or "::", self.options.port)
+            taken = failed.errno == errno.EADDRINUSE
+            hint = "stop what listens there, or name another address" if taken else "name an address of this machine"
+            why = f"{place}: {'another program listens there' if taken else failed.strerror or failed}"
+            raise ConfigError("the node cannot listen (mesh.listen)", why, f"{hint} with --listen") from failed
         stack.push_async_callback(self.server.close)
 
         self._run(stack, "prober", Prober(self.directory, self.probing, self.server.port).run)

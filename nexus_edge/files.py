@@ -31,6 +31,19 @@ def read_prefix(path: Path, length: int, noun: str) -> bytes:
         raise FileError(f"the {noun} cannot be read", _why(failed, path)) from failed
 
 
+def check_writable(path: Path, noun: str) -> None:
+    """Raise what `write_whole` would, as far as that can be known before there is anything to write."""
+    if path.is_dir():
+        raise FileError(f"the {noun} cannot be written", f"{path} is a folder", "name a file in it")
+    if path.exists() and not path.is_file():
+        return
+    try:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}."):
+            pass
+    except OSError as failed:
+        raise FileError(f"the {noun} cannot be written", _why(failed, path)) from failed
+
+
 def write_whole(path: Path, data: bytes, noun: str) -> None:
     """Write a file so that no reader ever sees half of it. Pipes and devices are written directly."""
     try:

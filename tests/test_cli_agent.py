@@ -31,7 +31,7 @@ from nexus_edge.arguments.options import implementation
 from nexus_edge.cli import ExitStatus, _parser, main
 from nexus_edge.commands.views import status_lines
 from nexus_edge.data import demo_digits, demo_model
-from nexus_edge.identity import create_node_key, read_node_key
+from nexus_edge.identity import NodeKey, create_node_key, format_node_id, read_node_key
 from nexus_edge.ledger import export
 from nexus_edge.types import Bytes, MicroCredits
 from tests.support.agent import HUT, JOB, NOON, RACK, SmallAgent, a_job, a_snapshot, serving
@@ -468,6 +468,45 @@ def test_two_agents_do_a_job_and_tell_no_secrets(run: Callable[..., Outcome], up
             assert form not in said
     assert (alder.state / "node-key").stat().st_mode & 0o777 == 0o600
     assert not (alder.state / "admin.sock").exists()
+
+
+def test_the_books_are_changed_beside_a_running_agent(run: Callable[..., Outcome], up: Callable[..., Running]) -> None:
+    birch, peer = up("birch"), format_node_id(NodeKey.generate().id)
+    there = ("--state", birch.state)
+    granted = run("credit", "grant", peer, "2", *there)
+    assert (granted.status, granted.data["through"]) == (0, "the agent"), granted.narration
+    assert run("credit", "expect", peer, "3", "--for", "invoice 17", *there).status == 0
+    assert run("credit", "prepay", peer, "1", "--for", "invoice 18", *there).status == 0
+    (book,) = run("credit", "list", *there).data["books"]
+    assert (book["granted_ucr"], book["owed_ucr"]) == (2_000_000, -1_000_000)
+    for refused in (run("credit", "write-off", peer, *there), run("credit", "refund", peer, "4f2a", *there)):
+        assert refused.status not in (0, ExitStatus.INTERNAL)
+
+
+def test_a_port_that_is_taken_is_named(up: Callable[..., Running], home: Path) -> None:
+    birch = up("birch")
+    command = [
+        sys.executable,
+        "-m",
+        "nexus_edge",
+        "up",
+        "--state",
+        str(home / "second"),
+        "--no-mdns",
+        "--listen",
+        f"127.0.0.1:{birch.port}",
+    ]
+    second = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=60, check=False)
+    assert second.returncode == 78
+    assert f"127.0.0.1:{birch.port}: another program listens there" in second.stderr
+    assert "bug" not in second.stderr
+
+
+def test_a_place_for_the_answer_is_there_before_anything_is_paid(run: Callable[..., Outcome], agent: SmallAgent, home: Path) -> None:
+    (home / "m.tflite").write_bytes(b"model")
+    for place in (home / "missing" / "y.npy", home):
+        seen = run("run", home / "m.tflite", save(home / "x.npy"), "--output", place)
+        assert (seen.status, agent.requests) == (6, [])
 
 
 def test_an_agent_is_drained_and_stopped_by_command(run: Callable[..., Outcome], up: Callable[..., Running]) -> None:

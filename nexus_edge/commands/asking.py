@@ -20,5 +20,6 @@ def flags_of(arguments: argparse.Namespace) -> Mapping[str, tuple[str, Any]]:
 
 
 def sockets_of(arguments: argparse.Namespace) -> Sequence[Path]:
-    """Where the agent may answer."""
-    return (arguments.socket.absolute(),) if arguments.socket is not None else settings_of(arguments).settings.paths.sockets
+    """Where the agent may answer: commands on the books have no option of their own for that."""
+    named: Path | None = getattr(arguments, "socket", None)
+    return (named.absolute(),) if named is not None else settings_of(arguments).settings.paths.sockets

@@ -18,7 +18,7 @@ from nexus_edge.commands.result import Result
 from nexus_edge.commands.views import peer_name
 from nexus_edge.config.quantities import CREDITS, DURATIONS, parse
 from nexus_edge.errors import BadInput, FileError, JobFailed, NexusEdgeError, UsageError
-from nexus_edge.files import read_bounded, write_whole
+from nexus_edge.files import check_writable, read_bounded, write_whole
 from nexus_edge.progress import ProgressBars
 from nexus_edge.types import MicroCredits
 from nexus_edge.units import NOT_VERIFIED, VERIFIED, show_name
@@ -44,6 +44,8 @@ def run(arguments: argparse.Namespace) -> Result:
         deadline_ms=_quantity(arguments.deadline, DURATIONS, "--deadline", int),
         worker=arguments.worker,
     )
+    if arguments.output is not None:
+        check_writable(arguments.output, "output")  # before anything is paid for
     sockets = sockets_of(arguments)
     started = time.monotonic()
     with ProgressBars() as bars:
@@ -54,7 +56,10 @@ def run(arguments: argparse.Namespace) -> Result:
     if not verified:
         return Result(data, [NOT_VERIFIED, "", *_receipt(job)], _failure(job))
     if arguments.output is not None:
-        write_whole(arguments.output, answer, "output")
+        try:
+            write_whole(arguments.output, answer, "output")
+        except FileError as failed:
+            return Result(data, [VERIFIED, "", *_receipt(job)], failed)
         data["output"] = str(arguments.output)
     lines = [
         VERIFIED,

@@ -176,6 +176,8 @@ class ModelLibrary:
         Raises `FileError`, `MalformedModel`, `UnsupportedModel`, `BadInput` for unknown parameters, `StoreError` and `ChildFailed`.
         """
         size = await asyncio.to_thread(_size, path)
+        if not size:
+            raise MalformedModel("not a TensorFlow Lite model", "the file is empty")
         place = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix=_IMPORT, dir=self._folder))
         try:
             made = await self._prepare(path.absolute(), str(place / "program"), params, name, size)

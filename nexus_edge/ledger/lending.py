@@ -75,7 +75,7 @@ class Creditor(Recorder):
     def write_off_overflow(self) -> dict[NodeId, MicroCredits]:
         """Give up old overflow of the newcomers' buckets, at most a tenth of each a day: the owner's donation, which has to be shown.
 
-        Does nothing the second time on one day of the node's age: time in which we were not up is nobody's default.
+        What the owner paid for elsewhere is nobody's overflow. Does nothing the second time on one day of the node's age: time in which we were not up is nobody's default.
         """
         done = self._one("SELECT value FROM marks WHERE key = 'write-off'")
         if done is not None and done[0] >= self._age // DAY_MS:
@@ -85,6 +85,7 @@ class Creditor(Recorder):
             one.peer: self._sum(
                 "SELECT sum(price) FROM obligations WHERE peer = ? AND role = 'worker' AND at > ?", one.peer, self._age - WRITE_OFF_AFTER_MS
             )
+            + self._sum("SELECT sum(amt) FROM entries WHERE debtor = ? AND creditor = ? AND kind = 'prepaid'", one.peer, self._own)
             for one in standings
         }
         given = write_offs(standings, recent, self._policy)

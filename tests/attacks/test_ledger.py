@@ -326,6 +326,17 @@ async def test_who_never_pays_takes_no_more_than_the_bound(tmp_path: Path) -> No
     await ledger.close()
 
 
+async def test_what_was_paid_elsewhere_is_written_off_by_nobody_but_its_owner(pair: Pair) -> None:
+    bill = ref(77)
+    await pair.b.transact("expect", lambda tx: tx.expect(A.id, MicroCredits(3_000_000), bill))
+    await pair.a.transact("prepay", lambda tx: tx.prepaid(B.id, MicroCredits(3_000_000), bill))
+    await settle(pair.a, pair.b)
+    for _ in range(3):
+        assert await pair.b.transact("write-off", lambda tx: tx.write_off_overflow()) == {}
+        pair.clock.wait(20 * DAY_MS)
+    assert (await pair.b.read(lambda reader: reader.book(A.id))).written_off == 0
+
+
 async def test_what_was_written_off_and_repaid_is_no_credit(pair: Pair) -> None:
     await work(pair.a, pair.b, 1)
     await settle(pair.a, pair.b)

@@ -18,7 +18,7 @@ from nexus_edge.market.attempts import RULES as JOBS
 from nexus_edge.market.leasebook import RULES as LEASES
 from nexus_edge.market.machines import Machines
 from nexus_edge.market.settling import Payer, Till
-from nexus_edge.types import Digest, UnixMs
+from nexus_edge.types import NOTHING, Digest, UnixMs
 from nexus_edge.wire.messages import AccountAnswer, EntriesAnswer
 from nexus_edge.wire.objects import Ack, Entry
 from nexus_edge.wire.refusals import Code, Refusal
@@ -208,7 +208,7 @@ class Slow:
     async def account(self, *_: object) -> AccountAnswer:
         self.looked_at.set()
         await self.answers.wait()
-        return AccountAnswer((), 0, 0)
+        return AccountAnswer((), NOTHING, NOTHING)
 
     def connection(self, _: object) -> "Slow":
         return self

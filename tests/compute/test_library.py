@@ -123,6 +123,8 @@ async def test_of_a_model_that_cannot_be_kept_nothing_stays(tmp_path: Path, monk
             await library.import_content(pieces(bytes(4001)), "zk-100", "zeros")
         with pytest.raises(MalformedModel):
             await library.import_content(pieces(bytes(4000)), "zk-100", "zeros")
+        with pytest.raises(MalformedModel, match="empty"):
+            await library.import_content(pieces(b""), "zk-100", "nothing")
         assert library.records() == []
     assert not list((tmp_path / "library").glob(".import-*"))
 
