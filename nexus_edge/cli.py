@@ -5,6 +5,7 @@ the contract.
 """
 
 import argparse
+import errno
 import json
 import os
 import sys
@@ -111,12 +112,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _narrate(error)
         output += [json.dumps(_as_data(error, status))] if as_json else []
     try:
-        for line in output:
-            print(show_in(line, sys.stdout.encoding or "utf-8"))
-        sys.stdout.flush()
+        _print(output)
     except BrokenPipeError:  # the reader left: nothing more to say, not even at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as failed:
+        if sys.stdout is not None:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        unwritten = FileError("what there is to say cannot be written", f"standard output: {failed.strerror or failed}")
+        _narrate(unwritten)
+        status = status or _status(unwritten)
     return status
+
+
+def _print(lines: Sequence[str]) -> None:
+    if sys.stdout is None:  # it was closed before we began
+        if lines:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        return
+    for line in lines:
+        print(show_in(line, sys.stdout.encoding or "utf-8"))
+    sys.stdout.flush()
 
 
 def _status(error: BaseException) -> ExitStatus:

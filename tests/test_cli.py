@@ -433,6 +433,18 @@ def test_the_exit_status_survives_a_reader_that_left(files: Files) -> None:
     assert "BrokenPipe" not in done.stderr
 
 
+@pytest.mark.parametrize("closed", [False, True])
+def test_an_answer_that_cannot_be_written_is_a_failure(files: Files, closed: bool) -> None:
+    command = [sys.executable, "-m", "nexus_edge", *verify(files), "--json"]
+    if closed:
+        command = ["/bin/sh", "-c", 'exec "$@" >&-', "sh", *command]
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=60)
+    assert done.returncode == ExitStatus.FILE
+    assert "cannot be written" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_the_version_loads_neither_numpy_nor_the_prover() -> None:
     program = """
 import sys

@@ -103,7 +103,11 @@ def _same(key: VerifyingKey, port: Port, stated: TensorCommitment | Array, integ
     if not isinstance(opening, Opening):
         opening = opening.read()
     opening.check_port(port, key.security)
-    return commitment_of(port.tensor, np.ascontiguousarray(integers), key.security, opening.seed) == stated
+    found = commitment_of(port.tensor, np.ascontiguousarray(integers), key.security, opening.seed)
+    if found == opening.commitment != stated:
+        why = f"the opening is of another commitment to {port.name!r} than the proof's, which may be to the same array or to another"
+        raise OpeningError("the array cannot be compared", why, "give the opening that belongs to this proof")
+    return found == stated
 
 
 def _levels(port: Port, array: Array) -> Array | None:
