@@ -502,6 +502,17 @@ def test_a_port_that_is_taken_is_named(up: Callable[..., Running], home: Path) -
     assert "bug" not in second.stderr
 
 
+def test_who_waits_is_told_why(run: Callable[..., Outcome], socket: Path, home: Path) -> None:
+    (home / "m.tflite").write_bytes(b"model")
+    waits = a_job(direction="by", state="waiting", phase="", fraction=None, reasons=("2unxeak price: it asks 5", "q3b4dmr busy: 1 s"))
+    later = waits.model_copy(update={"reasons": ("2unxeak price: it asks 6", "q3b4dmr busy: 2 s")})
+    # The answer to the submission takes the first of the steps, and the watch sees the others.
+    with running(SmallAgent(steps=[waits, waits, later, a_job(direction="by", state="failed", phase="", fraction=None)]), socket):
+        seen = run("run", home / "m.tflite", save(home / "x.npy"))
+    assert seen.narration.count("waiting: 2unxeak price: it asks 5") == 1
+    assert "it asks 6" not in seen.narration
+
+
 def test_a_place_for_the_answer_is_there_before_anything_is_paid(run: Callable[..., Outcome], agent: SmallAgent, home: Path) -> None:
     (home / "m.tflite").write_bytes(b"model")
     for place in (home / "missing" / "y.npy", home):

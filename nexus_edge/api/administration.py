@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import shutil
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from typing import Final
 import numpy as np
 import structlog
 
-from nexus_edge.api import shown
+from nexus_edge.api import shown, words
 from nexus_edge.api.models import (
     ENDED,
     AttentionView,
@@ -68,6 +69,8 @@ SHOWN: Final = 40
 ENTRIES: Final = 200
 RECENT_MS: Final = 86_400_000
 """How long something that went wrong asks for attention."""
+DISK_LOW: Final = 16 << 20
+"""Bytes without which hardly a job can be written down: the largest input has as many."""
 
 
 @dataclass(frozen=True)
@@ -347,10 +350,19 @@ class Administration:
             return None
         return float((await self.workshop.key(model)).soundness()["bits"])
 
+    def _trouble(self) -> str:
+        """What keeps this node from writing down what it owes and is owed."""
+        if self._checked is not None and not self._checked.sound:
+            return f"the ledger: {self._checked.faults[0]}"
+        left = shutil.disk_usage(self.books.path.parent).free
+        return f"the disk is full: {words.size(left)} are left where the ledger is" if left < DISK_LOW else ""
+
     def _node(self, peers: Sequence[PeerView]) -> NodeView:
         state: NodeState = "ready"
-        why = ""
-        if self.worker.letting.draining:
+        why = self._trouble()
+        if why:
+            state = "degraded"
+        elif self.worker.letting.draining:
             state = "draining" if self._unfinished() else "drained"
         elif any(work.phase for lease, work in self.worker.book.work.items() if self.worker.leases[lease].state.is_open):
             state = "serving"
@@ -427,10 +439,9 @@ class Administration:
             for job in jobs
             if job.state == "failed" and now - int(1000 * job.asked_at.timestamp()) < RECENT_MS
         ]
-        if self._checked is not None and not self._checked.sound:
-            found.append(
-                AttentionView(at=self._checked.checked_at, level="error", text=f"the ledger: {self._checked.faults[0]}", about="ledger")
-            )
+        trouble = self._trouble()
+        if trouble:
+            found.append(AttentionView(at=shown.moment(now), level="error", text=trouble, about="ledger"))
         for peer in peers:
             if peer.state == "up":
                 at = peer.last_seen or shown.moment(now)

@@ -98,10 +98,12 @@ async def _run(sockets: Any, model: Path | None, request: RunRequest, bars: Prog
             bars("import", 0.0)
             request = request.model_copy(update={"model": await _brought(agent, model)})
         job = await agent.submit(request)
+        said: tuple[str, ...] = ()
         try:
             async with contextlib.aclosing(agent.watch(job.id)) as states:
                 async for job in states:
                     _show(job, bars)
+                    said = _say_why(job, said)
         except asyncio.CancelledError:
             await _withdraw(agent, job)
             raise
@@ -127,6 +129,16 @@ async def _withdraw(agent: AdminClient, job: JobView) -> None:
         print(f"{left.short_id}: {left.state}{f', {left.reason}' if left.reason else ''}", file=sys.stderr)
     except (NexusEdgeError, TimeoutError):
         print(f"{job.short_id} may go on: `nexus-edge cancel {job.short_id}` stops it", file=sys.stderr)
+
+
+def _say_why(job: JobView, said: tuple[str, ...]) -> tuple[str, ...]:
+    """While nobody takes it, whoever waits is told why not; what has been said."""
+    kinds = tuple(sorted(reason.partition(":")[0] for reason in job.reasons))
+    if job.state != "waiting" or not kinds or kinds == said:
+        return said
+    for reason in job.reasons:
+        print(f"waiting: {show_name(reason, 200)}", file=sys.stderr)
+    return kinds
 
 
 def _show(job: JobView, bars: ProgressBars) -> None:

@@ -38,6 +38,8 @@ STATES: Final = {
     "starting": "▸ starting", "ready": "● ready", "serving": "● serving", "draining": "▼ draining", "drained": "○ drained",
     "alone": "▲ alone", "degraded": "▲ degraded", "stopping": "▼ stopping",
 }  # fmt: skip
+REASON: Final = 48
+"""Of why a job waits, in a table."""
 JOB_STATES: Final = {
     "waiting": "○ waiting", "running": "▸ running", "due": "◇ proof due", "proved": "◆ proved", "verified": "✓ verified",
     "refused": "✗ refused", "failed": "✗ failed", "cancelled": "‖ cancelled",
@@ -211,8 +213,10 @@ def _job(job: JobView) -> tuple[str, ...]:
     state = JOB_STATES[job.state]
     if job.state == "running" and job.phase:
         state = f"▸ {job.phase}" + ("" if job.fraction is None else f" {words.percent(job.fraction)}")
-    elif job.reason:
+    elif job.reason and job.reason != job.state:
         state += f" {job.reason}"
+    elif job.state == "waiting" and job.reasons:
+        state += f" {show_name(job.reasons[0], REASON)}"
     amount = None if job.price_ucr is None else {"for": job.price_ucr, "by": -job.price_ucr, "own": 0}[job.direction]
     return (
         job.short_id,

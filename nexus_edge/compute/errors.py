@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 
-from nexus_edge.errors import NexusEdgeError
+from nexus_edge.errors import FileError, NexusEdgeError
 from nexus_edge.types import Bytes
 
 MIB = 1 << 20
@@ -37,7 +37,7 @@ class StoreError(NexusEdgeError):
     """The model store cannot keep or give what was asked for."""
 
 
-class StoreFull(StoreError):
+class StoreFull(StoreError, FileError):
     """There is no room: the disk is full, or the store's own bound is reached by models that are in use."""
 
 

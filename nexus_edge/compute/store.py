@@ -192,7 +192,7 @@ class ModelStore:
                 pinned = sum(self._sizes[one] for one in self._pins if one in self._sizes)
             if manifest.size + pinned > self.limit:
                 why = f"it has {_mib(manifest.size)} MiB, the store {_mib(self.limit)} MiB, of which {_mib(pinned)} MiB are in use"
-                raise StoreFull("the model cannot be kept", why, "raise `compute.store_limit`, or wait until jobs have ended")
+                raise StoreFull("the model cannot be kept", why, "raise `compute.models`, or wait until jobs have ended")
             self._thin_out()
             folder = self._incoming / digest.hex()
             with _disk("the model cannot be kept"):
@@ -274,7 +274,7 @@ class ModelStore:
                     elif silent:
                         self._abandon(self._crowding(silent))
                     else:
-                        raise StoreFull("the chunk cannot be kept", f"{_mib(self.limit)} MiB are in use", "raise `compute.store_limit`")
+                        raise StoreFull("the chunk cannot be kept", f"{_mib(self.limit)} MiB are in use", "raise `compute.models`")
         finally:
             for folder in gone:
                 shutil.rmtree(folder, ignore_errors=True)

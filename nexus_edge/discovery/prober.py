@@ -32,7 +32,7 @@ FRESH_RECORD_S: Final = 3600.0
 """A record is fetched again after this; it lives a day."""
 EXCHANGE_EVERY_S: Final = 600.0
 """Between questions to one peer whom it knows."""
-DIALBACK_EVERY_S: Final = 300.0
+DIALBACK_EVERY_S: Final = 120.0
 """Between questions to one peer whether it reaches us, which is also how one that was restarted hears of us again; it answers one a minute."""
 LESSON_S: Final = 15.0
 """For one such question: a peer that dials back may wait for its own timeout."""

@@ -1,5 +1,6 @@
 """What needs an owner's eyes: each line comes from what really happened to an agent, and goes when it is over."""
 
+import shutil
 import sqlite3
 from collections.abc import Callable
 from dataclasses import replace
@@ -90,3 +91,17 @@ async def test_a_peer_that_cannot_reach_us_or_has_another_clock(tmp_path: Path) 
         assert await attention(alder) == []
         (peer,) = await alder.administration.peers()
         assert _reach(peer) == "⇄ both"
+
+
+async def test_a_disk_that_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who watches a fleet sees it before a job is lost to it."""
+    async with couple(tmp_path) as (alder, _):
+        real = shutil.disk_usage
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: real(path)._replace(free=3 << 20))
+        snapshot = await alder.administration.snapshot()
+        assert (snapshot.node.state, "3.0 MiB are left" in snapshot.node.why) == ("degraded", True), snapshot.node
+        (line,) = snapshot.attention
+        assert (line.level, line.about) == ("error", "ledger")
+        monkeypatch.undo()
+        snapshot = await alder.administration.snapshot()
+        assert (snapshot.node.state, snapshot.attention) == ("ready", ())
