@@ -130,6 +130,9 @@ class Requester:
                 except NexusEdgeError as failed:
                     log.error("the job cannot go on", reason=str(failed))
                     await asyncio.sleep(STUCK_S)
+                except Exception:  # a fault of this program: what the job has reserved must not wait for the next start
+                    log.exception("the job cannot go on")
+                    await asyncio.sleep(STUCK_S)
         self.live.pop(job, None)  # what is known of a job that has ended is in its state
 
     async def _step(self, job: Job) -> None:

@@ -139,6 +139,8 @@ class Payer:
                     await asyncio.sleep(asked)
                 except (PeerError, LedgerError, BadObject) as failed:
                     log.info("not paid yet", reason=str(failed), again_s=wait)
+                except Exception:  # a fault of this program: what is owed is owed all the same
+                    log.exception("not paid yet", again_s=wait)
                 try:
                     async with asyncio.timeout(wait):
                         await woken.wait()

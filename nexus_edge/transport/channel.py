@@ -1,5 +1,6 @@
 """Exchanges with one peer over one session, which sends nothing before the peer's key is the expected one."""
 
+import asyncio
 import ssl
 from collections import OrderedDict
 from collections.abc import AsyncIterator
@@ -128,6 +129,12 @@ class Channel:
             return await self._exchange(await self._sessions.of(self), route, url, data)
         except (aiohttp.ClientError, OSError, UnicodeError) as failed:  # timeouts and TLS errors are OSErrors
             raise self._explained(failed) from None
+        except asyncio.CancelledError:
+            # A session that is closed cancels the requests that wait for one of its connections: nobody stopped the task that asks.
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            raise Unreachable(f"{self.place} was not asked", "its connection was ended here meanwhile") from None
         finally:
             self.asking -= 1
 

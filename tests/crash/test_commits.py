@@ -12,7 +12,7 @@ from nexus_edge.identity import NodeKey
 from tests.support.crashes import killed_at
 from tests.support.fleets import OWNER, certificate_file
 from tests.support.pairs import check_books, restarted, set_back, two, works_until_it_dies
-from tests.support.processes import Died, Process
+from tests.support.processes import SETTLED, Died, Process
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +131,7 @@ def test_a_worker_that_was_down_at_the_deadline_does_not_begin_again(tmp_path: P
         (job,) = alder.ask("submit", deadline_ms=2000)["jobs"]
         assert alder.ask("phase", job=job, phase="accepted")["is"]
         birch.kill()
-        assert alder.ask("settle") == {"open": 0, "debts": 0}
+        assert alder.ask("settle") == SETTLED
         birch.start()
         assert [lease["state"] for lease in birch.ask("state")["leases"]] == ["expired"]
         check_books(alder, birch)

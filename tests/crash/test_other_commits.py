@@ -27,7 +27,7 @@ from nexus_edge.wire.limits import RESULT_KEPT_MS
 from tests.crash import test_commits
 from tests.support.crashes import KILLED, killed_at
 from tests.support.pairs import check_books, restarted, set_back, two, works_until_it_dies
-from tests.support.processes import ROOT, Died, Process
+from tests.support.processes import ROOT, SETTLED, Died, Process
 
 FORMER = ("job:age", "lease:age")
 """Written at the first start on a ledger that did not note when its jobs ended."""
@@ -85,7 +85,7 @@ def dead_when_refused(folder: Path, code: str, name: str, point: str) -> Iterato
 @killed_at("job:disputed")
 def test_the_requester_dies_when_the_worker_says_that_nothing_is_owed(tmp_path: Path, name: str, point: str) -> None:
     with dead_when_refused(tmp_path, "bad-object", name, point) as (alder, birch):
-        assert alder.ask("settle") == {"open": 0, "debts": 0}
+        assert alder.ask("settle") == SETTLED
         ours, theirs = alder.ask("state"), birch.ask("state")
         assert ours["faults"] == theirs["faults"] == []
         assert [job["phase"] for job in ours["jobs"]] == ["settled", "disputed"]
@@ -155,7 +155,7 @@ def test_a_node_dies_while_it_forgets_old_jobs(tmp_path: Path, side: str, name: 
         assert (after["jobs"], after["leases"], after["faults"], after["books"]) == ([], [], [], books)
         restarted(node)
         (job,) = alder.ask("submit")["jobs"]
-        assert alder.ask("settle") == {"open": 0, "debts": 0}
+        assert alder.ask("settle") == SETTLED
         assert [one["phase"] for one in alder.ask("state")["jobs"] if one["id"] == job] == ["settled"]
 
 
@@ -260,7 +260,7 @@ def test_a_node_dies_over_what_owners_settled(tmp_path: Path, sockets: Path, sid
         restarted(dying)
         if (name, point) == ("deed", "before-flush"):
             settled(sockets / "alder", "prepay", birch)
-        assert alder.ask("settle") == {"open": 0, "debts": 0}
+        assert alder.ask("settle") == SETTLED
         ours, theirs = alder.ask("state"), birch.ask("state")
         assert ours["faults"] == theirs["faults"] == []
         assert ours["books"][birch.id]["out"] == theirs["books"][alder.id]["in"] == paid + CREDIT

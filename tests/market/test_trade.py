@@ -247,6 +247,27 @@ async def test_a_fault_of_the_program_costs_one_lease_and_no_slot(tmp_path: Path
         assert not birch.running.done()
 
 
+@pytest.mark.parametrize(("kind", "name"), [(Watching, "watch"), (PeerConnection, "entries")])
+async def test_a_fault_of_the_program_costs_a_requester_some_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type, name: str
+) -> None:  # fmt: skip
+    monkeypatch.setattr("nexus_edge.market.requester.STUCK_S", 0.1)
+    works = getattr(kind, name)
+    faults: list[Any] = []
+
+    async def fails_once(*given: Any) -> Any:
+        if not faults:
+            faults.append(given)
+            raise RuntimeError("a fault")
+        return await works(*given)
+
+    monkeypatch.setattr(kind, name, fails_once)
+    async with traders(tmp_path, "alder", "birch") as (alder, _):
+        job = await ended(alder, await alder.requester.submit(order()))
+        assert job.phase is Phase.SETTLED, job
+    assert len(faults) == 1
+
+
 async def test_cancelled_before_it_began_costs_nothing(tmp_path: Path) -> None:
     async with traders(tmp_path, "alder", "birch") as (alder, birch):
         birch.local.gate.clear()

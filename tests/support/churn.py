@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import permutations
 
-from tests.support.processes import Died, Process
+from tests.support.processes import SETTLED, Died, Process
 
 OUTSTANDING = 4
 """Jobs that a node has open at once while it is asked for more."""
@@ -73,7 +73,7 @@ def churn(
 def check(nodes: Sequence[Process], tally: Tally) -> None:
     """Every job has its receipt or a reason, nothing is paid twice, books agree, and no ledger contradicts itself."""
     for node in nodes:
-        assert node.ask("settle", timeout_s=SETTLE_S, within_s=4 * SETTLE_S) == {"open": 0, "debts": 0}, node.name
+        assert node.ask("settle", timeout_s=SETTLE_S, within_s=4 * SETTLE_S) == SETTLED, f"{node.name}:\n{node.said()}"
     states = {node.id: node.ask("state") for node in nodes}
     for state in states.values():
         assert state["faults"] == []

@@ -27,6 +27,7 @@ from nexus_edge.market.ordering import Order
 from nexus_edge.types import JobId, MicroCredits
 from tests.support.misbehaving import Misbehaving
 from tests.support.owning import Owning
+from tests.support.processes import SETTLED
 from tests.support.timing import Timing
 
 PRICE = MicroCredits(100_000)
@@ -113,7 +114,7 @@ class Node(Timing, Misbehaving, Owning):
         return {"open": sum(not job.phase.is_final for job in self.agent.requester.jobs)}
 
     async def do_settle(self, timeout_s: float = 60) -> Any:
-        """Wait until every job has ended, ours and others', and every entry is acknowledged."""
+        """Wait until every job has ended, ours and others', and every entry is acknowledged; what has not."""
         requester, worker = self.agent.requester, self.agent.worker
         await requester.jobs.changed(lambda: all(job.phase.is_final for job in requester.jobs), timeout_s)
         # One that was sent twice, or whose requester died meanwhile, may have been left here: it ends when no input comes.
@@ -122,10 +123,11 @@ class Node(Timing, Misbehaving, Owning):
             async with asyncio.timeout(timeout_s):
                 while await self.agent.ledger.read(lambda reader: reader.debts()):
                     await asyncio.sleep(0.02)
-        return {
-            "open": sum(not job.phase.is_final for job in requester.jobs),
-            "debts": len(await self.agent.ledger.read(lambda reader: reader.debts())),
-        }
+        open_jobs = [show(job) for job in requester.jobs if not job.phase.is_final]
+        debts = [creditor.hex() for creditor in await self.agent.ledger.read(lambda reader: reader.debts())]
+        if not open_jobs and not debts:
+            return SETTLED
+        return {"jobs": open_jobs, "debts": debts, "tasks": sorted(task.get_name() for task in asyncio.all_tasks())}
 
     async def do_backup(self, path: str) -> Any:
         """A copy of the ledger while it goes on."""

@@ -8,7 +8,7 @@ from typing import Any
 from nexus_edge.clock import now_ms
 from nexus_edge.ledger import restore_backup
 from nexus_edge.types import NodeId
-from tests.support.processes import Process
+from tests.support.processes import SETTLED, Process
 
 
 @contextlib.contextmanager
@@ -58,7 +58,7 @@ def check_books(alder: Process, birch: Process, *, late: bool = False) -> None:
 
     `late`: the worker may have delivered what its requester refused. It keeps that in mind, and nobody pays it.
     """
-    assert alder.ask("settle", within_s=150) == {"open": 0, "debts": 0}
+    assert alder.ask("settle", within_s=150) == SETTLED
     birch.ask("settle", within_s=150)
     ours, theirs = alder.ask("state"), birch.ask("state")
     assert ours["faults"] == theirs["faults"] == []

@@ -18,6 +18,8 @@ from nexus_edge.identity import NodeKey
 
 ROOT = Path(__file__).parents[2]
 START_S = 30.0
+SETTLED: Any = {"jobs": [], "debts": []}
+"""What a node says that has nothing left to do."""
 
 
 class Died(Exception):
@@ -91,6 +93,10 @@ class Process:
             os.close(self._life.commands)
             os.close(self._life.answers)
             self._life = None
+
+    def said(self, lines: int = 40) -> str:
+        """The last lines of its log."""
+        return "\n".join(Path(self._log.name).read_text(errors="replace").splitlines()[-lines:])
 
     def memory(self) -> int:
         """Its resident KiB; 0 for one that has just ended."""

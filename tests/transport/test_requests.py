@@ -15,8 +15,8 @@ from nexus_edge.transport.addresses import is_private, join_address, prefix_of, 
 from nexus_edge.transport.errors import Unreachable, WrongPeer
 from nexus_edge.transport.rates import BUCKETS, Rates
 from nexus_edge.transport.routes import ROUTES, describe_routes
-from nexus_edge.wire.limits import OUTPUT
-from nexus_edge.wire.messages import InputUpload, PeersRequest
+from nexus_edge.wire.limits import CONNECTIONS_PER_PEER, OUTPUT
+from nexus_edge.wire.messages import Chunk, InputUpload, PeersRequest, Upload
 from nexus_edge.wire.refusals import Code, Refusal
 from tests.support.peers import CLIENT, LEASE, SERVER, serving
 
@@ -86,6 +86,27 @@ async def test_sessions_that_nobody_uses_are_closed(monkeypatch: pytest.MonkeyPa
         await peers[3].node()
     with pytest.raises(Unreachable, match="closing"):
         await peers[0].node()
+
+
+@pytest.mark.asyncio
+async def test_a_connection_that_is_ended_here_stops_no_task() -> None:
+    async with serving() as (server, handlers), PeerClient(CLIENT) as client:
+        peer = client.at(SERVER.id, "127.0.0.1", server.port)
+        # More than there are connections: the last ones wait for one of these.
+        polls = [peer.poll(LEASE, 0, 20_000) for _ in range(CONNECTIONS_PER_PEER // 2)]
+        uploads = [peer.put_object(LEASE, Upload(None, Chunk(0, b"x"))) for _ in range(CONNECTIONS_PER_PEER // 2)]
+        asking = [asyncio.create_task(one) for one in (*polls, *uploads)]
+        async with asyncio.timeout(10):
+            while handlers.waiting < CONNECTIONS_PER_PEER - 2:
+                await asyncio.sleep(0.01)
+        await peer.close()
+        ended = await asyncio.gather(*asking, return_exceptions=True)
+        assert [type(one) for one in ended] == [Unreachable] * CONNECTIONS_PER_PEER
+        stopped = asyncio.create_task(peer.poll(LEASE, 0, 20_000))
+        await asyncio.sleep(0.1)
+        stopped.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await stopped
 
 
 @pytest.mark.asyncio
