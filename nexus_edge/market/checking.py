@@ -14,7 +14,7 @@ from nexus_edge.identity import short_id
 from nexus_edge.ledger import Transaction, Unsynchronised
 from nexus_edge.market import jobs, promises
 from nexus_edge.market.answers import check_result, download
-from nexus_edge.market.attempts import RETRY_S, Attempts
+from nexus_edge.market.attempts import OVERTIME, RETRY_S, Attempts
 from nexus_edge.market.evidence import Verdict as Guilt
 from nexus_edge.market.evidence import check_invalid_proof, invalid_proof
 from nexus_edge.market.jobs import Job, Outcome
@@ -22,14 +22,14 @@ from nexus_edge.market.machines import Events, nothing
 from nexus_edge.market.ordering import Checks, Verdict
 from nexus_edge.transport import PeerConnection
 from nexus_edge.wire.errors import BadObject
-from nexus_edge.wire.limits import OUTPUT, PROOF, UPLOAD_BYTES_PER_S
+from nexus_edge.wire.limits import UPLOAD_BYTES_PER_S
 from nexus_edge.wire.messages import ResultAnswer
 from nexus_edge.wire.objects import Evidence, Lease, ProofNotice, Quote, Result
 from nexus_edge.wire.refusals import Refusal
 from nexus_edge.wire.signing import Signed, read_signed
 
-FETCH_S: Final = 60.0
-"""What fetching a result may take beyond the time that the slowest line needs: no answer is waited for without end."""
+FETCH_S: Final = 10.0
+"""What fetching a result may take beyond the job's time and what the slowest line needs: who delivers nothing holds no job."""
 
 log = structlog.get_logger("market")
 
@@ -44,8 +44,10 @@ class Answers:
     async def fetch(self, job: Job, connection: PeerConnection, order: Lease, came: ResultAnswer | None) -> None:
         """Result, output and proof, as far as they belong together and did not come with the poll."""
         attempt = job.attempt
+        over = self._attempts.live[job.id].accepted + OVERTIME * order.deadline_ms / 1000
+        left = max(0.0, over - time.monotonic()) + FETCH_S + self._checks.answer_bytes(job.model) / UPLOAD_BYTES_PER_S
         try:
-            async with asyncio.timeout(FETCH_S + (OUTPUT + PROOF) / UPLOAD_BYTES_PER_S):
+            async with asyncio.timeout(left):
                 answer = came or await connection.result(attempt.lease)
                 result = read_signed(answer.result, Result)
                 if answer.proof is None:

@@ -37,6 +37,9 @@ class Checks(Protocol):
     async def verifying_key(self, model: ModelDigest) -> bytes:
         """The key that answers about a model are verified by. Raises `StoreError`."""
 
+    def answer_bytes(self, model: ModelDigest) -> int:
+        """About how long output and proof of an answer are together; the most that they may be for a model that is not here."""
+
     async def verify(
         self,
         model: ModelDigest,

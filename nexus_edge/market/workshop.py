@@ -21,6 +21,7 @@ from nexus_edge.proofs.wired import commit_inputs, input_commitments, read_tenso
 from nexus_edge.transport import Caller
 from nexus_edge.types import Bytes, Context, Digest, ModelDigest, NodeId, TensorCommitment
 from nexus_edge.wire.digests import input_commitment
+from nexus_edge.wire.limits import OUTPUT, PROOF
 from nexus_edge.wire.messages import InputUpload, Manifest, Upload, UploadAnswer
 from nexus_edge.wire.objects import ProofNotice, Result
 from nexus_edge.wire.refusals import Code, Refusal
@@ -175,6 +176,11 @@ class Workshop:
     async def verifying_key(self, model: ModelDigest) -> bytes:
         """The key's bytes: what others need to check an answer."""
         return (await self.key(model)).to_bytes()
+
+    def answer_bytes(self, model: ModelDigest) -> int:
+        """About how long output and proof of an answer are together; the most that they may be for a model that is not here."""
+        record = self.record(model)
+        return OUTPUT + PROOF if record is None else record.output_bytes + record.proof_bytes
 
     async def verify(
         self,

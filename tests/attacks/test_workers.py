@@ -449,3 +449,23 @@ async def test_a_worker_that_hears_no_lease_does_not_keep_the_job(tmp_path: Path
         job = await ended(alder, await alder.requester.submit(order()))
         assert [(one.worker, one.outcome) for one in job.attempts] == [(birch.key.id, Outcome.LOST), (cedar.key.id, Outcome.VERIFIED)]
         assert job.phase is Phase.SETTLED
+
+
+async def test_a_result_that_never_comes_holds_no_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The worker says at once that it is done, and hands out nothing: what fetching may take is counted from the job's own time."""
+    monkeypatch.setattr("nexus_edge.market.checking.FETCH_S", 0.5)
+    async with traders(tmp_path, "alder", "birch") as (alder, birch):
+        birch.local.gate.clear()
+        poll = birch.worker.poll
+
+        async def boasts(caller: Any, lease: Digest, after: int, _: int) -> Any:
+            return replace(await poll(caller, lease, after, 0), state="unpaid")
+
+        async def hangs(*_: Any) -> Any:
+            await asyncio.Event().wait()
+
+        monkeypatch.setattr(birch.worker, "poll", boasts)
+        monkeypatch.setattr(birch.worker, "result", hangs)
+        job = await alder.requester.wait((await alder.requester.submit(order(deadline_ms=1_000))).id, 15)
+        assert (job.phase, job.paid, job.attempts[0].outcome) == (Phase.FAILED, 0, Outcome.LOST)
+        assert await owes_nothing(alder, birch)
