@@ -35,6 +35,12 @@ class Rates:
             left, at = self._buckets[key]
             self._buckets[key] = (min(self._burst, left + tokens), at)
 
+    def charge(self, key: Hashable, tokens: float) -> None:
+        """Take some more for what was just served, though they may not be there yet: they are waited for before the next."""
+        if key in self._buckets:
+            left, at = self._buckets[key]
+            self._buckets[key] = (left - tokens, at)
+
 
 class Once:
     """Which keys are new, among the last so many."""

@@ -21,6 +21,7 @@ from nexus_edge.transport.routes import ROUTES, Route
 from nexus_edge.transport.tls import server_context
 from nexus_edge.wire.errors import BadObject
 from nexus_edge.wire.limits import (
+    ANSWER_PER_REQUEST,
     LONG_POLLS_PER_PEER,
     REQUESTS_BURST,
     REQUESTS_PER_LEASE,
@@ -140,6 +141,7 @@ class PeerServer:
             return refuse(Refusal(Code.RATE, f"at most {REQUESTS_PER_PEER} requests a second", retry_ms=int(1000 * wait) + 1))
         try:
             answer = await self._serve(caller, request, connection)
+            self._charge(caller, 0 if answer is None else len(answer))
             return await self._send(request, caller, answer)
         except Refusal as refusal:
             return refuse(refusal)
@@ -170,6 +172,11 @@ class PeerServer:
         """The rate is against chatter. Whoever orders work, and has the credit for it, gets the requests that this takes."""
         self._rates.give(caller.peer, REQUESTS_PER_LEASE)
         self._prefix_rates.give(caller.prefix, REQUESTS_PER_LEASE)
+
+    def _charge(self, caller: Caller, size: int) -> None:
+        """A large answer was read from the disk and put together, whether or not it will be read: it counts as so many requests."""
+        self._rates.charge(caller.peer, size // ANSWER_PER_REQUEST)
+        self._prefix_rates.charge(caller.prefix, size // ANSWER_PER_REQUEST)
 
     async def _send(self, request: web.BaseRequest, caller: Caller, answer: bytes | None) -> web.StreamResponse:
         """In pieces, so that little more than what the other side has read is copied; `Connection` ends it if that is too slow."""

@@ -163,6 +163,18 @@ async def test_requests_are_counted() -> None:
 
 
 @pytest.mark.asyncio
+async def test_large_answers_count_as_many_requests() -> None:
+    async with serving() as (server, _), PeerClient(CLIENT) as client:
+        server._rates = Rates(10, 60, lambda: 0.0)
+        peer = client.at(SERVER.id, "127.0.0.1", server.port)
+        for _ in range(4):  # 1 + 16 of 60 each: 8 are owed then
+            assert len((await peer.result(LEASE)).output) == OUTPUT
+        with pytest.raises(Refusal) as refused:
+            await peer.ping()
+        assert (refused.value.code, refused.value.retry_ms) == (Code.RATE, 901)
+
+
+@pytest.mark.asyncio
 async def test_closing_ends_connections() -> None:
     async with serving() as (server, _), PeerClient(CLIENT) as client:
         peer = client.at(SERVER.id, "127.0.0.1", server.port)
@@ -181,6 +193,9 @@ def test_rates() -> None:
     assert rates.take("b") == 0
     now[0] = 0.5
     assert [rates.take("a") for _ in range(2)] == [0, 0.5]
+    rates.charge("b", 3)
+    rates.charge("unknown", 3)
+    assert rates.take("b") == 0.5  # two were left, three are charged, one has come since
     for key in range(2 * BUCKETS):
         rates.take(key)
     assert len(rates._buckets) == BUCKETS
