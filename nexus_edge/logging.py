@@ -8,6 +8,7 @@ an input or an output by accident. A secret that could still be inside a text (o
 import base64
 import contextlib
 import logging as standard
+import os
 import sys
 from collections import deque
 from collections.abc import Callable, Mapping, MutableMapping
@@ -182,7 +183,8 @@ class _Handler(standard.StreamHandler[TextIO]):
 
 def _rendered(form: Format, stream: TextIO) -> list[structlog.typing.Processor]:
     if form == "console" or (form == "auto" and stream.isatty()):
-        return [_local, structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback)]
+        colours = stream.isatty() and not os.environ.get("NO_COLOR")
+        return [_local, structlog.dev.ConsoleRenderer(colors=colours, exception_formatter=structlog.dev.plain_traceback)]
     return [structlog.processors.JSONRenderer(ensure_ascii=False)]
 
 

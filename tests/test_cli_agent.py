@@ -479,6 +479,8 @@ def test_the_books_are_changed_beside_a_running_agent(run: Callable[..., Outcome
     assert run("credit", "prepay", peer, "1", "--for", "invoice 18", *there).status == 0
     (book,) = run("credit", "list", *there).data["books"]
     assert (book["granted_ucr"], book["owed_ucr"]) == (2_000_000, -1_000_000)
+    unknown = run("credit", "grant", "birch", "2", *there)
+    assert (unknown.status, "no node id" in unknown.narration) == (2, True)
     for refused in (run("credit", "write-off", peer, *there), run("credit", "refund", peer, "4f2a", *there)):
         assert refused.status not in (0, ExitStatus.INTERNAL)
 

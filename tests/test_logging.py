@@ -93,6 +93,23 @@ class Colour(Enum):
     RED = "red"
 
 
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("no_colour", [False, True])
+def test_colours_are_for_terminals_whose_owner_wants_them(monkeypatch: pytest.MonkeyPatch, *, no_colour: bool) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    if no_colour:
+        monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setattr(io, "StringIO", Terminal)
+    for logged in configured("auto"):
+        structlog.get_logger("market").info("leased")
+        assert ("\x1b[" in logged.text) is not no_colour
+        assert "leased" in logged.text
+
+
 # Ids
 
 

@@ -13,7 +13,7 @@ from nexus_edge.commands.asking import settings_of
 from nexus_edge.commands.result import Result, Stopwatch
 from nexus_edge.config import Settings
 from nexus_edge.config.quantities import CREDITS
-from nexus_edge.errors import UsageError
+from nexus_edge.errors import IdentityError, UsageError
 from nexus_edge.identity import NodeKey, format_node_id, load_node_key, parse_node_id, short_id
 from nexus_edge.ledger import Damaged, Member, Movement, Reader, restore_backup
 from nexus_edge.ledger.export import FORMATS, write_lines
@@ -137,7 +137,12 @@ def find_peer(text: str, known: list[NodeId]) -> NodeId:
         return found[0]
     if len(found) > 1:
         raise UsageError("wrong usage", f"{len(found)} peers begin with {text!r}", "give more of the id")
-    return parse_node_id(text)
+    try:
+        return parse_node_id(text)
+    except IdentityError as wrong:
+        raise UsageError(
+            wrong.what, wrong.why, "give a whole node id, or the beginning of one that `nexus-edge credit list` shows"
+        ) from None
 
 
 def _movement_data(one: Movement) -> dict[str, Any]:

@@ -42,6 +42,26 @@ class Unfit(StrEnum):
     REFUSED = "refused"
 
 
+WORDS: Final = {
+    Unfit.OFFLINE: "silent",
+    Unfit.VERSION: "of another version",
+    Unfit.MESH: "of another mesh",
+    Unfit.MODEL: "without the model",
+    Unfit.MODE: "of another mode",
+    Unfit.PRICE: "asking more than the job may cost",
+    Unfit.DEADLINE: "too slow for its time",
+    Unfit.CREDIT: "giving us no more credit",
+    Unfit.MEMORY: "short of memory",
+    Unfit.BUSY: "busy",
+    Unfit.EXCLUDED: "excluded for a false proof",
+    Unfit.UNPROVEN: "not proven yet",
+    Unfit.TRIED: "tried before",
+    Unfit.RESTING: "asking not to be asked yet",
+    Unfit.REFUSED: "refusing",
+}
+"""After a number of workers."""
+
+
 @dataclass(frozen=True)
 class Candidate:
     """A worker with its quote, and what we know of it."""
@@ -183,4 +203,4 @@ def summary(rejected: Iterable[Rejected]) -> str:
     counted: dict[Unfit, int] = {}
     for one in rejected:
         counted[one.why] = counted.get(one.why, 0) + 1
-    return ", ".join(f"{number} {why.value}" for why, number in counted.items()) or "no peer is up"
+    return ", ".join(f"{number} {WORDS[why]}" for why, number in counted.items()) or "no peer is up"

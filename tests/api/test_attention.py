@@ -56,7 +56,10 @@ async def test_a_false_proof_and_a_job_that_came_to_nothing(tmp_path: Path, monk
         # Nobody is left who may have the next one.
         other = await asked(alder, 1500)
         lines = {line.level: line for line in await attention(alder)}
-        assert (lines["warning"].about, "failed: no worker in time: 1 excluded" in lines["warning"].text) == (other.id.hex(), True), lines
+        assert (lines["warning"].about, "failed: no worker in time: 1 excluded for a false proof" in lines["warning"].text) == (
+            other.id.hex(),
+            True,
+        ), lines
         (peer,) = await alder.administration.peers()
         assert peer.state == "excluded"
 

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from nexus_edge.identity import NodeKey
 from nexus_edge.market.admission import RESERVE, Demand, backlog_ms, check_memory, check_queue, memory_needed
 from nexus_edge.market.experience import HALF_LIFE_MS, PPM, Experience, decayed
-from nexus_edge.market.placement import Candidate, Unfit, Wanted, choose, cost, expected_ms, summary, tie, unfit_of
+from nexus_edge.market.placement import WORDS, Candidate, Rejected, Unfit, Wanted, choose, cost, expected_ms, summary, tie, unfit_of
 from nexus_edge.market.pricing import core_ms, multiplier, price
-from nexus_edge.types import Bytes, Digest, JobId, MicroCredits, UnixMs
+from nexus_edge.types import Bytes, Digest, JobId, MicroCredits, NodeId, UnixMs
 from nexus_edge.wire.objects import Mode, Quote
 from nexus_edge.wire.refusals import Code, Refusal
 from nexus_edge.wire.signing import sign
@@ -167,7 +167,14 @@ def test_hard_filters(terms: dict[str, int], why: Unfit) -> None:
     best, rejected = choose([candidate(b"a", terms=terms)], WANTED)
     assert best is None
     assert [one.why for one in rejected] == [why]
-    assert summary(rejected) == f"1 {why.value}"
+    assert summary(rejected) == f"1 {WORDS[why]}"
+
+
+def test_every_reason_has_words() -> None:
+    assert set(WORDS) == set(Unfit)
+    rejected = [Rejected(NodeId(bytes([n])), why, "") for n, why in enumerate((Unfit.PRICE, Unfit.BUSY, Unfit.PRICE))]
+    assert summary(rejected) == "2 asking more than the job may cost, 1 busy"
+    assert summary([]) == "no peer is up"
 
 
 def test_unproven_workers_wait_while_there_is_a_proven_one() -> None:
