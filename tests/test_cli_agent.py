@@ -25,12 +25,13 @@ import pytest
 import structlog
 
 from nexus_edge import logging
-from nexus_edge.api.models import CertificateView, FleetView
+from nexus_edge.api.models import CertificateView, FleetView, JobView
 from nexus_edge.arguments import books as arguments_of_books
 from nexus_edge.arguments.options import implementation
 from nexus_edge.cli import ExitStatus, _parser, main
 from nexus_edge.commands.views import status_lines
 from nexus_edge.data import demo_digits, demo_model
+from nexus_edge.errors import AgentUnavailable
 from nexus_edge.identity import NodeKey, create_node_key, format_node_id, read_node_key
 from nexus_edge.ledger import export
 from nexus_edge.types import Bytes, MicroCredits
@@ -243,6 +244,36 @@ def test_a_job_is_run_and_its_answer_kept(run: Callable[..., Outcome], socket: P
     assert request.model == hashlib.sha256((home / "m.tflite").read_bytes()).hexdigest()
     assert request.input == (home / "x.npy").read_bytes()
     assert (request.max_price_ucr, request.deadline_ms) == (50_000, 30_000)
+
+
+def test_the_answer_of_an_earlier_job(run: Callable[..., Outcome], socket: Path, home: Path) -> None:
+    done = a_job(direction="by", state="verified", phase="", fraction=None, answered=True, verify_ms=4.8)
+    with running(SmallAgent(steps=[done]), socket):
+        seen = run("answer", "j-4f2a", "--output", home / "y.npy")
+        assert (seen.status, seen.data["verified"], seen.data["output"]) == (0, True, str(home / "y.npy"))
+        assert (home / "y.npy").read_bytes() == b"\x93NUMPY of " + JOB.encode()
+        assert run("answer", "j-4f2a", "--output", home / "missing" / "y.npy").status == ExitStatus.FILE
+        assert run("answer", "j-0000").status == ExitStatus.USAGE
+
+
+@pytest.mark.parametrize(("state", "why"), [("running", "no verified answer yet"), ("failed", "no verified answer")])
+def test_a_job_without_an_answer_says_so(run: Callable[..., Outcome], socket: Path, home: Path, state: str, why: str) -> None:
+    with running(SmallAgent(steps=[a_job(direction="by", state=state, phase="", fraction=None)]), socket):
+        seen = run("answer", "j-4f2a", "--output", home / "y.npy")
+    assert (seen.status, seen.data["verified"]) == (ExitStatus.JOB, False)
+    assert why in seen.data["error"]["what"]
+    assert not (home / "y.npy").exists()
+
+
+def test_an_agent_that_goes_away_leaves_the_name_of_the_job(run: Callable[..., Outcome], socket: Path, home: Path) -> None:
+    class Goes(SmallAgent):
+        async def job(self, job: str) -> JobView:
+            raise AgentUnavailable("the agent went away", job)
+
+    with running(Goes(), socket):
+        seen = run("run", "ab" * 32, save(home / "x.npy"))
+    assert seen.status == ExitStatus.AGENT
+    assert "nexus-edge answer j-4f2a" in seen.data["error"]["hint"]
 
 
 def test_a_receipt_for_people(socket: Path, home: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,7 @@ from nexus_edge.arguments.options import command, file, settings
 
 
 def add_work(commands: Any) -> None:
-    """`status`, `jobs`, `peers`, `proofs`, `run`, `cancel`, `drain`, `stop`."""
+    """`status`, `jobs`, `peers`, `proofs`, `run`, `answer`, `cancel`, `drain`, `stop`."""
     for name, summary in (
         ("status", "how this node is; exit status 0 only if it is ready or serving"),
         ("jobs", "jobs for peers, by peers and our own"),
@@ -24,6 +24,11 @@ def add_work(commands: Any) -> None:
     parser.add_argument("--max-price", metavar="AMOUNT", help="what it may cost, as in '0.05 cr' (default: market.max_price)")
     parser.add_argument("--deadline", metavar="TIME", help="how long it may take, as in '30 s' (default: market.deadline)")
     parser.add_argument("--worker", metavar="PEER", help="the only peer that may have it: id, short id or name")
+    _asks(parser)
+
+    parser = command(commands, "answer", "run:answer", "the verified answer of a job that was begun before")
+    parser.add_argument("job", metavar="JOB", help="its id, or the beginning of it as `jobs` shows it")
+    file(parser, "--output", "where to write it")
     _asks(parser)
 
     parser = command(commands, "cancel", "run:cancel", "stop a job")

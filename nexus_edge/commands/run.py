@@ -1,4 +1,4 @@
-"""Commands that change something through the agent: `run`, `cancel`, `drain`, `stop`."""
+"""Commands that change something through the agent, and what came of it: `run`, `answer`, `cancel`, `drain`, `stop`."""
 
 import argparse
 import asyncio
@@ -17,7 +17,7 @@ from nexus_edge.commands.asking import sockets_of
 from nexus_edge.commands.result import Result
 from nexus_edge.commands.views import peer_name
 from nexus_edge.config.quantities import CREDITS, DURATIONS, parse
-from nexus_edge.errors import BadInput, FileError, JobFailed, NexusEdgeError, UsageError
+from nexus_edge.errors import AgentUnavailable, BadInput, FileError, JobFailed, NexusEdgeError, UsageError
 from nexus_edge.files import check_writable, read_bounded, write_whole
 from nexus_edge.progress import ProgressBars
 from nexus_edge.types import MicroCredits
@@ -51,24 +51,36 @@ def run(arguments: argparse.Namespace) -> Result:
     with ProgressBars() as bars:
         job, answer = asyncio.run(_run(sockets, None if is_digest else Path(arguments.model), request, bars))
     took_ms = 1000 * (time.monotonic() - started)
-    verified = job.state == "verified"
-    data = {**job.model_dump(mode="json"), "verified": verified, "output": None, "took_ms": took_ms}
-    if not verified:
-        return Result(data, [NOT_VERIFIED, "", *_receipt(job)], _failure(job))
+    data = {**job.model_dump(mode="json"), "verified": job.state == "verified", "output": None, "took_ms": took_ms}
+    return _shown(job, answer, data, arguments.output, [f"took       {words.time(took_ms)}"])
+
+
+def answer(arguments: argparse.Namespace) -> Result:
+    """`nexus-edge answer`: that of a job which was begun before."""
     if arguments.output is not None:
+        check_writable(arguments.output, "output")
+
+    async def fetch(agent: AdminClient) -> tuple[JobView, bytes]:
+        job = await agent.job(arguments.job)
+        return job, await agent.output(job.id) if job.state == "verified" else b""
+
+    job, content = ask(sockets_of(arguments), fetch)
+    data = {**job.model_dump(mode="json"), "verified": job.state == "verified", "output": None}
+    return _shown(job, content, data, arguments.output, [])
+
+
+def _shown(job: JobView, answer: bytes, data: dict[str, Any], output: Path | None, more: list[str]) -> Result:
+    """Receipt and answer of a job that was verified, or why there is none."""
+    if not data["verified"]:
+        return Result(data, [NOT_VERIFIED, "", *_receipt(job)], _failure(job))
+    if output is not None:
         try:
-            write_whole(arguments.output, answer, "output")
+            write_whole(output, answer, "output")
         except FileError as failed:
-            return Result(data, [VERIFIED, "", *_receipt(job)], failed)
-        data["output"] = str(arguments.output)
-    lines = [
-        VERIFIED,
-        "",
-        *_receipt(job),
-        f"answer     {_answer(answer, arguments.output)}",
-        f"took       {words.time(took_ms)}",
-    ]
-    return Result(data, lines)
+            hint = f"`nexus-edge answer {job.short_id} --output FILE` writes it elsewhere"
+            return Result(data, [VERIFIED, "", *_receipt(job)], FileError(failed.what, failed.why, failed.hint or hint))
+        data["output"] = str(output)
+    return Result(data, [VERIFIED, "", *_receipt(job), f"answer     {_answer(answer, output)}", *more])
 
 
 def cancel(arguments: argparse.Namespace) -> Result:
@@ -107,6 +119,9 @@ async def _run(sockets: Any, model: Path | None, request: RunRequest, bars: Prog
         except asyncio.CancelledError:
             await _withdraw(agent, job)
             raise
+        except AgentUnavailable as gone:
+            hint = f"{job.short_id} goes on when the agent is up again: `nexus-edge answer {job.short_id}` shows what came of it"
+            raise AgentUnavailable(gone.what, gone.why, hint) from gone
         if job.state != "verified":
             return job, b""
         return await _settled(agent, job), await agent.output(job.id)
@@ -204,6 +219,8 @@ def _receipt(job: JobView) -> list[str]:
 
 def _failure(job: JobView) -> NexusEdgeError:
     reason = show_name(job.reason, 400)
+    if job.state in ("waiting", "running", "due"):
+        return JobFailed("there is no verified answer yet", f"the job is {job.state}", "ask again later")
     return JobFailed(
         "there is no verified answer", f"the job {'was ' if job.state == 'cancelled' else ''}{job.state}{f': {reason}' if reason else ''}"
     )
