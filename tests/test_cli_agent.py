@@ -479,6 +479,8 @@ def test_two_agents_do_a_job_and_tell_no_secrets(run: Callable[..., Outcome], up
     seen = [run("run", home / "m.tflite", home / "x.npy", "--output", home / "y.npy", "--socket", alder.state / "admin.sock")]
     assert (seen[0].status, seen[0].data["verified"]) == (0, True)
     assert np.load(home / "y.npy").argmax() == 5
+    seen.append(run("answer", seen[0].data["short_id"], "--output", home / "again.npy", "--socket", alder.state / "admin.sock"))
+    assert (home / "again.npy").read_bytes() == (home / "y.npy").read_bytes()
     for who in (alder, birch):
         seen += [run(command, "--socket", who.state / "admin.sock") for command in ("status", "jobs", "peers", "proofs")]
     seen += [run("ledger", "list", "--state", alder.state), run("credit", "list", "--state", birch.state)]

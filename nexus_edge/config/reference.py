@@ -28,7 +28,7 @@ A value comes from, each winning over those before it:
 error that names file and line (exit status 78), also in variables that begin with `NEXUS_EDGE_`.
 
 Amounts are written with a unit, `0.5 cr` or `500 ucr` (micro-credits), durations as `5 min` (d, h, min, s, ms), sizes as `20 GiB` (GiB, MiB, KiB, B). A
-bare integer is of the smallest unit. Paths are absolute, or begin with `~`. Lists in variables and flags are separated by commas.
+bare integer in a file is of the smallest unit. Paths are absolute, or begin with `~`. Lists in variables and flags are separated by commas.
 
 ```toml
 [node]

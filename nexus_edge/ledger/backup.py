@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 import sqlite3
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from nexus_edge.errors import FileError, LedgerError
 from nexus_edge.files import new_file
 from nexus_edge.ledger import integrity
 from nexus_edge.ledger.age import read_age
-from nexus_edge.ledger.database import connect, explained, explaining, snapshot
+from nexus_edge.ledger.database import connect, explained, snapshot
 from nexus_edge.ledger.errors import Damaged, DiskFull
 from nexus_edge.ledger.projection import STREAM, Projection
 from nexus_edge.ledger.schema import prepare
@@ -64,7 +65,7 @@ def restore(backup: Path, file: Path, own: NodeId, now: UnixMs) -> Restored:
     try:
         with (
             closing(sqlite3.connect(f"{backup.absolute().as_uri()}?mode=ro", uri=True)) as old,
-            explaining(),
+            _explaining(backup),
             closing(connect(part)) as new,
         ):
             old.backup(new)
@@ -88,6 +89,18 @@ def restore(backup: Path, file: Path, own: NodeId, now: UnixMs) -> Restored:
     finally:
         _remove(part)
     return Restored(report, aside, peers)
+
+
+@contextlib.contextmanager
+def _explaining(backup: Path) -> Iterator[None]:
+    """What cannot be read is the backup, not the ledger."""
+    try:
+        yield
+    except sqlite3.Error as failed:
+        meant = explained(failed)
+        if isinstance(meant, Damaged):
+            raise Damaged("the backup is damaged", f"{backup}: {failed}", "use an older one; the ledger was not changed") from failed
+        raise meant from failed
 
 
 def mark_restored(connection: sqlite3.Connection, own: NodeId, now: UnixMs) -> int:

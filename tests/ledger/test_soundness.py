@@ -318,7 +318,7 @@ async def test_no_ledger_is_restored_from_a_bad_backup(tmp_path: Path) -> None:
     with pytest.raises(Damaged, match="not sound"):
         restore_backup(tmp_path / "copy", folder / FILE, B.id, NOW)
     (tmp_path / "copy").write_bytes(b"nonsense" * 1000)
-    with pytest.raises(LedgerError):
+    with pytest.raises(Damaged, match="the backup is damaged"):
         restore_backup(tmp_path / "copy", folder / FILE, B.id, NOW)
     with pytest.raises(FileError):
         restore_backup(tmp_path / "none", folder / FILE, B.id, NOW)
