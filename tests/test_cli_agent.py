@@ -483,6 +483,8 @@ def test_two_agents_do_a_job_and_tell_no_secrets(run: Callable[..., Outcome], up
     assert (home / "again.npy").read_bytes() == (home / "y.npy").read_bytes()
     for who in (alder, birch):
         seen += [run(command, "--socket", who.state / "admin.sock") for command in ("status", "jobs", "peers", "proofs")]
+    today, (proof,) = seen[2].data["today"], seen[5].data["proofs"]
+    assert proof["of_rerun"] == pytest.approx(today["verify_ms"] / today["rerun_ms"])
     seen += [run("ledger", "list", "--state", alder.state), run("credit", "list", "--state", birch.state)]
     assert (seen[-2].data["books"][0]["owed_ucr"], seen[-1].data["books"][0]["owed_ucr"]) == (
         -seen[0].data["price_ucr"],

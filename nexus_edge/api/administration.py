@@ -185,7 +185,9 @@ class Administration:
         for job in jobs:
             sizes[job.proof or ""] = await self.requester.blobs.size(Digest(bytes.fromhex(job.proof or ""))) or 0
         bits = {job.digest: await self._bits(ModelDigest(bytes.fromhex(job.digest))) for job in jobs}
-        found = (shown.proof_of(job, short, {name: size for name, size in sizes.items() if size}, bits[job.digest]) for job in jobs)
+        reruns = {job.digest: self._rerun_ms(ModelDigest(bytes.fromhex(job.digest))) for job in jobs}
+        held = {name: size for name, size in sizes.items() if size}
+        found = (shown.proof_of(job, short, held, bits[job.digest], reruns[job.digest]) for job in jobs)
         return tuple(proof for proof in found if proof is not None)
 
     async def ledger(self) -> LedgerView:
@@ -387,7 +389,8 @@ class Administration:
         ours = [job for job in self.requester.jobs if (job.ended or job.at) >= midnight]
         verified = [job for job in ours if job.phase in shown.ANSWERED]
         leases = [lease for lease in self.worker.leases if lease.delivered is not None and lease.delivered >= midnight]
-        reruns = [self.library.forecast(job.model).run_us / 1000 for job in verified if self.library.get(job.model) is not None]
+        measured = [self._rerun_ms(job.model) for job in verified]
+        reruns = [ms if ms is not None else job.attempt.run_ms for ms, job in zip(measured, verified, strict=True)]
         return Today(
             proved=len(leases),
             verified_by_peers=sum(lease.state is State.SETTLED for lease in leases),
@@ -395,11 +398,15 @@ class Administration:
             verified=len(verified),
             refused=sum(attempt.outcome is Outcome.INVALID for job in ours for attempt in job.attempts),
             verify_ms=float(sum(job.verify_ms for job in verified)),
-            rerun_ms=sum(reruns) if reruns else None,
-            rerun_measured=bool(reruns),
+            rerun_ms=float(sum(reruns)) if reruns else None,
+            rerun_measured=bool(reruns) and None not in measured,
             earned_ucr=MicroCredits(earned),
             spent_ucr=MicroCredits(spent),
         )
+
+    def _rerun_ms(self, model: ModelDigest) -> float | None:
+        """What a run takes on this machine; None for a model that is not here any more."""
+        return None if self.library.get(model) is None else self.library.forecast(model).run_us / 1000
 
     def _devices(self) -> tuple[DeviceView, ...]:
         total = memory_total()

@@ -163,14 +163,17 @@ def job_for_peer(lease: LeaseState, work: Work | None, short: str, model: str, n
     )
 
 
-def proof_of(job: JobView, short: Mapping[str, str], sizes: Mapping[str, int], bits: float | None) -> ProofView | None:
-    """The proof of a job, as far as there is one."""
+def proof_of(
+    job: JobView, short: Mapping[str, str], sizes: Mapping[str, int], bits: float | None, rerun_ms: float | None
+) -> ProofView | None:  # fmt: skip
+    """The proof of a job, as far as there is one. `rerun_ms`: of a run here; where that is not known it is what the worker said of its own."""
     if job.proof is None:
         return None
     state: Literal["proved", "verified", "refused"] = "proved"
     if job.state in ("verified", "refused"):
         state = "verified" if job.state == "verified" else "refused"
     size = sizes.get(job.proof)
+    run_ms = job.run_ms if rerun_ms is None else rerun_ms
     return ProofView(
         id=job.proof,
         short_id=short[job.proof],
@@ -183,7 +186,7 @@ def proof_of(job: JobView, short: Mapping[str, str], sizes: Mapping[str, int], b
         at=job.ended_at or job.asked_at,
         prove_ms=job.prove_ms,
         verify_ms=job.verify_ms,
-        of_rerun=job.verify_ms / job.run_ms if job.verify_ms and job.run_ms else None,
+        of_rerun=job.verify_ms / run_ms if job.verify_ms and run_ms else None,
         bytes=None if size is None else Bytes(size),
         bits=bits,
         reason=job.reason if state == "refused" else "",
