@@ -14,6 +14,7 @@ use crate::logup;
 use crate::masking::Defect;
 use crate::masking::MaskedReader;
 use crate::parameters::Parameters;
+#[cfg(any(test, feature = "attacks"))]
 use crate::pcs::Combined;
 use crate::reject::{Reject, Verdict};
 
@@ -160,7 +161,8 @@ fn roots<'a>(key: &VerifyingKey, compiled: &Compiled, statement: &Statement, pro
     Ok((out, rest))
 }
 
-/// All messages and the equations between them, as far as the combination of the oracles' columns.
+/// All messages and the equations between them, as far as the combination of the oracles' columns: for forgers and for the tests of what is hidden.
+#[cfg(any(test, feature = "attacks"))]
 pub(crate) fn conversation<const D: usize, R: Reader<D>>(
     reader: &mut R,
     key: &VerifyingKey,
