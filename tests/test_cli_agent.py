@@ -512,6 +512,8 @@ def test_the_books_are_changed_beside_a_running_agent(run: Callable[..., Outcome
     assert (granted.status, granted.data["through"]) == (0, "the agent"), granted.narration
     assert run("credit", "expect", peer, "3", "--for", "invoice 17", *there).status == 0
     assert run("credit", "prepay", peer, "1", "--for", "invoice 18", *there).status == 0
+    once_more = run("credit", "prepay", peer, "1", "--for", "invoice 18", *there)
+    assert (once_more.status, once_more.data["again"]) == (0, True)
     (book,) = run("credit", "list", *there).data["books"]
     assert (book["granted_ucr"], book["owed_ucr"]) == (2_000_000, -1_000_000)
     unknown = run("credit", "grant", "birch", "2", *there)

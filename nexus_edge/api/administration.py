@@ -268,7 +268,7 @@ class Administration:
         if done.entry is not None:
             self.requester.payer.wake(peer)
         entry = None if done.entry is None else done.entry.hex()
-        return DeedView(what=request.what, peer=self._names().of(peer), amount_ucr=done.amount, entry=entry)
+        return DeedView(what=request.what, peer=self._names().of(peer), amount_ucr=done.amount, entry=entry, again=done.again)
 
     async def drain(self, request: DrainRequest) -> str:
         """Stop or resume taking work."""

@@ -478,6 +478,8 @@ class DeedView(View):
     amount_ucr: Amount
     entry: str | None = None
     """What was signed; null where nothing had to be."""
+    again: bool = False
+    """Whether it was signed before: nothing has changed."""
 
 
 class Done(View):

@@ -72,19 +72,20 @@ def _carry_out(arguments: argparse.Namespace, what: What, about: str, told: str)
         raise UsageError("wrong usage", "an amount of nothing changes nothing")
     deed = Deed(what, _peer(arguments), amount, about)
 
-    async def by_agent(agent: Any) -> tuple[MicroCredits, str | None]:
+    async def by_agent(agent: Any) -> tuple[MicroCredits, str | None, bool]:
         from nexus_edge.api.models import DeedRequest
 
         seen = await agent.deed(DeedRequest(what=what.value, peer=format_node_id(deed.peer), amount_ucr=amount, about=about))
-        return seen.amount_ucr, seen.entry
+        return seen.amount_ucr, seen.entry, seen.again
 
-    def by_hand(transaction: Transaction) -> tuple[MicroCredits, str | None]:
+    def by_hand(transaction: Transaction) -> tuple[MicroCredits, str | None, bool]:
         done = carry_out(deed, transaction)
-        return done.amount, None if done.entry is None else done.entry.hex()
+        return done.amount, None if done.entry is None else done.entry.hex(), done.again
 
-    (moved, entry), through = asyncio.run(_change(arguments, by_hand, by_agent))
-    data = {"what": what.value, "peer": format_node_id(deed.peer), "amount_ucr": moved, "entry": entry, "through": through}
-    return Result(data, [told.format(amount=show_credits(moved), peer=short_id(deed.peer))])
+    (moved, entry, again), through = asyncio.run(_change(arguments, by_hand, by_agent))
+    data = {"what": what.value, "peer": format_node_id(deed.peer), "amount_ucr": moved, "entry": entry, "again": again, "through": through}
+    line = told.format(amount=show_credits(moved), peer=short_id(deed.peer))
+    return Result(data, [f"{line}: that is on record already, and nothing has changed" if again else line])
 
 
 async def _change(

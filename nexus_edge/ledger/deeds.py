@@ -43,10 +43,13 @@ class Done:
     amount: MicroCredits
     entry: Digest | None
     """What we signed, if we owe something now: it reaches the peer as soon as that is up."""
+    again: bool = False
+    """Whether that was signed before, for this invoice or job: nothing has changed."""
 
 
 def carry_out(deed: Deed, transaction: Transaction) -> Done:
     """Write it down. Raises `UsageError` for one that makes no sense, and `LedgerError`."""
+    newest = transaction.last_entry(transaction.own, deed.peer)
     match deed.what:
         case What.EXPECT | What.PREPAY:
             if deed.amount is None or not deed.about.strip():
@@ -63,7 +66,7 @@ def carry_out(deed: Deed, transaction: Transaction) -> Done:
             amount = MicroCredits(transaction.book(deed.peer).exposure) if deed.amount is None else deed.amount
             transaction.write_off(deed.peer, amount)
             return Done(amount, None)
-    return Done(entry.object.amt, entry.id)
+    return Done(entry.object.amt, entry.id, again=newest == transaction.last_entry(transaction.own, deed.peer))
 
 
 def _paid(reader: Reader, peer: NodeId, job: str) -> Entry:

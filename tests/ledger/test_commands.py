@@ -157,11 +157,14 @@ def test_what_owners_settle_between_themselves(state: Path) -> None:
     peer = short_id(B.id)
     expected = credit_expect(arguments(state, peer=peer, amount="5", invoice="Invoice 17"))
     assert expected.data == {
-        "what": "expect", "peer": format_node_id(B.id), "amount_ucr": 5_000_000, "entry": None, "through": "the ledger"
+        "what": "expect", "peer": format_node_id(B.id), "amount_ucr": 5_000_000, "entry": None, "again": False, "through": "the ledger"
     }  # fmt: skip
     prepaid = credit_prepay(arguments(state, peer=peer, amount="0.002", invoice="Invoice 18"))
     assert prepaid.lines == [f"we owe {peer} 0.002000 cr more"]
     assert len(prepaid.data["entry"]) == 64
+    once_more = credit_prepay(arguments(state, peer=peer, amount="0.002", invoice="Invoice 18"))
+    assert once_more.lines == [f"we owe {peer} 0.002000 cr more: that is on record already, and nothing has changed"]
+    assert once_more.data == {**prepaid.data, "again": True}
     assert [one["kind"] for one in ledger_list(arguments(state, lines=1, peer=None)).data["movements"]] == ["prepaid"]
     assert credit_list(arguments(state)).data["books"][0]["owed_ucr"] == -4000
     with pytest.raises(LedgerError, match="nothing to refund"):
