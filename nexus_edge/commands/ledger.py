@@ -140,9 +140,9 @@ def find_peer(text: str, known: list[NodeId]) -> NodeId:
     try:
         return parse_node_id(text)
     except IdentityError as wrong:
-        raise UsageError(
-            wrong.what, wrong.why, "give a whole node id, or the beginning of one that `nexus-edge credit list` shows"
-        ) from None
+        # Never a name: a node calls itself what it likes, and whoever called itself like another would get that one's credit.
+        hint = "give a whole id (`peers --json`), or the beginning of one that `credit list` shows; names are what nodes call themselves"
+        raise UsageError(wrong.what, wrong.why, hint) from None
 
 
 def _movement_data(one: Movement) -> dict[str, Any]:
