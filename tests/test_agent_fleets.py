@@ -16,6 +16,7 @@ from nexus_edge.identity import NodeKey, format_node_id, short_id
 from nexus_edge.ledger import CreditPolicy, Group, Member
 from nexus_edge.market.jobs import Job, Phase
 from nexus_edge.market.ordering import Order
+from nexus_edge.market.placement import WORDS, Unfit
 from nexus_edge.types import MicroCredits, UnixMs
 from tests.support.fleets import OWNER, certificate_file, serving
 
@@ -76,7 +77,7 @@ async def test_a_member_is_served_beyond_the_bucket_and_a_stranger_is_not(tmp_pa
     place = tmp_path / "member.cert"
     async with agents(tmp_path, serving(bucket=BUCKET, cap=BUCKET), place) as (alder, birch):
         refused = await asked(alder, tmp_path, deadline_ms=4000)
-        assert (refused.phase, "no-credit" in refused.reason) == (Phase.FAILED, True), refused
+        assert (refused.phase, WORDS[Unfit.CREDIT] in refused.reason) == (Phase.FAILED, True), refused
 
         # The owner's certificate arrives, and nobody is restarted.
         certificate_file(tmp_path, ALDER.id, days=2)

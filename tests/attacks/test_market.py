@@ -19,6 +19,7 @@ from nexus_edge.ledger import CreditPolicy
 from nexus_edge.market.jobs import Job, Outcome, Phase
 from nexus_edge.market.leases import State
 from nexus_edge.market.ordering import Order
+from nexus_edge.market.placement import WORDS, Unfit
 from nexus_edge.market.requester import Requester
 from nexus_edge.market.running import Answer
 from nexus_edge.proofs import commit_model, prove
@@ -111,7 +112,7 @@ async def test_a_false_answer_is_refused_paid_with_nothing_and_remembered(tmp_pa
         assert [attempt.outcome for attempt in job.attempts] == [Outcome.INVALID], job.attempts
         assert await owes_nothing(alder, birch)
         assert alder.requester.workers.excludes(birch.key.id)
-        assert "1 excluded" in job.reason
+        assert f"1 {WORDS[Unfit.EXCLUDED]}" in job.reason
         birch.local.spoil = lambda answer: answer
         again = await ended(alder, await alder.requester.submit(order(deadline_ms=500)))
         assert again.attempts == ()
@@ -358,7 +359,7 @@ async def test_who_never_pays_costs_no_more_than_the_bucket(tmp_path: Path, monk
                 requester = sybil.requester
                 await requester.jobs.changed(partial(_promised, requester, job), 10)
                 if requester.jobs[job.id].phase is Phase.FAILED:
-                    assert "no-credit" in requester.jobs[job.id].reason
+                    assert WORDS[Unfit.CREDIT] in requester.jobs[job.id].reason
                     break
             else:
                 pytest.fail("it is lent without end")

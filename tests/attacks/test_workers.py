@@ -16,6 +16,7 @@ from nexus_edge.errors import PeerError
 from nexus_edge.market.evidence import Verdict, check_invalid_proof
 from nexus_edge.market.jobs import Outcome, Phase
 from nexus_edge.market.leases import State
+from nexus_edge.market.placement import WORDS, Unfit
 from nexus_edge.market.running import Died
 from nexus_edge.market.settling import Till
 from nexus_edge.transport import PeerConnection
@@ -89,8 +90,11 @@ async def test_one_who_always_declines_costs_a_few_offers(tmp_path: Path, monkey
         assert [one.outcome for one in job.attempts] == [Outcome.DECLINED], "it asked to be left alone, and was"
 
 
-@pytest.mark.parametrize("terms", [{"start_fee": MicroCredits(10**9)}, {"stake": MicroCredits(1)}, {"p_ppm": 1}])
-async def test_terms_that_nobody_should_sign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, terms: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("terms", "why"),
+    [({"start_fee": MicroCredits(10**9)}, Unfit.PRICE), ({"stake": MicroCredits(1)}, Unfit.REFUSED), ({"p_ppm": 1}, Unfit.REFUSED)],
+)
+async def test_terms_that_nobody_should_sign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, terms: dict[str, Any], why: Unfit) -> None:
     async with traders(tmp_path, "alder", "birch") as (alder, birch):
         honest = birch.worker.quote
 
@@ -100,7 +104,7 @@ async def test_terms_that_nobody_should_sign(tmp_path: Path, monkeypatch: pytest
         monkeypatch.setattr(birch.worker, "quote", quote)
         job = await ended(alder, await alder.requester.submit(order(deadline_ms=1000)))
         assert job.attempts == ()
-        assert "1 price" in job.reason or "1 refused" in job.reason
+        assert f"1 {WORDS[why]}" in job.reason
 
 
 async def test_a_proof_that_drips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

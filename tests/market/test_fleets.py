@@ -15,6 +15,7 @@ from nexus_edge.market.fairness import Ticket
 from nexus_edge.market.jobs import Job, Phase
 from nexus_edge.market.membership import Membership
 from nexus_edge.market.ordering import Order
+from nexus_edge.market.placement import WORDS, Unfit
 from nexus_edge.transport import PeerConnection
 from nexus_edge.types import MicroCredits, UnixMs
 from nexus_edge.wire.certificates import write_certificate
@@ -48,7 +49,7 @@ async def test_members_are_served_on_one_line_and_strangers_are_not(tmp_path: Pa
         for trader in (alder, cedar):
             trader.known = {birch.key.id: trader.known[birch.key.id]}
         refused = await ended(alder, await alder.requester.submit(order(deadline_ms=500)))
-        assert (refused.phase, "no-credit" in refused.reason) == (Phase.FAILED, True)
+        assert (refused.phase, WORDS[Unfit.CREDIT] in refused.reason) == (Phase.FAILED, True)
         for trader in (alder, cedar):
             await names(tmp_path / "files" / trader.key.id.hex(), trader)
         birch.local.gate.clear()

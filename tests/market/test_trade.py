@@ -17,6 +17,7 @@ from nexus_edge.market.leasebook import HELD_ANSWERS, Made
 from nexus_edge.market.leases import State
 from nexus_edge.market.letting import Letting
 from nexus_edge.market.ordering import Order
+from nexus_edge.market.placement import WORDS, Unfit
 from nexus_edge.market.running import Died
 from nexus_edge.market.running import Order as ChildOrder
 from nexus_edge.market.watching import Watching
@@ -395,14 +396,14 @@ async def test_an_input_is_committed_to_afresh_when_its_commitment_hides_it_from
 async def test_a_price_above_the_limit(tmp_path: Path) -> None:
     async with traders(tmp_path, "alder", "birch") as (alder, _):
         job = await ended(alder, await alder.requester.submit(order(max_price=MicroCredits(1), deadline_ms=500)))
-        assert "1 price" in job.reason
+        assert f"1 {WORDS[Unfit.PRICE]}" in job.reason
 
 
 async def test_no_room_in_memory(tmp_path: Path) -> None:
     async with traders(tmp_path, "alder", "birch") as (alder, birch):
         birch.available = 2**20
         job = await ended(alder, await alder.requester.submit(order(deadline_ms=500)))
-        assert "1 memory" in job.reason
+        assert f"1 {WORDS[Unfit.MEMORY]}" in job.reason
 
 
 @pytest.mark.parametrize("restored", ["requester", "worker"])
