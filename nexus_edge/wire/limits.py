@@ -24,9 +24,7 @@ HEADER_S: Final = 5.0  # for the headers of a request, which fit one packet, and
 REQUESTS_PER_PEER: Final = 20  # per second: against chatter; work brings its own requests
 REQUESTS_BURST: Final = 60  # a start: records, quotes and open leases are asked for at once
 REQUESTS_PER_LEASE: Final = 16  # given back with each new lease: quote, offer, input, polls, result, a proof in parts, payment
-ANSWER_PER_REQUEST: Final = (
-    MIB  # of an answer that count as one more request: a large one is read, hashed and copied before anybody takes it
-)
+ANSWER_PER_REQUEST: Final = MIB  # of an answer count as one more request: it is read, hashed and copied before anybody takes it
 QUOTES_PER_PEER: Final = 5  # per second: a quote costs the worker a signature; one that becomes a lease is given back
 QUOTES_PER_PREFIX: Final = 20  # per second: as four peers
 DIALBACK_INTERVAL_S: Final = 60.0  # a dialback makes us open a connection
