@@ -160,6 +160,14 @@ def test_an_imported_program_serves_as_the_model(run: Run, files: Files, tmp_pat
     assert key.read_bytes() == files.key.read_bytes()
 
 
+def test_a_copy_under_another_name_is_the_same_model(run: Run, files: Files, tmp_path: Path) -> None:
+    copy, key = tmp_path / "numerals.tflite", tmp_path / "vk.bin"
+    copy.write_bytes(files.model.read_bytes())
+    assert run("model", "commit", copy, "--key", key).data["digest"] == files.proved["digest"]
+    assert key.read_bytes() != files.key.read_bytes(), "the name is in the key"
+    assert run(*verify(files, key=key, input=files.input, output=files.output)).data["verified"] is True
+
+
 @pytest.mark.parametrize(
     "options", [("--weights", "inside"), ("--clear-input",), ("--commit-output",), ("--security", "128"), ("--threads", "1")]
 )

@@ -322,10 +322,11 @@ class ModelLibrary:
     async def _admit(self, made: Mapping[str, Any], program: Digest, params: str, *, kept: bool) -> ModelRecord:
         model = ModelDigest(_typed(made, "digest", bytes))
         known = self._records.get(model)
+        program, size = await self._one_program(known, program, _typed(made, "program_bytes", int))
         record = ModelRecord(
             model=model,
             program=program,
-            program_bytes=_typed(made, "program_bytes", int),
+            program_bytes=size,
             params=params,
             name=_typed(made, "name", str),
             semantics=_typed(made, "semantics", str),
@@ -344,6 +345,21 @@ class ModelLibrary:
         self._records[model] = record
         await self._thin_out()
         return record
+
+    async def _one_program(self, known: ModelRecord | None, program: Digest, size: int) -> tuple[Digest, int]:
+        """Which program a model is kept as, and its size: those under several names are one model, and any of them serves."""
+        if known is None or known.program == program:
+            return program, size
+        if known.program in self.store:
+            if all(record.program != program for record in self._records.values()):
+                await asyncio.to_thread(self.store.drop, program)
+            return known.program, known.program_bytes
+        self.store.move_pins(known.program, program)
+        for record in [*self._records.values()]:  # under other parameters it is another model of the same program
+            if record.program == known.program:
+                moved = self._records[record.model] = replace(record, program=program, program_bytes=size)
+                await asyncio.to_thread(self._shelved.put, record.model, moved.to_bytes())
+        return program, size
 
     async def _thin_out(self) -> None:
         """Forget those that peers brought first, of what nobody uses now, until no more are known than may be."""
@@ -402,14 +418,14 @@ class ModelLibrary:
         forecast = self.forecast(record.model).memory
         limit = Bytes(forecast * LIMIT_PERCENT // 100 + LIMIT_BYTES)
         task = Task(f"nexus_edge.proofs.tasks:{function}", arguments, deadline_s, forecast, limit)
-        self.store.pin(record.program)
+        self.pin(record.model)
         try:
             answer = await self._pool.run(task, progress, kind=record.model)
         except MalformedModel as broken:
             await self._suspect(record)
             raise ModelDamaged("a model on the disk is damaged", broken.why, "import it again") from broken
         finally:
-            self.store.unpin(record.program)
+            self.unpin(record.model)
         return {**answer.result, "peak": answer.peak}
 
     async def _suspect(self, record: ModelRecord) -> None:

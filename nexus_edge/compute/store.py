@@ -146,6 +146,13 @@ class ModelStore:
             if self._pins[digest] <= 0:
                 del self._pins[digest]
 
+    def move_pins(self, gone: Digest, digest: Digest) -> None:
+        """Who keeps one that is gone keeps another from now on."""
+        with self._short:
+            pins = self._pins.pop(gone, 0)
+            if pins:
+                self._pins[digest] += pins
+
     def is_pinned(self, digest: Digest) -> bool:
         """Whether somebody uses it now."""
         with self._short:

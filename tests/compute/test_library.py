@@ -162,6 +162,36 @@ async def test_one_file_is_one_program_and_a_model_for_each_parameter_set(tmp_pa
 
 
 @pytest.mark.asyncio
+async def test_a_model_may_have_any_name(tmp_path: Path, source: Path) -> None:
+    async with library_in(tmp_path / "library") as library:
+        first = await library.import_file(source, "zk-100", "digits")
+        plain = await library.import_file(source, "plain-100", "digits")
+        again = await library.import_file(source, "zk-100", "numerals")
+        assert (again.model, again.program, again.name) == (first.model, first.program, "numerals")
+        assert set(library.store.objects()) == {first.program}, "one copy of it"
+        # Its program is lost while somebody uses it, and comes back under another name: whoever kept the one keeps the other.
+        library.pin(first.model)
+        library.store.drop(first.program)
+        assert library.get(first.model) is None
+        back = await library.import_file(source, "zk-100", "other numerals")
+        assert (back.model, back.name) == (first.model, "other numerals")
+        assert back.program != first.program
+        assert set(library.store.objects()) == {back.program}
+        assert [record.program for record in library.records()] == [back.program, back.program], "of both parameter sets"
+        for record in (back, plain):
+            assert (await proved(library, record)).output
+        library.unpin(first.model)
+        assert library.store.is_pinned(back.program), "its owner's"
+        await library.drop(back.model)
+        assert library.store.is_pinned(back.program)
+        await library.drop(plain.model)
+        assert not library.store.is_pinned(back.program)
+        assert library.store.objects() == {}
+    async with library_in(tmp_path / "library") as library:
+        assert library.records() == []
+
+
+@pytest.mark.asyncio
 async def test_measurements_replace_forecasts_and_last(tmp_path: Path, source: Path) -> None:
     async with library_in(tmp_path / "library") as library:
         record = await library.import_file(source, "zk-100")

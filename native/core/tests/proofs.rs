@@ -42,6 +42,27 @@ fn every_operator_proves_in_every_form() {
 }
 
 #[test]
+fn a_name_is_no_part_of_the_model() {
+    for (inside, mode) in [(true, Mode::Plain), (false, Mode::Zk)] {
+        let (program, weights) = support::everything(3, 10);
+        let ours = key(&program, &weights, inside, 100, mode);
+        let mut renamed = Program::clone(&program);
+        renamed.name = "what another owner calls it".into();
+        let theirs = ProvingKey::new(renamed.clone(), weights.clone(), inside, 100, mode).expect("provable").verifying;
+        assert_ne!(theirs.to_bytes(), ours.0.verifying.to_bytes(), "a key carries the name");
+        assert_eq!(theirs.digest(), ours.0.verifying.digest());
+        let x = support::Random(2).int8(7 * 6 * 3);
+        let made = make(&ours, vec![&x], vec![true, false]);
+        verify(&theirs, &made.statement, &made.proof).expect("the same model");
+        // Any other part of the program makes another model.
+        renamed.tensors[0].name.push('x');
+        let other = ProvingKey::new(renamed, weights, inside, 100, mode).expect("provable").verifying;
+        assert_ne!(other.digest(), theirs.digest());
+        assert!(verify(&other, &made.statement, &made.proof).is_err());
+    }
+}
+
+#[test]
 fn uint8_proves_its_own_values() {
     for mode in [Mode::Plain, Mode::Zk] {
         let (program, weights) = support::uint8_head();

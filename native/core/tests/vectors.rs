@@ -76,8 +76,8 @@ impl State {
 fn the_transcript() {
     let mut page = Page::read();
     let (mut state, mut transcript) = (State::default(), Transcript::new());
-    state.absorb("version", b"nexus-edge proof v4");
-    transcript.absorb("version", b"nexus-edge proof v4");
+    state.absorb("version", b"nexus-edge proof v5");
+    transcript.absorb("version", b"nexus-edge proof v5");
     page.expect("after the version", hex(&state.0));
     for x in transcript.challenge::<2>("alpha", 2) {
         page.expect("alpha", element(&x.0));
@@ -97,7 +97,7 @@ fn a_small_model() {
     let program = Program::from_bytes(&page.block("Program, 314 bytes")).expect("the page's program");
     let weights = Weights::from_bytes(&page.block("biases `[10, -20]`")).expect("the page's weights");
     page.expect("program", blake3::hash(&program.to_bytes()));
-    let (program_bytes, input) = (program.to_bytes(), program.tensors[program.inputs[0].tensor as usize].clone());
+    let (program_bytes, input) = (program.unnamed_bytes(), program.tensors[program.inputs[0].tensor as usize].clone());
     let key = ProvingKey::new(program, weights, false, 100, Mode::Plain).expect("a key");
     let bytes = key.verifying.to_bytes();
     let root = &bytes[8 + 4 + 1 + 1 + 8..][..32];
@@ -108,7 +108,7 @@ fn a_small_model() {
     let sized = |part: &[u8]| [&(part.len() as u64).to_le_bytes(), part].concat();
     let digest = blake3::derive_key(
         "nexus-edge v1 model",
-        &[vec![1], sized(b"nexus-edge proof v4"), sized(&set), sized(root), sized(&program_bytes)].concat(),
+        &[vec![1], sized(b"nexus-edge proof v5"), sized(&set), sized(root), sized(&program_bytes)].concat(),
     );
     assert_eq!(digest, key.verifying.digest());
     page.expect("digest", hex(&digest));
@@ -140,7 +140,7 @@ fn a_small_model() {
         state.absorb(label, data);
         transcript.absorb(label, data);
     };
-    absorb("version", b"nexus-edge proof v4");
+    absorb("version", b"nexus-edge proof v5");
     absorb("parameter set", &set);
     absorb("mode", &[0]);
     absorb("semantics", &[program.semantics as u8]);

@@ -53,19 +53,21 @@ pub fn verify_pair(data: &[u8]) {
     }
 }
 
-/// Decodes a key. Panics if it has two encodings, or accepts a golden proof, registration or link although it is another key.
+/// Decodes a key. Panics if it has two encodings, or accepts a golden proof, registration or link although it is another key. One with another
+/// name is the same key.
 #[allow(dead_code)] // each target uses one
 pub fn read_key(data: &[u8]) {
     let Ok(key) = VerifyingKey::from_bytes(data) else { return };
     assert_eq!(key.to_bytes(), data, "a key has one encoding");
+    let renames = |golden: &VerifyingKey| key.unnamed_bytes() == golden.unnamed_bytes();
     if key.program().private.is_some() {
-        assert_eq!(verify_registration(&key, REGISTRATION).is_ok(), data == OWNER, "a registration is of one key");
-        assert_eq!(verify_link(&key, &[linked()], LINK).is_ok(), data == OWNER, "a link starts at one key");
-        assert_eq!(verify_link(owner(), &[&key], LINK).is_ok(), data == LINKED, "a link ends at one key");
+        assert_eq!(verify_registration(&key, REGISTRATION).is_ok(), renames(owner()), "a registration is of one key");
+        assert_eq!(verify_link(&key, &[linked()], LINK).is_ok(), renames(owner()), "a link starts at one key");
+        assert_eq!(verify_link(owner(), &[&key], LINK).is_ok(), renames(linked()), "a link ends at one key");
     }
     let Ok(mut statement) = Statement::from_bytes(STATEMENT) else { return };
     let same = key.digest() == golden_key().digest();
-    assert_eq!(same, data == KEY, "a digest is of one key");
+    assert_eq!(same, renames(golden_key()), "a digest is of one key");
     statement.digest = key.digest();
     assert_eq!(verify(&key, &statement, PROOF).is_ok(), same, "a key accepts a proof of another model");
 }
@@ -96,10 +98,7 @@ pub fn changed(data: &[u8]) {
         1 => verify(zk_key(), &Statement::from_bytes(ZK_STATEMENT).expect("golden"), &file).is_ok(),
         2 => verify_registration(owner(), &file).is_ok(),
         3 => verify_link(owner(), &[linked()], &file).is_ok(),
-        _ => {
-            read_key(&file);
-            file == LINKED
-        }
+        _ => return read_key(&file),
     };
     assert_eq!(accepted, file == CHANGED[which], "only the golden file itself is accepted");
 }

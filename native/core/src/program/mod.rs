@@ -132,7 +132,7 @@ pub struct Table {
 /// A program as data. Weights are not part of it: they are [`Weights`], bound by a commitment or carried beside it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Program {
-    /// Model name for people, at most 256 bytes.
+    /// Model name for people, at most 256 bytes; no part of the model's digest.
     pub name: String,
     /// Reference semantics.
     pub semantics: Semantics,

@@ -20,7 +20,7 @@ use crate::program::{Program, Weights};
 use crate::random::Seed;
 use crate::reject::{Reject, Verdict};
 
-const MAGIC: &[u8; 8] = b"NXEvkey4";
+const MAGIC: &[u8; 8] = b"NXEvkey5";
 const MODEL: &str = "nexus-edge v1 model";
 /// Compiled forms kept; a model with `k` ports has `2^k`.
 const KEPT: usize = 8;
@@ -280,6 +280,15 @@ impl VerifyingKey {
 
     /// Canonical bytes: magic, security, mode, kind of weights, root or weights with their length, program with its length.
     pub fn to_bytes(&self) -> Vec<u8> {
+        self.encoded(self.program.to_bytes())
+    }
+
+    /// Its bytes without the program's name: keys that differ in it alone are of one model.
+    pub fn unnamed_bytes(&self) -> Vec<u8> {
+        self.encoded(self.program.unnamed_bytes())
+    }
+
+    fn encoded(&self, program: Vec<u8>) -> Vec<u8> {
         let mut out = MAGIC.to_vec();
         out.extend(self.parameters.security().to_le_bytes());
         out.push(self.parameters.mode() as u8);
@@ -288,7 +297,7 @@ impl VerifyingKey {
             other => other.named(),
         };
         out.push(flag);
-        for part in [weights, self.program.to_bytes()] {
+        for part in [weights, program] {
             out.extend((part.len() as u64).to_le_bytes());
             out.extend(part);
         }
@@ -351,7 +360,7 @@ impl VerifyingKey {
 
 fn digest(parameters: &Parameters, program: &Program, weights: &KeyWeights) -> [u8; 32] {
     let mut h = blake3::Hasher::new_derive_key(MODEL);
-    let program = program.to_bytes();
+    let program = program.unnamed_bytes();
     let set = parameters.to_bytes();
     let (flag, weights) = weights.named();
     h.update(&[flag]);

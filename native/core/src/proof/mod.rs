@@ -29,4 +29,4 @@ pub use verify::{verify_compiled, verify_lapsed};
 pub(crate) use {registration::conversation as weight_conversation, registration::judge, registration::prove_taped, verify::conversation};
 
 /// Protocol version, absorbed first.
-pub const VERSION: &[u8] = b"nexus-edge proof v4";
+pub const VERSION: &[u8] = b"nexus-edge proof v5";

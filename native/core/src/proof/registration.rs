@@ -156,7 +156,9 @@ impl<'a> Subject<'a> {
                 KeyWeights::Linked { registered: of, root } if of == registered => Some(root),
                 _ => None,
             };
-            let same = |other: &&VerifyingKey| other.program() == key.program() && other.parameters() == key.parameters();
+            let same = |other: &&VerifyingKey| {
+                other.program().unnamed_bytes() == key.program().unnamed_bytes() && other.parameters() == key.parameters()
+            };
             if fresh.is_empty() || fresh.len() > FRESH || !fresh.iter().all(same) {
                 return Err(RegistrationError::Different);
             }

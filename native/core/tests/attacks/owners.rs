@@ -170,7 +170,7 @@ pub(crate) fn storage_of(recipe: &Recipe) -> StorageId {
 /// The key of a program under any root, or under a registered one and another.
 pub(crate) fn key_of(program: &CheckedProgram, roots: &[u8], mode: Mode) -> VerifyingKey {
     let program = program.to_bytes();
-    let mut bytes = b"NXEvkey4".to_vec();
+    let mut bytes = b"NXEvkey5".to_vec();
     bytes.extend(100u32.to_le_bytes());
     bytes.extend([mode as u8, (roots.len() / 32) as u8]);
     for part in [roots, &program] {

@@ -100,7 +100,7 @@ pub fn private() -> Vec<(&'static str, Vec<u8>)> {
 /// Keys of tiny programs, one for each kind of operator, and hostile ones, as bytes.
 pub fn small_keys() -> Vec<(&'static str, Vec<u8>)> {
     let encode = |program: &Program, weights: &Weights| {
-        let mut out = b"NXEvkey4".to_vec();
+        let mut out = b"NXEvkey5".to_vec();
         out.extend(100u32.to_le_bytes());
         out.extend([Mode::Plain as u8, 0]);
         for part in [weights.to_bytes(), program.to_bytes()] {

@@ -22,8 +22,18 @@ const WEIGHTS_MAGIC: &[u8; 8] = b"NXEwgt\x01\0";
 impl Program {
     /// The canonical encoding.
     pub fn to_bytes(&self) -> Vec<u8> {
+        self.named(&self.name)
+    }
+
+    /// What a model's digest is made of: the canonical encoding with an empty name. A name is for people and does not change what is
+    /// proved, so that two owners of one model may call it what they like.
+    pub fn unnamed_bytes(&self) -> Vec<u8> {
+        self.named("")
+    }
+
+    fn named(&self, name: &str) -> Vec<u8> {
         let mut out = self.magic().to_vec();
-        self.name.write(&mut out);
+        write_list(name.as_bytes(), &mut out);
         self.semantics.write(&mut out);
         write_list(&self.tensors, &mut out);
         write_list(&self.accumulators, &mut out);
