@@ -18,7 +18,7 @@ from nexus_edge.api.administration import Administration, Node
 from nexus_edge.clock import SUSPENDED_S, asleep_s
 from nexus_edge.compute import Child, Device, Load, ModelLibrary, ModelStore, Pool, devices, memory_available
 from nexus_edge.config import Settings
-from nexus_edge.discovery import Mdns, PeerDirectory, Prober, Source, State
+from nexus_edge.discovery import Endpoint, Mdns, PeerDirectory, Prober, Source, State
 from nexus_edge.discovery.interfaces import interfaces
 from nexus_edge.errors import ConfigError, LedgerError
 from nexus_edge.identity import NodeKey, load_node_key, parse_node_id, short_id
@@ -206,7 +206,7 @@ class Agent:
         self.fleet = Fleet(self.ledger, Membership(self.key.id, self.options.certificates), self)
         await self.fleet.load()
         serving = Serving(self.worker, till, self.fleet, self.presence, self.workshop, self._is_excluded)
-        self.server = PeerServer(self.key, Answering(serving, self.probing, self._reached))
+        self.server = PeerServer(self.key, Answering(serving, self.probing, self._reached, self.directory.reaches))
         try:
             await self.server.start(self.options.host, self.options.port)
         except OSError as failed:
@@ -314,11 +314,7 @@ class Agent:
         return not others or any(peer.state is State.UP for peer in others)
 
     def _reached(self, caller: Caller, port: int) -> None:
-        """Who dials us and can be dialled back is a peer like any other, even if no source names it."""
-        peer = self.directory.get(caller.peer)
-        if peer is None or peer.state is not State.UP:
-            self.directory.add_hint(Source.CALLER, caller.address, port, caller.peer)
-        self.directory.report_mutual(caller.peer, reached=True)
+        self.directory.report_caller(caller.peer, Endpoint(caller.address, port))
 
     def offer(self) -> Offer:
         """The owner's terms and the machine as it stands."""

@@ -217,6 +217,12 @@ class PeerDirectory:
             peer = self._with(peer, Stirred(self._monotonic()))
         self._put(replace(peer, mutual=reached, one_way="" if reached else why or "it does not say why"))
 
+    def report_caller(self, node: NodeId, endpoint: Endpoint) -> None:
+        """It dialled us, and was there when it was dialled back: a peer like any other, even if no source names it."""
+        if not self.reaches(node):
+            self.add_hint(Source.CALLER, endpoint.host, endpoint.port, node)
+        self.report_mutual(node, reached=True)
+
     def report_identity(self, endpoint: Endpoint, node: NodeId) -> None:
         """Who answered at an address without an id."""
         hint = self._unidentified.get(endpoint)
@@ -252,6 +258,11 @@ class PeerDirectory:
     def get(self, node: NodeId) -> Peer | None:
         """The row of a peer."""
         return self._peers.get(node)
+
+    def reaches(self, node: NodeId | None) -> bool:
+        """Whether it is a peer that answers."""
+        peer = None if node is None else self._peers.get(node)
+        return peer is not None and peer.state is State.UP
 
     def up(self) -> list[Peer]:
         """The peers that answer."""
@@ -294,7 +305,7 @@ class PeerDirectory:
             row = self._row(key)
             if row is None or row.reachability.probe_at != at:
                 continue  # replanned meanwhile
-            if isinstance(row, Unidentified) and self._answers(row.node):
+            if isinstance(row, Unidentified) and self.reaches(row.node):
                 self._put_hint(replace(row, reachability=replace(row.reachability, probe_at=now + self._probe_every_s)))
             else:
                 due[key] = row
@@ -330,7 +341,7 @@ class PeerDirectory:
             self._put_hint(Unidentified(endpoint, source))
             if source is not Source.STATIC:
                 self._bound(endpoint, endpoint.host)
-        elif not self._answers(before.node):
+        elif not self.reaches(before.node):
             self._put_hint(replace(before, reachability=apply(Stirred(self._monotonic()), before.reachability)))
 
     def _bound(self, key: Key, host: str) -> None:
@@ -365,10 +376,6 @@ class PeerDirectory:
 
     def _row(self, key: Key) -> Peer | Unidentified | None:
         return self._unidentified.get(key) if isinstance(key, Endpoint) else self._peers.get(key)
-
-    def _answers(self, node: NodeId | None) -> bool:
-        peer = None if node is None else self._peers.get(node)
-        return peer is not None and peer.state is State.UP
 
     def _plan(self, key: Key, now: Reachability, before: Reachability | None) -> None:
         if before is not None and before.probe_at == now.probe_at:

@@ -33,7 +33,8 @@ FRESH_RECORD_S: Final = 3600.0
 EXCHANGE_EVERY_S: Final = 600.0
 """Between questions to one peer whom it knows."""
 DIALBACK_EVERY_S: Final = 120.0
-"""Between questions to one peer whether it reaches us, which is also how one that was restarted hears of us again; it answers one a minute."""
+"""Between questions to one peer whether it reaches us; it answers one a minute. One that reached us and says in a ping that it does not any more,
+as after a restart, is asked at once."""
 LESSON_S: Final = 15.0
 """For one such question: a peer that dials back may wait for its own timeout."""
 LEARNERS: Final = 4
@@ -55,6 +56,10 @@ class Ping(Protocol):
     @property
     def skew_ms(self) -> int:
         """How far the peer's clock is ahead."""
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the peer says that it reaches us."""
 
 
 class Connection(Protocol):
@@ -118,6 +123,7 @@ class Prober:
         self._unproven: asyncio.Queue[Peer | Unidentified] = asyncio.Queue()
         self._lessons: asyncio.Queue[tuple[Lesson, NodeId, Endpoint]] = asyncio.Queue()
         self._learnt: dict[NodeId, dict[Lesson, float]] = {}
+        self._knows_us: set[NodeId] = set()
 
     async def run(self) -> None:
         """Probe for ever. The queues stay small: a row is due again only after its report, a lesson after its interval."""
@@ -164,6 +170,7 @@ class Prober:
         except (PeerError, TimeoutError) as failed:
             self._directory.report_failure(node, _why(failed))
             self._learnt.pop(node, None)
+            self._knows_us.discard(node)
             await self._dialer.forget(node)
             return
         if silent:
@@ -171,7 +178,17 @@ class Prober:
             await self._dialer.forget(node)
         rtt, skew = (found.ping.rtt_ms, found.ping.skew_ms) if found.ping else (None, None)
         self._directory.report_success(node, rtt, endpoint=found.endpoint, skew_ms=skew)
+        if found.ping is not None:
+            self._hear(node, found.ping.is_known)
         self._plan_lessons(node, found.endpoint)
+
+    def _hear(self, node: NodeId, is_known: bool) -> None:
+        """Whether the peer reaches us. One that never did, behind a firewall as we may be, is not asked more often for that."""
+        if is_known:
+            self._knows_us.add(node)
+        elif node in self._knows_us:
+            self._knows_us.discard(node)
+            self._learnt.get(node, {}).pop(Lesson.DIALBACK, None)
 
     async def _ask(self, peer: Peer, endpoint: Endpoint) -> _Found:
         """The handshake proves the key; then the record, where none is held, and a ping on the open connection."""

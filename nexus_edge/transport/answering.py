@@ -31,11 +31,18 @@ class Dialler(Protocol):
 class Answering:
     """Calls handlers by the name of the route."""
 
-    def __init__(self, handlers: PeerHandlers, dialler: Dialler, reached: Callable[[Caller, int], None] = lambda *_: None) -> None:
-        """`reached` is told of callers who were there when they were dialled back, and at which port."""
+    def __init__(
+        self,
+        handlers: PeerHandlers,
+        dialler: Dialler,
+        reached: Callable[[Caller, int], None] = lambda *_: None,
+        reaches: Callable[[NodeId], bool] = lambda _: True,
+    ) -> None:
+        """`reached` is told of callers who were there when they were dialled back, and at which port; `reaches` says whether a peer is reached."""
         self._handlers = handlers
         self._dialler = dialler
         self._reached = reached
+        self._reaches = reaches
         self._dialbacks = Rates(1 / DIALBACK_INTERVAL_S, 2)
         self._dialbacks_of_prefix = Rates(DIALBACKS_PER_PREFIX / DIALBACK_INTERVAL_S, 2 * DIALBACKS_PER_PREFIX)
         self._quotes = Rates(QUOTES_PER_PEER, 2 * QUOTES_PER_PEER)
@@ -60,7 +67,7 @@ class Answering:
             case "peers":
                 return await handlers.peers(caller, body)
             case "ping":
-                return PingAnswer(now_ms(), join_address(caller.address, caller.port))
+                return PingAnswer(now_ms(), join_address(caller.address, caller.port), self._reaches(caller.peer))
             case "dialback":
                 return await self._dialback(caller, body.port)
             case "groups":

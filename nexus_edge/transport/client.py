@@ -52,11 +52,12 @@ M = TypeVar("M")
 
 @dataclass(frozen=True)
 class Ping:
-    """What a ping finds: round trip, how far the peer's clock is ahead, and our address as it sees it."""
+    """What a ping finds: round trip, how far the peer's clock is ahead, our address as it sees it, and whether it reaches us."""
 
     rtt_ms: float
     skew_ms: int
     address: str
+    is_known: bool
 
 
 class PeerClient:
@@ -125,7 +126,7 @@ class PeerConnection(Channel):
         started, at = time.monotonic(), now_ms()
         answer = self._message(await self.ask("ping", PingRequest(at)), PingAnswer)
         rtt = 1000 * (time.monotonic() - started)
-        return Ping(rtt, round(answer.at - at - rtt / 2), answer.addr)
+        return Ping(rtt, round(answer.at - at - rtt / 2), answer.addr, answer.known)
 
     async def dialback(self, port: int) -> DialbackAnswer:
         """Whether it can reach us."""

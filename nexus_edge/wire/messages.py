@@ -72,10 +72,11 @@ class PingRequest:
 
 @dataclass(frozen=True)
 class PingAnswer:
-    """The answerer's clock, and the address it sees."""
+    """The answerer's clock, the address it sees, and whether it reaches the asker: one who was known and is no more asks to be dialled back."""
 
     at: At
     addr: Annotated[str, Text(64)]
+    known: Yes
 
 
 @dataclass(frozen=True)

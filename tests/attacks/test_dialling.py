@@ -68,7 +68,7 @@ async def nothing(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None
         pass
 
 
-PONG = encode_message(PingAnswer(UnixMs(1), "127.0.0.1:1"))
+PONG = encode_message(PingAnswer(UnixMs(1), "127.0.0.1:1", known=True))
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ PONG = encode_message(PingAnswer(UnixMs(1), "127.0.0.1:1"))
         (http("200 OK", b""), "CBOR"),
         (http("200 OK", b"\xff" * 50), "CBOR"),
         (http("200 OK", PONG + b"\0"), "canonical"),
-        (http("200 OK", encode({"at": 1, "addr": 2})), "addr: expected text"),
+        (http("200 OK", encode({"at": 1, "addr": 2, "known": True})), "addr: expected text"),
         (http("200 OK", b"a" * 20_000), "more than"),
         (http("302 Found", b"", "Location: https://127.0.0.1:1/"), "status 302"),
         (http("500 Oops", b"<html>"), "status 500"),

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 import pytest
 
 from nexus_edge.discovery import Endpoint, Peer, PeerDirectory, Prober, Source, State
+from nexus_edge.discovery.directory import PROBE_EVERY_S
 from nexus_edge.discovery.prober import first_to_answer
 from nexus_edge.errors import PeerError
 from nexus_edge.identity import NodeKey
 from nexus_edge.transport import Answering, PeerClient, PeerServer
+from nexus_edge.transport.addresses import Caller
 from nexus_edge.types import NodeId
 from nexus_edge.wire.messages import PeersRequest
 from nexus_edge.wire.objects import NodeRecord
@@ -49,12 +51,18 @@ class Node:
 
 
 @contextlib.asynccontextmanager
-async def running(key: NodeKey, mesh: str = "home", port: int | None = None) -> AsyncIterator[Node]:
+async def running(
+    key: NodeKey, mesh: str = "home", port: int | None = None, *, listen: int = 0, probe_every_s: float = PROBE_EVERY_S
+) -> AsyncIterator[Node]:
     """With another port, that is where it says it can be dialled."""
-    directory = PeerDirectory(key.id, mesh)
+    directory = PeerDirectory(key.id, mesh, probe_every_s=probe_every_s)
+
+    def reached(caller: Caller, at: int) -> None:
+        directory.report_caller(caller.peer, Endpoint(caller.address, at))
+
     async with PeerClient(key) as client, PeerClient(key) as probing:
-        server = PeerServer(key, Answering(Host(key, directory), client))  # type: ignore[arg-type]  # nobody asks for the rest
-        await server.start("127.0.0.1", 0)
+        server = PeerServer(key, Answering(Host(key, directory), client, reached, directory.reaches))  # type: ignore[arg-type]  # nobody asks for the rest
+        await server.start("127.0.0.1", listen)
         task = asyncio.create_task(Prober(directory, probing, port or server.port).run(), name="prober")
         try:
             yield Node(directory, server.port)
@@ -174,6 +182,34 @@ async def test_a_peer_that_stops_is_suspect_and_comes_back() -> None:
             await server.start("127.0.0.1", port)
             await me.until(me.is_up, 10)
             await server.close()
+
+
+@pytest.mark.asyncio
+async def test_a_peer_that_was_restarted_hears_of_us_with_the_next_probe() -> None:
+    """Nothing names us to it: it knows us because we dialled it, and has forgotten that."""
+    async with running(ME, probe_every_s=0.3) as me:
+        async with running(PEER) as peer:
+            me.directory.add_hint(Source.STATIC, "127.0.0.1", peer.port, PEER.id)
+            await peer.until(lambda: peer.is_up(ME.id))
+            for _ in range(2):  # the second of two probes began when it knew us, and it said so
+                before = me.peer().last_answer
+                await me.until(lambda before=before: me.peer().last_answer != before)  # type: ignore[misc]
+        async with running(PEER, listen=peer.port) as again:
+            await again.until(lambda: again.is_up(ME.id), 10)
+            assert again.peer(ME.id).found_by is Source.CALLER
+
+
+@pytest.mark.asyncio
+async def test_a_peer_that_never_reached_us_is_not_asked_with_every_probe() -> None:
+    async with running(ME, port=1, probe_every_s=0.1) as me, running(PEER) as peer:
+        me.directory.add_hint(Source.STATIC, "127.0.0.1", peer.port, PEER.id)
+        await me.until(lambda: me.is_up() and me.peer().mutual is not None)
+        asked = []
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(me.directory, "report_mutual", lambda *answer: asked.append(answer))
+            await asyncio.sleep(1)
+        assert me.is_up()
+        assert not asked
 
 
 @pytest.mark.asyncio
