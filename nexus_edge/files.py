@@ -8,8 +8,12 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 from nexus_edge.errors import FileError
+
+OTHERS: Final = 0o077
+"""What the mode of a secret may not have: anything for its group or for everyone."""
 
 
 def read_bounded(path: Path, limit: int, noun: str) -> bytes:
@@ -108,7 +112,8 @@ class SecretFile:
             return False
 
     def read(self) -> bytes:
-        """The content: always a whole one."""
+        """The content: always a whole one. Raises `FileError`, also if others may read it."""
+        self._check_private()
         return read_bounded(self.path, self.limit, self.noun)
 
     def lacks(self, data: bytes) -> bool:
@@ -159,6 +164,15 @@ class SecretFile:
                 os.close(folder)
         except OSError as failed:
             raise FileError(f"the {self.noun} cannot be written", _why(failed, self.path)) from failed
+
+    def _check_private(self) -> None:
+        try:
+            mode = stat.S_IMODE(self.path.stat().st_mode)
+        except OSError as failed:
+            raise FileError(f"the {self.noun} cannot be read", _why(failed, self.path)) from failed
+        if mode & OTHERS:
+            why = f"{self.path} has mode {mode:04o}, so that others may have read it"
+            raise FileError(f"the {self.noun} is not private", why, f"chmod 600 {self.path}, if nobody did")
 
     @contextmanager
     def _locked(self, flags: int) -> Iterator[None]:

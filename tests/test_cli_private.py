@@ -216,6 +216,7 @@ def test_a_recognisable_seed_is_nowhere(place: Place, tmp_path: Path) -> None:
         assert mine.run(*words, *([] if words[0] == "verify" else ["--json"])).returncode == 0
     # Refusals too: of a damaged secret, and of one that belongs to another model.
     (tmp_path / "damaged.secret").write_bytes(mine.read("model.secret")[:-1])
+    (tmp_path / "damaged.secret").chmod(0o600)
     assert mine.run(*PROVE, "--secret", "damaged.secret", "--proof", "p").returncode == ExitStatus.OPENING
     (tmp_path / "digits.tflite").write_bytes(with_other_weights(demo_model(), 2))
     assert mine.run(*PROVE, "--secret", "model.secret", "--proof", "p").returncode == ExitStatus.OPENING

@@ -12,7 +12,7 @@ from typing import Final
 from blake3 import blake3
 
 from nexus_edge.errors import FileError, IdentityError
-from nexus_edge.files import SecretFile
+from nexus_edge.files import OTHERS, SecretFile
 from nexus_edge.identity.key import NodeKey
 
 NAME: Final = "node-key"
@@ -22,8 +22,6 @@ _HEADER: Final = b"nexus-edge node key 1\n"
 _SEED, _CHECK = 32, 4
 _LIMIT: Final = 4096
 """More than any version of this file will have: a larger one is something else."""
-
-_OTHERS: Final = 0o077
 
 
 class NodeKeyMissing(IdentityError):
@@ -87,7 +85,7 @@ def _read(path: Path, *, private: bool) -> bytes:
         status = os.fstat(handle)
         if not stat.S_ISREG(status.st_mode):
             raise IdentityError("the node key cannot be read", f"{path} is no regular file")
-        if private and status.st_mode & _OTHERS:
+        if private and status.st_mode & OTHERS:
             why = f"{path} has mode {stat.S_IMODE(status.st_mode):04o}, so that others may have read it"
             raise IdentityError("the node key is not private", why, f"chmod 600 {path}, if nobody did; else make a new one")
         data = os.read(handle, _LIMIT)

@@ -194,9 +194,22 @@ def test_no_opening(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "op.bin"
     if content is not None:
         path.write_bytes(content)
+        path.chmod(0o600)
     with pytest.raises(OpeningError):
         OpeningFile(path).read()
     assert OpeningFile(path).exists() is bool(content)
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o644, 0o620])
+def test_an_opening_that_others_may_read_or_change_is_refused(file: OpeningFile, mode: int) -> None:
+    before = file.read()
+    file.path.chmod(mode)
+    with pytest.raises(FileError, match=f"has mode {mode:04o}.*chmod 600"):
+        file.read()
+    with pytest.raises(FileError, match="not private"):
+        file.spend(COMMITMENT, [3])
+    file.path.chmod(0o600)
+    assert file.read() == before
 
 
 def test_shares_sum_to_the_budget(file: OpeningFile, tmp_path: Path) -> None:
