@@ -9,14 +9,15 @@ if TYPE_CHECKING:
 
 
 class ProgressBars:
-    """One bar a phase; draws nothing where standard error is no terminal.
+    """A bar for the phase that is under way; draws nothing where standard error is no terminal.
 
     Called with a phase and the fraction of it that is done, as `nexus_edge.proofs.prove` does.
     """
 
     def __init__(self, *, enabled: bool | None = None) -> None:
         self._bars: Progress | None = None
-        self._tasks: dict[str, TaskID] = {}
+        self._task: TaskID | None = None
+        self._phase = ""
         if sys.stderr.isatty() if enabled is None else enabled:
             self._bars = _bars()
 
@@ -30,15 +31,15 @@ class ProgressBars:
             self._bars.stop()
 
     def __call__(self, phase: str, fraction: float) -> None:
-        """Draw `phase` at `fraction`; a new phase completes the one before it. A phase that has not said how far it is pulses."""
+        """Draw `phase` at `fraction`; a new phase takes the place of the one before it. A phase that has not said how far it is pulses."""
         if self._bars is None:
             return
-        if phase not in self._tasks:
-            for task in self._tasks.values():
-                self._bars.update(task, total=1.0, completed=1.0)
-            self._tasks[phase] = self._bars.add_task(phase, total=None)
+        if self._task is None or phase != self._phase:
+            if self._task is not None:
+                self._bars.remove_task(self._task)
+            self._task, self._phase = self._bars.add_task(phase, total=None), phase
         if fraction > 0:
-            self._bars.update(self._tasks[phase], total=1.0, completed=fraction)
+            self._bars.update(self._task, total=1.0, completed=fraction)
 
     @property
     def drawn(self) -> bool:

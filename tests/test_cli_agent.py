@@ -133,6 +133,17 @@ def test_status_is_the_snapshot(run: Callable[..., Outcome]) -> None:
     assert seen.data["at"].endswith("Z")
 
 
+@pytest.mark.parametrize("words", [("status",), ("jobs",), ("peers",), ("proofs",)])
+def test_an_agent_is_found_by_its_folder_wherever_one_is(
+    run: Callable[..., Outcome], home: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    (home / "attic").mkdir(mode=0o700)
+    monkeypatch.chdir(home)
+    with running(SmallAgent(), home / "attic" / "admin.sock"):
+        assert run(*words, "--state", "attic").status == 0
+        assert run(*words).status == ExitStatus.AGENT
+
+
 def test_status_fits_one_screen() -> None:
     lines = status_lines(a_snapshot())
     assert lines[0] == "attic k3f97qt     ● serving   up 3 d 4 h   version 0.3.0"
@@ -265,6 +276,15 @@ def test_a_job_without_an_answer_says_so(run: Callable[..., Outcome], socket: Pa
     assert not (home / "y.npy").exists()
 
 
+def test_who_waits_for_a_silent_worker_is_told_once(socket: Path, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    silent = a_job(direction="by", state="running", phase="commit", fraction=0.2, reason="the worker does not answer: it is gone")
+    again = a_job(direction="by", state="running", phase="commit", fraction=0.4)
+    failed = a_job(direction="by", state="failed", phase="", fraction=None, reason="it is silent")
+    with running(SmallAgent(steps=[silent, silent, again, failed]), socket):
+        main(["run", "ab" * 32, str(save(home / "x.npy"))])
+    assert capsys.readouterr().err.count("waiting: the worker does not answer: it is gone") == 1
+
+
 def test_an_agent_that_goes_away_leaves_the_name_of_the_job(run: Callable[..., Outcome], socket: Path, home: Path) -> None:
     class Goes(SmallAgent):
         async def job(self, job: str) -> JobView:
@@ -322,7 +342,7 @@ def test_a_job_that_failed_begins_with_that_and_says_why(socket: Path, home: Pat
 @pytest.mark.parametrize(
     ("words", "status"),
     [
-        (["no-such-model", "x.npy"], ExitStatus.USAGE),
+        (["no-such-model", "x.npy"], ExitStatus.FILE),
         (["ab" * 32, "missing.npy"], ExitStatus.FILE),
         (["ab" * 32, "text.npy"], ExitStatus.INPUT),
         (["ab" * 32, "x.npy", "--max-price", "5"], ExitStatus.USAGE),

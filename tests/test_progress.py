@@ -21,7 +21,7 @@ def test_nothing_is_drawn_where_nobody_looks(capfd: pytest.CaptureFixture[str]) 
     assert capfd.readouterr() == ("", "")
 
 
-def test_phases_are_drawn_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_phase_takes_the_place_of_the_one_before(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = Terminal()
     drawn = progress._bars()
     drawn.live.console = Console(file=screen, force_terminal=True, width=80)
@@ -32,6 +32,6 @@ def test_phases_are_drawn_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
         bars("lookups", 0.25)
         bars.say("forecast [red]1 s")
     tasks = [(task.description, task.completed, task.total) for task in drawn.tasks]
-    assert tasks == [("commit", 1.0, 1.0), ("lookups", 0.25, 1.0)]
+    assert tasks == [("lookups", 0.25, 1.0)]
     assert "forecast [red]1 s" in screen.getvalue()
     assert "lookups" in screen.getvalue()

@@ -105,7 +105,9 @@ def job_of_ours(job: Job, live: Live | None, short: str, model: str, names: Name
         state = "refused"
     if job.phase is Phase.ACCEPTED and status is not None and status.state in ("leased", "queued"):
         state = "waiting"
-    last_reason = next((one.reason for one in reversed(job.attempts) if one.reason), "")
+    waits = next((one.reason for one in reversed(job.attempts) if one.reason), "") if job.phase is Phase.NEW else ""
+    if job.phase is Phase.ACCEPTED and live is not None and live.unanswered:
+        waits = f"the worker does not answer: {live.unanswered}"
     return JobView(
         id=job.id.hex(),
         short_id=short,
@@ -126,7 +128,7 @@ def job_of_ours(job: Job, live: Live | None, short: str, model: str, names: Name
         entry=None if job.entry is None else job.entry.hex(),
         settled=job.phase is Phase.SETTLED,
         answered=job.phase in ANSWERED,
-        reason=job.reason or (last_reason if not job.phase.is_final and job.phase is Phase.NEW else ""),
+        reason=job.reason or waits,
         reasons=job.rejected or tuple(f"{short_id(one.worker)} {one.why.value}: {one.text}" for one in (live.rejected if live else ())),
         timeline=()
         if status is None

@@ -61,6 +61,11 @@ def percent(fraction: float | None) -> str:
     return f"{hundredths:.0f} %" if hundredths >= 10 or hundredths == 0 else f"{hundredths:.1f} %"
 
 
+def share(fraction: float | None) -> str:
+    """A part in percent; from ten times on how many times as much."""
+    return f"{fraction:.0f} times" if fraction is not None and fraction >= 10 else percent(fraction)
+
+
 def count(number: int) -> str:
     """A whole number, thousands apart."""
     return f"{number:,}".replace(",", " ")

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from nexus_edge.arguments.options import Sets, command, file, positive, settings, subcommands
+from nexus_edge.arguments.options import command, file, node_folder, positive, settings, subcommands
 
 FORMATS = ("csv", "jsonl")
 
@@ -67,5 +67,5 @@ def _invoice(parser: argparse.ArgumentParser) -> None:
 
 def _reads(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     settings(parser)
-    parser.add_argument("--state", action=Sets, setting="node.state", metavar="DIR", help="folder of key and ledger")
+    node_folder(parser, "folder of key and ledger")
     return parser

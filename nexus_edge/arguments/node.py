@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from nexus_edge.arguments.options import Sets, command, file, positive, settings, subcommands
+from nexus_edge.arguments.options import Sets, command, file, node_folder, positive, settings, subcommands
 
 
 def add_node(commands: Any) -> None:
@@ -54,7 +54,7 @@ def add_node(commands: Any) -> None:
 def _agent(parser: argparse.ArgumentParser) -> None:
     settings(parser)
     parser.add_argument("--name", action=Sets, setting="node.name", metavar="NAME", help="what this node calls itself")
-    parser.add_argument("--state", action=Sets, setting="node.state", metavar="DIR", help="folder of key, ledger and models")
+    node_folder(parser, "folder of key, ledger and models")
     parser.add_argument("--mesh", action=Sets, setting="mesh.name", metavar="NAME", help="only nodes of one mesh name work with each other")
     parser.add_argument("--listen", action=Sets, setting="mesh.listen", metavar="HOST:PORT", help="where peers reach this node")
     parser.add_argument(

@@ -126,6 +126,11 @@ def settings(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(flags={})
 
 
+def node_folder(parser: argparse.ArgumentParser, summary: str) -> None:
+    """The folder of a node. Like any file on a command line it may be named from where one is; in files and variables it may not."""
+    parser.add_argument("--state", action=Sets, setting="node.state", type=_folder, metavar="DIR", help=summary)
+
+
 def threads(parser: argparse.ArgumentParser) -> None:
     """How many threads."""
     parser.add_argument("--threads", type=_threads_count, default=0, metavar="N", help="threads to use (default: one for each processor)")
@@ -149,6 +154,12 @@ def proofs_count(text: str) -> int:
     if not text.isdecimal() or len(text) > 9:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of proofs")
     return int(text)
+
+
+def _folder(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("no folder is named")
+    return str(Path(text).absolute())
 
 
 def _bound(text: str) -> int:

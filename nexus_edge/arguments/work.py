@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from nexus_edge.arguments.options import command, file, settings
+from nexus_edge.arguments.options import command, file, node_folder, settings
 
 
 def add_work(commands: Any) -> None:
@@ -45,4 +45,5 @@ def add_work(commands: Any) -> None:
 
 def _asks(parser: argparse.ArgumentParser) -> None:
     settings(parser)
+    node_folder(parser, "folder of the agent that is asked, if it was started with one")
     file(parser, "--socket", "the agent's admin socket (default: api.socket)")

@@ -159,12 +159,17 @@ def _movement_data(one: Movement) -> dict[str, Any]:
     }
 
 
+_PROMISES: Final = {"offered", "held", "released", "cancelled"}
+"""Lines that wait for nobody's signature."""
+
+
 def _movement_line(one: Movement) -> str:
     at = datetime.fromtimestamp(one.at / 1000).astimezone().strftime("%Y-%m-%d %H:%M:%S")
     job = "" if one.job is None else f"j-{one.job.hex()[:4]}"
     balance = "" if one.balance is None else show_credits(one.balance, signed=True)
-    mark = "✓ both" if one.signatures == "both" else "◇ ours"
-    return f"{one.n:>8}  {at}  {one.kind:<9}  {short_id(one.peer)}  {job:<6}  {show_credits(one.amount, signed=True):>14}  {balance:>14}  {mark}"
+    mark = "✓ both" if one.signatures == "both" else "" if one.kind in _PROMISES else "◇ ours"
+    line = f"{one.n:>8}  {at}  {one.kind:<9}  {short_id(one.peer)}  {job:<6}  {show_credits(one.amount, signed=True):>14}  {balance:>14}  {mark}"
+    return line.rstrip()
 
 
 def book_data(one: Book) -> dict[str, Any]:

@@ -147,11 +147,12 @@ async def _withdraw(agent: AdminClient, job: JobView) -> None:
 
 
 def _say_why(job: JobView, said: tuple[str, ...]) -> tuple[str, ...]:
-    """While nobody takes it, whoever waits is told why not; what has been said."""
-    kinds = tuple(sorted(reason.partition(":")[0] for reason in job.reasons))
-    if job.state != "waiting" or not kinds or kinds == said:
+    """While nobody takes it, or its worker is silent, whoever waits is told why; what has been said."""
+    reasons = () if job.ended else job.reasons if job.state == "waiting" else (job.reason,)
+    kinds = tuple(sorted(reason.partition(":")[0] for reason in reasons if reason))
+    if not kinds or kinds == said:
         return said
-    for reason in job.reasons:
+    for reason in reasons:
         print(f"waiting: {show_name(reason, 200)}", file=sys.stderr)
     return kinds
 
@@ -178,7 +179,7 @@ def _is_digest(text: str) -> bool:
         return False
     if re.fullmatch(r"[0-9a-fA-F]{64}", text):
         return True
-    raise UsageError("there is no such model", f"{text} is neither a file nor a digest of 64 hexadecimal digits")
+    raise FileError("there is no such model", f"{text} is neither a file nor a digest of 64 hexadecimal digits")
 
 
 def _input(path: Path) -> bytes:

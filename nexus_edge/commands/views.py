@@ -151,7 +151,7 @@ def _today(today: Today) -> list[str]:
     ]
     if today.verified and today.rerun_ms:
         how = "" if today.rerun_measured else ", estimated"
-        share = words.percent(today.verify_ms / today.rerun_ms)
+        share = words.share(today.verify_ms / today.rerun_ms)
         lines.append(_line("", f"in {words.time(today.verify_ms)}, {share} of the {words.time(today.rerun_ms)} of re-running{how}"))
     return lines
 
@@ -206,7 +206,11 @@ def _fleet_of(peer: PeerView) -> str:
 def _integrity(integrity: IntegrityView) -> str:
     if not integrity.sound:
         return "✗ broken: " + (integrity.faults[0] if integrity.faults else "see `nexus-edge ledger verify`")
-    return "✓ empty" if integrity.last is None else f"✓ unbroken #{integrity.first}\N{EN DASH}{integrity.last}"
+    return (
+        f"✓ empty at {words.clock(integrity.checked_at)}"
+        if integrity.last is None
+        else f"✓ unbroken #{integrity.first}\N{EN DASH}{integrity.last}"
+    )
 
 
 def _job(job: JobView) -> tuple[str, ...]:
@@ -258,7 +262,7 @@ def _proof(proof: ProofView) -> tuple[str, ...]:
         _who(proof.direction, proof.peer),
         words.time(proof.prove_ms),
         words.time(proof.verify_ms),
-        words.percent(proof.of_rerun),
+        words.share(proof.of_rerun),
     )
 
 

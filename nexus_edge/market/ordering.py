@@ -88,6 +88,8 @@ class Live:
     heard: float = 0.0
     """When `status` came, on the monotonic clock."""
     suspect: bool = False
+    unanswered: str = ""
+    """Why the worker did not answer when it was asked last."""
     quote: Signed[Quote] | None = None
     accepted: float = 0.0
     given: bool = False

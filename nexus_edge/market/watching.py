@@ -41,7 +41,7 @@ class Watching:
             await self._attempts.give_up(job, Outcome.LOST, "its address is not known any more")
             return
         live = self._attempts.live[job.id]
-        live.accepted = live.accepted or time.monotonic()
+        live.accepted, live.unanswered = live.accepted or time.monotonic(), ""
         lease = job.attempt.lease
         order = (await self._attempts.kept(lease)).of(Lease).object
         deadline = live.accepted + OVERTIME * order.deadline_ms / 1000
@@ -72,10 +72,12 @@ class Watching:
                 return
             except PeerError as failed:
                 log.info("the worker does not answer", peer=short_id(job.attempt.worker), reason=str(failed))
+                live.unanswered = str(failed)
+                await self._attempts.jobs.touched()
                 await asyncio.sleep(1)
                 continue
             heard = time.monotonic()
-            live.status, live.heard = status, heard
+            live.status, live.heard, live.unanswered = status, heard, ""
             after = max([after, *(event.n for event in status.events)])
             # Who waits in a queue has no beat; who works has.
             if status.beat != beat or (status.state not in ("executing", "proving") and heard < begins):

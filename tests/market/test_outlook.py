@@ -137,7 +137,10 @@ async def test_a_requester_is_told_when_its_jobs_will_be_done(tmp_path: Path, mo
         assert found.free_ms == max(found.left_ms.values())
         port = birch.server.port
         await birch.stop()
+        live = alder.requester.live[jobs[0].id]
+        assert await alder.requester.jobs.changed(lambda: "cannot be reached" in live.unanswered, 20)
         await birch.start(port)
+        assert await alder.requester.jobs.changed(lambda: not live.unanswered, 20)
         assert await birch.worker.leases.changed(lambda: len(birch.worker.outlook().left_ms) == 2, 20)
         birch.local.gate.set()
         for job in jobs:
